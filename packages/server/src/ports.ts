@@ -1,0 +1,242 @@
+/**
+ * What the parts of the server ask of each other: small interfaces that state guarantees. Adapters implement them
+ * (`store/` on PostgreSQL, `bus/` in memory); the composition root (`server.ts`) wires them.
+ *
+ * `user_no`, `device_no` and `stream_no` are the store's internal numbers; `user_id` lives in `account` alone.
+ */
+import type { Bytes, Cursor, DeviceType, LogEntry, LogResultCode, PairingSlot, ServerPart, Tip } from '@sealpost/protocol'
+
+// ---------------------------------------------------------------- ingest (protocol.md §6)
+
+/** One event of a run: what the store needs beside the client part, which it keeps verbatim. */
+export type RunEvent = {
+  stream_id: string
+  flags: number
+  client: Bytes
+  /** ms; 0 = no ttl. */
+  expires_at: number
+  /** ms of the event_id when the event has a ttl, else 0. */
+  made_at: number
+}
+
+/** Events of one device, contiguous from `first_seq`, of one session and one epoch. At most one run per device in a batch. */
+export type Run = { user_no: number; device_no: number; session_id: string; first_seq: number; epoch: number; events: readonly RunEvent[] }
+
+/** An event after the commit: its numbers and the bytes to relay. */
+export type StoredEvent = ServerPart & { device_no: number; device_seq: number; stream_no: number; flags: number; client: Bytes }
+
+export type Verdict =
+  /** Committed; `events` in order of `device_seq`. */
+  | { is: 'stored'; events: StoredEvent[] }
+  /** The account row is locked by another writer: put the run back; alone (`patient`) after the third time. */
+  | { is: 'busy' }
+  | { is: 'not_active' }
+  | { is: 'fenced' }
+  /** `first_seq` ≤ the highest stored number: ask `readDuplicates`. */
+  | { is: 'not_next'; expected_seq: number }
+  | { is: 'gap'; expected_seq: number }
+  | { is: 'stale_epoch'; expected_seq: number; log_seq: number }
+  /** The event at `index` breaks the ttl rule by the database's clock; nothing of the run is stored. */
+  | { is: 'event_expired' | 'clock_skew'; index: number; expected_seq: number }
+  /** The stream limit of the user is reached by the event at `index`; nothing of the run is stored. */
+  | { is: 'quota_exceeded'; index: number; expected_seq: number }
+
+export type DuplicateVerdict =
+  | { is: 'duplicate'; device_seq: number; position: number; stream_seq: number; received_at: number }
+  /** Removed by retention: acked with position and stream_seq 0. */
+  | { is: 'swept'; device_seq: number }
+  | { is: 'conflict'; device_seq: number }
+
+export interface IngestStore {
+  /** One transaction, one round trip (new streams apart). Verdicts in the order of `runs`. Good runs commit though others are refused. */
+  ingest(runs: readonly Run[], patient: boolean): Promise<Verdict[]>
+  /** For events whose number is not above the highest stored one: same `event_id` and `sig` → duplicate. */
+  readDuplicates(
+    user_no: number,
+    device_no: number,
+    events: readonly { device_seq: number; flags: number; client: Bytes }[],
+  ): Promise<DuplicateVerdict[]>
+}
+
+// ---------------------------------------------------------------- reading (protocol.md §5, §7)
+
+export type PageRequest = {
+  user_no: number
+  /** Exclusive. */
+  after: number
+  /** Records at most. */
+  limit: number
+  /** Encoded records at most, in bytes; at least one record is returned when there is one. */
+  bytes: number
+  /** Own events to leave out: those of this device up to this number. */
+  own: { device_no: number; upto_seq: number } | null
+  /** Only these streams (queries). */
+  streams: readonly string[] | null
+}
+
+/** "All that is for you in (after, upto] is in `events`." */
+export type Page = {
+  events: StoredEvent[]
+  upto: number
+  /** The entry at `upto`; null when retention took it or `upto` is 0. */
+  tip: Tip | null
+  head_position: number
+  floor: number
+}
+
+export interface ReadStore {
+  /** Looks at 10,000 positions at most; `upto` says how far it got. Reads the primary only (C7). */
+  readPage(request: PageRequest): Promise<Page>
+  /** `event_id` and `received_at` of the entry at a position. */
+  readTip(user_no: number, position: number): Promise<Tip | null>
+  /** Heads of many users in one query: user_no → position. */
+  readHeads(user_nos: readonly number[]): Promise<Map<number, number>>
+}
+
+// ---------------------------------------------------------------- devices and sessions (protocol.md §4)
+
+export type DeviceRow = {
+  user_no: number
+  device_no: number
+  user_id: string
+  device_id: string
+  sign_pub: Bytes
+  /** Account and device are active. */
+  active: boolean
+  /** Set when the device was revoked: the entry that did it. */
+  revoked_log_seq: number | null
+  account_active: boolean
+}
+
+export type EstablishRequest = {
+  user_no: number
+  device_no: number
+  session_id: string
+  cursor: Cursor
+  /** What the client knows as acked: the stored high-water mark becomes the greater of both. */
+  last_device_seq: number
+  /** The client's log position: entries above it are returned. Null = none. */
+  log_seq: number | null
+}
+
+export type Established = {
+  log_seq: number
+  log_head: Bytes
+  history_id: string
+  head_position: number
+  floor: number
+  last_device_seq: number
+  /** The client claimed more than the store had, in an unchanged history: a loss (logged as `acked_event_missing`). */
+  acked_event_missing: boolean
+  mode: 'live' | 'replay' | 'reset'
+  /** Set when mode is `reset`. */
+  reset_reason: 'history_changed' | 'cursor_unknown' | null
+  entries: StoredLogEntry[]
+}
+
+export type EstablishResult =
+  | { ok: true; established: Established }
+  | { ok: false; code: 'device_revoked' | 'auth_failed' | 'account_gone' }
+
+export interface SessionStore {
+  findDevice(user_id: string, device_id: string): Promise<DeviceRow | null>
+  /** Writes the fence under the account's lock and reads heads, numbers and the cursor's entry in the same transaction. */
+  establishSession(request: EstablishRequest): Promise<EstablishResult>
+  /** Ends the fence if it is still this session. */
+  endSession(user_no: number, device_no: number, session_id: string, seen: { position: number }): Promise<void>
+  /** Coalesced: last time each of these devices was seen. */
+  readPresence(user_no: number): Promise<{ device_id: string; last_seen: number | null }[]>
+  touchDevices(rows: readonly { user_no: number; device_no: number; position: number }[]): Promise<void>
+}
+
+// ---------------------------------------------------------------- device log (protocol.md §2)
+
+export type StoredLogEntry = { log_seq: number; body: Bytes; sig: Bytes; box: Bytes | null }
+
+export type AppendRequest = {
+  user_id: string
+  entry: LogEntry
+  boxes: Record<string, string>
+  /** Restore of entries that a client knows (own box only, no pin, name or rate check). */
+  repair: boolean
+  /** What genesis needs beside the entry: the sign-up rule was checked by the caller. */
+  allow_genesis: boolean
+}
+
+export type AppendResult =
+  | {
+      ok: true
+      log_seq: number
+      log_head: Bytes
+      user_no: number
+      already_known: boolean
+      revoked: { device_no: number; device_id: string }[]
+    }
+  | { ok: false; code: LogResultCode | 'account_gone' | 'not_found'; log_seq: number; log_head: Bytes | null; reason?: string }
+
+export interface LogStore {
+  /** Verifies with the protocol's verifier and appends under the account's lock: compare-and-swap on (log_seq, prev_hash). */
+  appendEntry(request: AppendRequest): Promise<AppendResult>
+  /** Entries from `from_log_seq` on with the boxes of `recipient` (`device_id` or `root`), oldest first. */
+  readEntries(
+    user_no: number,
+    recipient: string,
+    from_log_seq: number,
+    limit: number,
+  ): Promise<{ entries: StoredLogEntry[]; has_more: boolean }>
+  /** Who may sign an assertion for this account: the key of a device (also a revoked one) or of the root. */
+  findSigner(
+    user_id: string,
+    signer: string,
+  ): Promise<{ user_no: number; device_no: number | null; sign_pub: Bytes; active: boolean } | null>
+  /** The last record of each stream of a device, as tombstones, 300 at most. */
+  readTips(user_no: number, device_id: string): Promise<{ last_device_seq: number; complete: boolean; records: StoredEvent[] } | null>
+}
+
+// ---------------------------------------------------------------- REST: mailboxes, assertions
+
+export interface PairingStore {
+  /** `slot_taken` when filled, `not_found` when the mailbox does not exist or has expired, `forbidden` for a foreign creator. */
+  putSlot(
+    mailbox_id: string,
+    slot: PairingSlot,
+    box: Bytes,
+    creator: { user_no: number; device_no: number } | null,
+  ): Promise<'ok' | 'slot_taken' | 'not_found' | 'forbidden'>
+  readSlot(mailbox_id: string, slot: PairingSlot): Promise<Bytes | null>
+  /** Deletes expired mailboxes and assertion ids, at most `limit` of each. */
+  sweepExpired(limit: number): Promise<number>
+}
+
+export interface AssertionStore {
+  /** False when this jti was used before (within 600 s). */
+  rememberAssertion(jti: string, user_id: string): Promise<boolean>
+}
+
+// ---------------------------------------------------------------- the whole store
+
+export interface Store extends IngestStore, ReadStore, SessionStore, LogStore, PairingStore, AssertionStore {
+  readonly history_id: string
+  /** Resolves when one trivial query was answered in time. */
+  ping(): Promise<void>
+  /** ms, the database's clock, estimated locally between round trips. */
+  now(): number
+  close(): Promise<void>
+}
+
+// ---------------------------------------------------------------- bus: hints between sessions and nodes (protocol.md §7)
+
+/** What is told to all sessions of a user. A hint: lost, doubled or late ones change latency only. */
+export type Hint =
+  | { is: 'committed'; events: readonly StoredEvent[] }
+  | { is: 'log'; log_seq: number; revoked: readonly string[] }
+  | { is: 'superseded'; device_id: string; session_id: string }
+  | { is: 'presence'; device_id: string; online: boolean; last_seen: number }
+
+export interface Bus {
+  /** Never throws and never blocks; order per user is kept on one node. */
+  publish(user_no: number, hint: Hint): void
+  /** Returns the way to unsubscribe; after it no hint arrives. */
+  subscribe(user_no: number, receive: (hint: Hint) => void): () => void
+  close(): Promise<void>
+}
