@@ -1,0 +1,308 @@
+/**
+ * Owns one real PostgreSQL, from npm, with its files in the relay's data folder: `postgres/` (the cluster) and `run/`
+ * (its Unix socket; a private temporary folder where that path would be too long for a socket). No TCP.
+ *
+ * The caller holds the lock of the data folder (`data-folder.ts`). So whoever still runs on these files has lost its
+ * relay: it is told to shut down, and the start waits for it. `postmaster.pid` is never removed: PostgreSQL alone can
+ * tell whether it is stale. Bound: a start gives up after `STARTING_MS_MAX`.
+ */
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { mkdir, mkdtemp, open, readdir, readFile, readlink, rename, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { basename, dirname, join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { SealpostError } from '@sealpost/protocol'
+import { Client } from 'pg'
+import type { Log } from '../log.ts'
+import { choosePostgresAccount, giveFolder, type PostgresAccount } from './postgres-account.ts'
+import { findPostgres, type PostgresBinaries } from './postgres-binaries.ts'
+
+const run = promisify(execFile)
+
+const USER = 'sealpost'
+const DATABASE = 'sealpost'
+/** The longest path of a socket is 107 bytes on Linux and 103 on macOS; `/.s.PGSQL.5432` is part of it. */
+const SOCKET_PATH_BYTES_MAX = 100
+/** Recovery of a large log may take long; while it goes on the process lives. */
+const STARTING_MS_MAX = 60_000
+/** A killed postmaster stays a zombie for some 2 s; one that lost its relay needs a checkpoint. */
+const LOCK_MS_MAX = 10_000
+const FAST_STOP_MS_MAX = 15_000
+
+const SETTINGS: Readonly<Record<string, string>> = {
+  listen_addresses: '',
+  unix_socket_permissions: '0700',
+  max_connections: '60',
+  shared_buffers: '128MB',
+  jit: 'off',
+  timezone: 'UTC',
+  log_timezone: 'UTC',
+  lc_messages: 'C',
+  // A line of the log never carries a value of a statement.
+  log_error_verbosity: 'terse',
+  log_min_error_statement: 'panic',
+  log_parameter_max_length_on_error: '0',
+  idle_in_transaction_session_timeout: '30s',
+}
+
+export type EmbeddedPostgresOptions = {
+  /** The relay's data folder; made when missing. The caller holds its lock. */
+  data_dir: string
+  logger?: Log | undefined
+  /** PostgreSQL settings beside or in place of the defaults. */
+  settings?: Readonly<Record<string, string>> | undefined
+  /** No fsync at all: for tests alone. */
+  test?: boolean | undefined
+  /** Root only: forces one way to run as another user. */
+  account?: PostgresAccount['way'] | undefined
+}
+
+export type EmbeddedPostgres = {
+  /** For `new Client()` and `new pg.Pool()`. */
+  connection: { host: string; user: string; database: string }
+  pid: number
+  /** Fast shutdown; resolves when the process is gone. */
+  stop(): Promise<void>
+  /** Resolves when the process has ended, for whatever reason. */
+  exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>
+}
+
+/** Throws `disk`, `data_newer`, `data_in_use` or `internal`, with a sentence that says what to do. */
+export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+  const data_dir = resolve(options.data_dir)
+  const cluster = join(data_dir, 'postgres')
+  const binaries = await findPostgres()
+  const account = await choosePostgresAccount(options.account)
+  await mkdir(data_dir, { recursive: true, mode: 0o700 })
+  await createCluster(binaries, account, cluster, options.test === true)
+  await checkVersion(binaries, cluster)
+  await giveFolder(account, cluster)
+
+  const lost = await readPostmaster(cluster)
+  const sockets = await prepareSocketFolder(account, data_dir)
+  const settings = {
+    ...SETTINGS,
+    ...(options.test === true ? { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' } : {}),
+    ...options.settings,
+    unix_socket_directories: `"${sockets.path.replaceAll('"', '""')}"`,
+  }
+  const args = ['-D', cluster, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])]
+
+  const deadline = Date.now() + LOCK_MS_MAX
+  for (;;) {
+    await interruptLost(cluster)
+    const started = await startOnce(binaries, account, args, cluster, options.logger)
+    if (started.ok) {
+      if (lost !== null && lost.sockets !== sockets.path && isTemporarySocketFolder(lost.sockets)) await removeFolder(lost.sockets)
+      return finishStart(started.child, sockets, options.logger)
+    }
+    const busy = /lock file .* already exists|shared memory block .* is still in use/s.test(started.output)
+    if (!busy || Date.now() > deadline) {
+      if (sockets.temporary) await removeFolder(sockets.path)
+      throw startFailure(data_dir, busy, started.output)
+    }
+    await sleep(100)
+  }
+}
+
+// ---------------------------------------------------------------- the cluster on disk
+
+/** `initdb` into a folder beside, then one rename: a start that was cut short leaves no half-made cluster. */
+async function createCluster(binaries: PostgresBinaries, account: PostgresAccount, cluster: string, test: boolean): Promise<void> {
+  const parent = dirname(cluster)
+  const unfinished = (await readdir(parent)).filter((name) => name.startsWith('postgres.new-'))
+  for (const name of unfinished) await removeFolder(join(parent, name))
+  if ((await readFile(join(cluster, 'PG_VERSION'), 'utf8').catch(() => null)) !== null) return
+
+  const fresh = await mkdtemp(join(parent, 'postgres.new-'))
+  await giveFolder(account, fresh)
+  const args = ['-D', fresh, '-U', USER, '-A', 'trust', '--encoding=UTF8', '--locale=C', ...(test ? ['--no-sync'] : [])]
+  const [command = '', ...rest] = [...account.prefix, binaries.initdb, ...args]
+  try {
+    // initdb asks for the working folder, which the other user need not be able to read.
+    await run(command, rest, { cwd: '/', ...account.ids, env: postgresEnvironment() })
+  } catch (cause) {
+    await removeFolder(fresh)
+    const full = /No space left|Read-only file system|Disk quota/i.test(String((cause as { stderr?: string }).stderr))
+    if (full) throw new SealpostError('disk', `no room to create the database in ${parent}`, { cause })
+    throw new SealpostError(
+      'internal',
+      `the database could not be created in ${parent}: ${lastLine((cause as { stderr?: string }).stderr)}`,
+      {
+        cause,
+      },
+    )
+  }
+  await rename(fresh, cluster)
+  if (!test) await syncFolder(parent)
+}
+
+async function checkVersion(binaries: PostgresBinaries, cluster: string): Promise<void> {
+  const major = Number((await readFile(join(cluster, 'PG_VERSION'), 'utf8')).trim())
+  if (major === binaries.major) return
+  throw new SealpostError(
+    major > binaries.major ? 'data_newer' : 'internal',
+    `the database in ${cluster} is of PostgreSQL ${major}, this version brings PostgreSQL ${binaries.major}`,
+  )
+}
+
+type SocketFolder = { path: string; temporary: boolean }
+
+async function prepareSocketFolder(account: PostgresAccount, data_dir: string): Promise<SocketFolder> {
+  const inside = join(data_dir, 'run')
+  const temporary = Buffer.byteLength(join(inside, '.s.PGSQL.5432')) > SOCKET_PATH_BYTES_MAX
+  const base = Buffer.byteLength(tmpdir()) > 60 ? '/tmp' : tmpdir()
+  const path = temporary ? await mkdtemp(join(base, 'sealpost-')) : inside
+  await mkdir(path, { recursive: true, mode: 0o700 })
+  await giveFolder(account, path)
+  return { path, temporary }
+}
+
+function isTemporarySocketFolder(path: string): boolean {
+  return /^sealpost-\w{6}$/.test(basename(path))
+}
+
+// ---------------------------------------------------------------- the process
+
+type Attempt = { ok: true; child: ChildProcess } | { ok: false; output: string }
+
+async function startOnce(
+  binaries: PostgresBinaries,
+  account: PostgresAccount,
+  args: readonly string[],
+  cluster: string,
+  logger: Log | undefined,
+): Promise<Attempt> {
+  const [command = '', ...rest] = [...account.prefix, binaries.postgres, ...args]
+  const child = spawn(command, rest, {
+    cwd: '/',
+    ...account.ids,
+    env: postgresEnvironment(),
+    stdio: ['ignore', 'ignore', 'pipe'],
+    // A Ctrl-C on the terminal reaches the relay alone, which drains first and stops PostgreSQL last.
+    detached: true,
+  })
+  let output = ''
+  let ended = false
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    output = (output + text).slice(-4096)
+    for (const line of text.split('\n')) if (line !== '') writeLine(logger, line)
+  })
+  child.on('error', (error) => {
+    output += String(error)
+    ended = true
+  })
+  // 'close' and not 'exit': the reason is in what stderr still holds.
+  child.on('close', () => {
+    ended = true
+  })
+  const deadline = Date.now() + STARTING_MS_MAX
+  for (;;) {
+    if (ended) return { ok: false, output }
+    const postmaster = await readPostmaster(cluster)
+    if (postmaster !== null && postmaster.pid === child.pid && postmaster.ready) return { ok: true, child }
+    if (Date.now() > deadline) {
+      child.kill('SIGQUIT')
+      return { ok: false, output: `${output}\nnot ready after ${STARTING_MS_MAX / 1000} s` }
+    }
+    await sleep(10)
+  }
+}
+
+async function finishStart(child: ChildProcess, sockets: SocketFolder, logger: Log | undefined): Promise<EmbeddedPostgres> {
+  const exited = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((settle) => {
+    if (child.exitCode !== null || child.signalCode !== null) settle({ code: child.exitCode, signal: child.signalCode })
+    else child.once('exit', (code, signal) => settle({ code, signal }))
+  })
+  const stop = async (): Promise<void> => {
+    child.kill('SIGINT')
+    const late = setTimeout(() => child.kill('SIGQUIT'), FAST_STOP_MS_MAX)
+    await exited
+    clearTimeout(late)
+    if (sockets.temporary) await removeFolder(sockets.path)
+  }
+  try {
+    await createDatabase(sockets.path)
+  } catch (cause) {
+    await stop()
+    throw new SealpostError('internal', 'the embedded PostgreSQL does not answer', { cause })
+  }
+  logger?.debug({ pid: child.pid }, 'PostgreSQL is ready')
+  return { connection: { host: sockets.path, user: USER, database: DATABASE }, pid: child.pid ?? 0, stop, exited }
+}
+
+async function createDatabase(host: string): Promise<void> {
+  const client = new Client({ host, user: USER, database: 'postgres' })
+  await client.connect()
+  try {
+    const { rowCount } = await client.query('select 1 from pg_database where datname = $1', [DATABASE])
+    if (rowCount === 0) await client.query(`create database ${DATABASE}`)
+  } finally {
+    await client.end()
+  }
+}
+
+/** What `postmaster.pid` says: pid, socket folder (line 5), state (line 8). */
+async function readPostmaster(cluster: string): Promise<{ pid: number; sockets: string; ready: boolean } | null> {
+  const text = await readFile(join(cluster, 'postmaster.pid'), 'utf8').catch(() => null)
+  if (text === null) return null
+  const lines = text.split('\n')
+  return { pid: Number(lines[0]), sockets: lines[4] ?? '', ready: lines[7]?.trim() === 'ready' }
+}
+
+/** Tells a PostgreSQL that outlived its relay to shut down; another process that got its pid is left alone. */
+async function interruptLost(cluster: string): Promise<void> {
+  const postmaster = await readPostmaster(cluster)
+  if (postmaster === null || !(postmaster.pid > 1) || !(await runsOn(postmaster.pid, cluster))) return
+  try {
+    process.kill(postmaster.pid, 'SIGINT')
+  } catch {
+    // Gone meanwhile.
+  }
+}
+
+async function runsOn(pid: number, cluster: string): Promise<boolean> {
+  if (process.platform === 'linux') return (await readlink(`/proc/${pid}/cwd`).catch(() => '')) === cluster
+  const { stdout } = await run('ps', ['-o', 'command=', '-p', String(pid)]).catch(() => ({ stdout: '' }))
+  return stdout.includes('postgres') && stdout.includes(cluster)
+}
+
+function startFailure(data_dir: string, busy: boolean, output: string): SealpostError {
+  const cause = new Error(output)
+  if (busy) {
+    return new SealpostError('data_in_use', `another process holds the database in ${data_dir}: ${lastLine(output)}`, { cause })
+  }
+  if (/No space left|Read-only file system|Disk quota/i.test(output)) {
+    return new SealpostError('disk', `no room for the database in ${data_dir}`, { cause })
+  }
+  return new SealpostError('internal', `PostgreSQL did not start on ${data_dir}: ${lastLine(output)}`, { cause })
+}
+
+function writeLine(logger: Log | undefined, line: string): void {
+  if (/\b(FATAL|PANIC)\b/.test(line)) logger?.warn({ from: 'postgres' }, line)
+  else logger?.debug({ from: 'postgres' }, line)
+}
+
+/** PG* of the caller must not reach it, nor anything secret. */
+function postgresEnvironment(): NodeJS.ProcessEnv {
+  return { PATH: process.env['PATH'], LC_ALL: 'C', TZ: 'UTC' }
+}
+
+function lastLine(text: string | undefined): string {
+  const lines = (text ?? '').split('\n').filter((line) => /FATAL|PANIC|rror/.test(line))
+  return lines.at(-1)?.trim() ?? 'no reason given'
+}
+
+function removeFolder(path: string): Promise<void> {
+  return rm(path, { recursive: true, force: true })
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r')
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
