@@ -7,7 +7,7 @@
  * tell whether it is stale. Bound: a start gives up after `STARTING_MS_MAX`.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { mkdir, mkdtemp, open, readdir, readFile, readlink, rename, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, open, readdir, readFile, readlink, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -29,6 +29,8 @@ const STARTING_MS_MAX = 60_000
 /** A killed postmaster stays a zombie for some 2 s; one that lost its relay needs a checkpoint. */
 const LOCK_MS_MAX = 10_000
 const FAST_STOP_MS_MAX = 15_000
+
+const BUSY = /lock file .* already exists|shared memory block .* is still in use/s
 
 const SETTINGS: Readonly<Record<string, string>> = {
   listen_addresses: '',
@@ -75,6 +77,8 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const binaries = await findPostgres()
   const account = await choosePostgresAccount(options.account)
   await mkdir(data_dir, { recursive: true, mode: 0o700 })
+  // That user has to pass through; what is secret in the folder has a mode of its own.
+  if (account.way === 'setuid') await chmod(data_dir, 0o711)
   await createCluster(binaries, account, cluster, options.test === true)
   await checkVersion(binaries, cluster)
   await giveFolder(account, cluster)
@@ -83,7 +87,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const sockets = await prepareSocketFolder(account, data_dir)
   const settings = {
     ...SETTINGS,
-    ...(options.test === true ? { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' } : {}),
+    ...(options.test === true ? { fsync: 'off', full_page_writes: 'off' } : {}),
     ...options.settings,
     unix_socket_directories: `"${sockets.path.replaceAll('"', '""')}"`,
   }
@@ -97,10 +101,10 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       if (lost !== null && lost.sockets !== sockets.path && isTemporarySocketFolder(lost.sockets)) await removeFolder(lost.sockets)
       return finishStart(started.child, sockets, options.logger)
     }
-    const busy = /lock file .* already exists|shared memory block .* is still in use/s.test(started.output)
+    const busy = BUSY.test(started.output)
     if (!busy || Date.now() > deadline) {
       if (sockets.temporary) await removeFolder(sockets.path)
-      throw startFailure(data_dir, busy, started.output)
+      throw startFailure(data_dir, account, started.output)
     }
     await sleep(100)
   }
@@ -124,15 +128,7 @@ async function createCluster(binaries: PostgresBinaries, account: PostgresAccoun
     await run(command, rest, { cwd: '/', ...account.ids, env: postgresEnvironment() })
   } catch (cause) {
     await removeFolder(fresh)
-    const full = /No space left|Read-only file system|Disk quota/i.test(String((cause as { stderr?: string }).stderr))
-    if (full) throw new SealpostError('disk', `no room to create the database in ${parent}`, { cause })
-    throw new SealpostError(
-      'internal',
-      `the database could not be created in ${parent}: ${lastLine((cause as { stderr?: string }).stderr)}`,
-      {
-        cause,
-      },
-    )
+    throw startFailure(parent, account, String((cause as { stderr?: string }).stderr))
   }
   await rename(fresh, cluster)
   if (!test) await syncFolder(parent)
@@ -268,15 +264,18 @@ async function runsOn(pid: number, cluster: string): Promise<boolean> {
   return stdout.includes('postgres') && stdout.includes(cluster)
 }
 
-function startFailure(data_dir: string, busy: boolean, output: string): SealpostError {
+function startFailure(data_dir: string, account: PostgresAccount, output: string): SealpostError {
   const cause = new Error(output)
-  if (busy) {
-    return new SealpostError('data_in_use', `another process holds the database in ${data_dir}: ${lastLine(output)}`, { cause })
-  }
+  const reason = lastLine(output)
+  if (BUSY.test(output)) return new SealpostError('data_in_use', `another process holds the database in ${data_dir}: ${reason}`, { cause })
   if (/No space left|Read-only file system|Disk quota/i.test(output)) {
     return new SealpostError('disk', `no room for the database in ${data_dir}`, { cause })
   }
-  return new SealpostError('internal', `PostgreSQL did not start on ${data_dir}: ${lastLine(output)}`, { cause })
+  if (account.way === 'setuid' && /ermission denied|EACCES/.test(output)) {
+    const sentence = `PostgreSQL does not run as root, and another user cannot reach ${data_dir} or the program: choose a folder that all can enter with --data, start as a normal user, or set DATABASE_URL`
+    return new SealpostError('disk', sentence, { cause })
+  }
+  return new SealpostError('internal', `PostgreSQL did not start on ${data_dir}: ${reason}`, { cause })
 }
 
 function writeLine(logger: Log | undefined, line: string): void {
@@ -290,8 +289,8 @@ function postgresEnvironment(): NodeJS.ProcessEnv {
 }
 
 function lastLine(text: string | undefined): string {
-  const lines = (text ?? '').split('\n').filter((line) => /FATAL|PANIC|rror/.test(line))
-  return lines.at(-1)?.trim() ?? 'no reason given'
+  const lines = (text ?? '').split('\n').filter((line) => line.trim() !== '')
+  return (lines.findLast((line) => /FATAL|PANIC|error:/.test(line)) ?? lines.at(-1) ?? 'no reason given').trim()
 }
 
 function removeFolder(path: string): Promise<void> {

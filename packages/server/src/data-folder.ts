@@ -1,0 +1,74 @@
+/**
+ * The data folder of a relay: `version`, `relay.lock`, `secrets.json`, `postgres/`, `run/`.
+ *
+ * Owns the folder's lock and its version. At most one relay holds the lock; the kernel gives it back when the process
+ * ends, however it ends. It is an SQLite lock, because Node has no other lock with that property.
+ */
+import { chmod, mkdir, readFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { SealpostError } from '@sealpost/protocol'
+import { writeDurably } from './durable-file.ts'
+
+/** Raised when an older version could no longer use the folder. */
+const DATA_VERSION = 1
+
+export type DataFolder = { path: string; close(): void }
+
+/** Makes the folder (0700) when it is missing. Throws `data_in_use`, `data_newer` or `disk`. */
+export async function openDataFolder(dir: string): Promise<DataFolder> {
+  const path = resolve(dir)
+  try {
+    const made = await mkdir(path, { recursive: true, mode: 0o700 })
+    if (made !== undefined) await chmod(path, 0o700)
+  } catch (cause) {
+    throw new SealpostError('disk', `the data folder ${path} cannot be made (${codeOf(cause)}); choose another with --data`, { cause })
+  }
+  const lock = lockFolder(path)
+  try {
+    await checkVersion(path)
+  } catch (error) {
+    lock.close()
+    throw error
+  }
+  return { path, close: () => lock.close() }
+}
+
+function lockFolder(path: string): DatabaseSync {
+  let lock: DatabaseSync | undefined
+  try {
+    lock = new DatabaseSync(join(path, 'relay.lock'), { timeout: 0 })
+    lock.exec('pragma locking_mode = exclusive; begin exclusive')
+    return lock
+  } catch (cause) {
+    lock?.close()
+    // SQLITE_BUSY: https://www.sqlite.org/rescode.html#busy
+    if ((cause as { errcode?: number }).errcode === 5) {
+      throw new SealpostError('data_in_use', `another relay uses the data folder ${path}; stop it, or choose another with --data`, {
+        cause,
+      })
+    }
+    throw new SealpostError('disk', `the data folder ${path} cannot be used; check its owner and that the disk has room`, { cause })
+  }
+}
+
+async function checkVersion(path: string): Promise<void> {
+  const file = join(path, 'version')
+  const text = await readFile(file, 'utf8').catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return null
+    throw new SealpostError('disk', `${file} cannot be read (${codeOf(error)})`, { cause: error })
+  })
+  if (text === null) {
+    await writeDurably(file, `${DATA_VERSION}\n`, 0o600)
+    return
+  }
+  const version = Number(text.trim())
+  if (!/^\d{1,6}\s*$/.test(text)) throw new SealpostError('internal', `${file} is damaged: it should hold one number`)
+  if (version <= DATA_VERSION) return
+  const sentence = `the data folder ${path} was written by a newer version (format ${version}, this one knows ${DATA_VERSION}); update Sealpost`
+  throw new SealpostError('data_newer', sentence)
+}
+
+function codeOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? 'unknown'
+}
