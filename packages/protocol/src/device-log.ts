@@ -1,0 +1,209 @@
+/**
+ * THE verifier of the device log (protocol.md §2), the one both ends run: a pure fold of entries into the state of an
+ * account. A given log is never mutated; a refused entry changes nothing. Order of checks, cheap ones first:
+ *
+ *   size, JSON, `v`, frame → user_id → next log_seq and prev_hash → signer → signature → type → shape
+ *   → the rules of the type → keys never used before → self_sig → sealed set, prev_box
+ */
+import { type Bytes, equalBytes, fromBase64url, toBase64url } from './bytes.ts'
+import type { Crypto } from './crypto.ts'
+import {
+  decodeLogBody,
+  decodeLogFrame,
+  isLogEntryType,
+  type LogBody,
+  type LogBodyDevice,
+  type LogBodyFrame,
+  type Revocation,
+  type RevocationPins,
+} from './device-log-body.ts'
+import { SealpostError } from './errors.ts'
+import { introductionBytes } from './keys.ts'
+import { LIMITS } from './limits.ts'
+import type { DeviceType } from './messages.ts'
+import { tuple } from './tuple.ts'
+
+/** The exact bytes that were signed, and their signature. */
+export type LogEntry = { body: Bytes; sig: Bytes }
+/** A row of `log_entry` and `log_entries`; `box` is the reader's, null if the entry has none for it. */
+export type WireEntry = { body: string; sig: string; box: string | null }
+
+export type LogDevice = {
+  device_id: string
+  sign_pub: Bytes
+  kem_pub: Bytes
+  name: string
+  device_type: DeviceType
+  /** log_seq of the entry that brought it */
+  added: number
+  /** `by`: device_id or `root` */
+  revoked: { log_seq: number; by: string; created_at: number; pins: RevocationPins | null } | null
+}
+
+/** `sealed`: recipient (device_id or `root`) → SHA-256 of its box. `prev_hash` is part of the boxes' HPKE info. */
+export type LogEpoch = {
+  entry_hash: Bytes
+  commit: Bytes
+  sealed: ReadonlyMap<string, Bytes>
+  prev_box: Bytes | null
+  prev_hash: Bytes | null
+}
+
+export type DeviceLog = {
+  user_id: string
+  root_kem_pub: Bytes
+  log_seq: number
+  /** entry_hash of the newest entry */
+  log_head: Bytes
+  devices: ReadonlyMap<string, LogDevice>
+  /** index = log_seq = epoch */
+  epochs: readonly LogEpoch[]
+  /** every public key that was ever in use, as base64url */
+  used_keys: ReadonlySet<string>
+}
+
+/** `log_conflict`: the entry is not the next one of this log. */
+export type Verified =
+  | { ok: true; log: DeviceLog; body: LogBody; entry_hash: Bytes }
+  | { ok: false; code: 'invalid_entry' | 'unknown_version' | 'log_conflict'; reason: string }
+
+/** Verifies `entry` as the next one of `log`; with null, as the genesis of `user_id`. */
+export async function verifyEntry(crypto: Crypto, log: DeviceLog | null, user_id: string, entry: LogEntry): Promise<Verified> {
+  try {
+    const frame = decodeLogFrame(entry.body)
+    checkPlace(log, user_id, frame)
+    const signed = tuple('log', null, entry.body)
+    if (!(await crypto.ed25519Verify(signerKey(log, frame), signed, entry.sig))) throw refuse('the signature does not hold')
+    const body = decodeLogBody(frame)
+    const entry_hash = await hashEntry(crypto, entry.body)
+    return { ok: true, log: await applyBody(crypto, log, body, entry_hash), body, entry_hash }
+  } catch (error) {
+    if (!(error instanceof SealpostError)) throw error
+    if (error.code === 'invalid_entry' || error.code === 'unknown_version' || error.code === 'log_conflict')
+      return { ok: false, code: error.code, reason: error.message }
+    throw error
+  }
+}
+
+/** Verifies a whole log from genesis; the answer is that of the newest entry, or of the first refused one. */
+export async function verifyLog(crypto: Crypto, user_id: string, entries: readonly LogEntry[]): Promise<Verified> {
+  let verified: Verified = { ok: false, code: 'invalid_entry', reason: 'a log has a genesis' }
+  let log: DeviceLog | null = null
+  for (const entry of entries) {
+    verified = await verifyEntry(crypto, log, user_id, entry)
+    if (!verified.ok) return verified
+    log = verified.log
+  }
+  return verified
+}
+
+export function activeDevices(log: DeviceLog): LogDevice[] {
+  return [...log.devices.values()].filter((device) => device.revoked === null)
+}
+
+export async function hashEntry(crypto: Crypto, body: Bytes): Promise<Bytes> {
+  return crypto.sha256(tuple('log-entry', body))
+}
+
+/** Text to bytes; throws `invalid_encoding`. */
+export function decodeWireEntry(wire: { body: string; sig: string }): LogEntry {
+  return { body: fromBase64url(wire.body), sig: fromBase64url(wire.sig, 64) }
+}
+
+export function encodeWireEntry(entry: LogEntry, box: string | null): WireEntry {
+  return { body: toBase64url(entry.body), sig: toBase64url(entry.sig), box }
+}
+
+function checkPlace(log: DeviceLog | null, user_id: string, frame: LogBodyFrame): void {
+  if (frame.user_id !== user_id || (log !== null && log.user_id !== user_id)) throw refuse('the entry belongs to another account')
+  if (log !== null && log.log_seq >= LIMITS.logSeqMax) throw refuse('the log is full')
+  const next = log === null ? 0 : log.log_seq + 1
+  if (frame.log_seq !== next) throw conflict(`expected log_seq ${next}`)
+  if (log === null ? frame.prev_hash !== null : frame.prev_hash === null || !equalBytes(frame.prev_hash, log.log_head))
+    throw conflict('prev_hash is not the head of this log')
+  if ((frame.type === 'genesis') !== (log === null)) throw refuse('genesis is the first entry and no other')
+}
+
+/** The key of the signer, who is active before the entry, or the root where it may sign. */
+function signerKey(log: DeviceLog | null, frame: LogBodyFrame): Bytes {
+  const rootSigns = frame.type === 'genesis' || frame.type === 'recover'
+  if (isLogEntryType(frame.type) && (frame.signer === 'root') !== rootSigns) throw refuse(`${frame.signer} may not sign ${frame.type}`)
+  if (frame.signer === 'root') return fromBase64url(frame.user_id, 32)
+  const signer = log?.devices.get(frame.signer)
+  if (signer === undefined || signer.revoked !== null) throw refuse('the signer is not an active device')
+  return signer.sign_pub
+}
+
+async function applyBody(crypto: Crypto, log: DeviceLog | null, body: LogBody, entry_hash: Bytes): Promise<DeviceLog> {
+  const root_kem_pub = body.type === 'genesis' ? body.root_kem_pub : log?.root_kem_pub
+  if (root_kem_pub === undefined) throw refuse('a log has a genesis')
+  const devices = new Map(log?.devices)
+  let used_keys: ReadonlySet<string> = log?.used_keys ?? new Set([body.user_id, toBase64url(root_kem_pub)])
+
+  if (body.type === 'revoke_device' || body.type === 'recover') revoke(devices, body, body.revoked)
+  if (body.type === 'rename_device') rename(devices, body.rename)
+  if (body.type === 'genesis' || body.type === 'add_device' || body.type === 'recover') {
+    used_keys = takeKeys(devices, used_keys, body.device)
+    const introduction = introductionBytes(body.user_id, body.device.device_id, body.device.sign_pub, body.device.kem_pub)
+    if (!(await crypto.ed25519Verify(body.device.sign_pub, introduction, body.device.self_sig)))
+      throw refuse('the device does not hold the key that it shows')
+    const { self_sig: _, ...device } = body.device
+    devices.set(device.device_id, { ...device, added: body.log_seq, revoked: null })
+  }
+
+  const epoch = readEpoch(devices, body, entry_hash)
+  const epochs = [...(log?.epochs ?? []), epoch]
+  return { user_id: body.user_id, root_kem_pub, log_seq: body.log_seq, log_head: entry_hash, devices, epochs, used_keys }
+}
+
+function revoke(devices: Map<string, LogDevice>, body: LogBody & { type: 'revoke_device' | 'recover' }, revoked: Revocation[]): void {
+  if (body.type === 'revoke_device' && revoked.length === 0) throw refuse('a revocation names a device')
+  for (const { device_id, pins } of revoked) {
+    const device = devices.get(device_id)
+    // a device named twice is no longer active the second time
+    if (device === undefined || device.revoked !== null) throw refuse('a revoked device was not active')
+    if (device_id === body.signer) throw refuse('the signer is among the revoked devices')
+    if (pins !== null && new Set(pins.heads.map((head) => head.stream_id)).size !== pins.heads.length)
+      throw refuse('heads name a stream twice')
+    devices.set(device_id, { ...device, revoked: { log_seq: body.log_seq, by: body.signer, created_at: body.created_at, pins } })
+  }
+  if (body.type === 'recover' && [...devices.values()].some((device) => device.revoked === null))
+    throw refuse('recover revokes all other devices')
+}
+
+function rename(devices: Map<string, LogDevice>, { device_id, name }: { device_id: string; name: string }): void {
+  const device = devices.get(device_id)
+  if (device === undefined || device.revoked !== null) throw refuse('the renamed device is not active')
+  devices.set(device_id, { ...device, name })
+}
+
+/** No id and no key is ever used twice, nor is a key of the root. */
+function takeKeys(devices: Map<string, LogDevice>, used: ReadonlySet<string>, device: LogBodyDevice): ReadonlySet<string> {
+  if (devices.has(device.device_id)) throw refuse('the device_id was used before')
+  const sign_pub = toBase64url(device.sign_pub)
+  const kem_pub = toBase64url(device.kem_pub)
+  if (used.has(sign_pub)) throw refuse('the sign_pub was used before')
+  if (used.has(kem_pub)) throw refuse('the kem_pub was used before')
+  return new Set(used).add(sign_pub).add(kem_pub)
+}
+
+function readEpoch(devices: ReadonlyMap<string, LogDevice>, body: LogBody, entry_hash: Bytes): LogEpoch {
+  const { commit, prev_box } = body.epoch
+  const sealed = new Map(body.epoch.sealed.map(({ to, box_hash }) => [to, box_hash]))
+  if (sealed.size !== body.epoch.sealed.length) throw refuse('sealed names a recipient twice')
+  const recipients = ['root', ...[...devices.values()].filter((device) => device.revoked === null).map((device) => device.device_id)]
+  if (sealed.size !== recipients.length || !recipients.every((to) => sealed.has(to)))
+    throw refuse('sealed is not exactly the active devices and the root')
+  if (body.type === 'genesis' && prev_box !== null) throw refuse('genesis has no prev_box')
+  const mayClose = body.type === 'genesis' || body.type === 'rotate_keys' || body.type === 'recover'
+  if (prev_box === null && !mayClose) throw refuse(`${body.type} has a prev_box`)
+  return { entry_hash, commit, sealed, prev_box, prev_hash: body.prev_hash }
+}
+
+function refuse(reason: string): SealpostError {
+  return new SealpostError('invalid_entry', reason)
+}
+
+function conflict(reason: string): SealpostError {
+  return new SealpostError('log_conflict', reason)
+}
