@@ -7,7 +7,7 @@
  * The engine relies on it: bytes leave only after `sealItems`, a cursor moves only together with its events.
  * Failures are `SealpostError`: `disk` (refused write), `state_damaged`, `state_newer`, `already_paired`.
  */
-import type { Bytes, DeviceType } from '@sealpost/protocol'
+import type { Bytes, Crypto, DeviceType } from '@sealpost/protocol'
 
 /** All that one device needs. `openHome` of `@sealpost/client/node` makes one from a folder. */
 export interface Home {
@@ -16,6 +16,7 @@ export interface Home {
   readonly transport: Transport
   readonly http: Http
   readonly clock: Clock
+  readonly crypto: Crypto
   /** Ends coordination, then the store. The engine calls it in `Sealpost.close()`; calling it twice is harmless. */
   close(): Promise<void>
 }
@@ -79,7 +80,7 @@ export type StoredCursor = { position: number; event_id: string | null; received
 export type StoredHead = { device_seq: number; event_hash: Bytes; epoch: number }
 
 /** Key: `${device_id}/${stream_id}`, as in the protocol package; own chains too (the last acked event of each stream). */
-export type HeadChange = { key: string; head: StoredHead }
+export type HeadChange = { key: string /** Null removes the chain. */; head: StoredHead | null }
 
 /** What the receive path keeps. `history_id` of the cursor is the timeline that all positions belong to. */
 export type ReceiveState = {
@@ -192,7 +193,7 @@ export interface DeviceStore {
   trimReceived(bounds: TrimBounds): Promise<void>
   /** Any process. */
   readConsumer(consumer: string, stream_id: string): Promise<ConsumerState | null>
-  /** Raises each number; a lower one changes nothing. Any process. May be flushed with the next durable write: losing it makes events come again, marked `redelivered`. `handed_row` must not be lost to a killed process (a power cut may). */
+  /** Raises `handed_row`; `done_row` and `done_position` move together when `done_row` is above the stored one. Any process. May be flushed with the next durable write: losing it makes events come again, marked `redelivered`. `handed_row` must not be lost to a killed process (a power cut may). */
   saveConsumer(consumer: string, stream_id: string, state: ConsumerState): Promise<void>
   readAlarms(limit: number): Promise<AlarmRow[]>
   countAlarms(): Promise<number>
