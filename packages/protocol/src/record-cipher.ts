@@ -7,7 +7,7 @@
  * does not open; after one failure a reader opens nothing more. Bound: 2^32 frames per key (a rekey is due after 2^20).
  * Generic in the key: over `SyncAesGcmKey` every answer is synchronous, in type as well.
  */
-import { type Awaitable, type Bytes, writeU64, viewOf } from './bytes.ts'
+import { type Bytes, writeU64, viewOf } from './bytes.ts'
 import type { AesGcmKey } from './crypto.ts'
 import { SealpostError } from './errors.ts'
 
@@ -41,7 +41,7 @@ export class SealCipher<K extends AesGcmKey = AesGcmKey> {
   seal(message: Bytes): Answer<K> {
     if (this.#counter >= FRAMES_MAX) throw new SealpostError('internal', 'the session keys are used up')
     const sealed = this.#key.seal(ivOf(this.#counter++), this.#aad, message)
-    return then(sealed, (bytes) => withGen(this.gen, bytes)) as Answer<K>
+    return (sealed instanceof Promise ? sealed.then((bytes) => withGen(this.gen, bytes)) : withGen(this.gen, sealed)) as Answer<K>
   }
 }
 
@@ -102,8 +102,4 @@ function withGen(gen: number, sealed: Bytes): Bytes {
   frame[0] = gen
   frame.set(sealed, 1)
   return frame
-}
-
-function then(value: Awaitable<Bytes>, next: (bytes: Bytes) => Bytes): Awaitable<Bytes> {
-  return value instanceof Promise ? value.then(next) : next(value)
 }
