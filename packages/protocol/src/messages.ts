@@ -60,7 +60,7 @@ export const SHAPES = {
   },
   client_auth_rekey: { user_id: 'key', device_id: 'uuid', session_id: 'opaque' },
   assertion: {
-    purpose: 'code',
+    purpose: 'label',
     aud: 'key',
     user_id: 'key',
     signer: 'signer',
