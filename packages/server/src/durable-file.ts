@@ -1,10 +1,13 @@
 /** Writes a small file so that after a crash either the old or the new content is there, whole. */
-import { open, rename, rm } from 'node:fs/promises'
+import { link, open, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { SealpostError } from '@sealpost/protocol'
 
-/** Temporary file beside it, fsync, rename, fsync of the folder. Throws `disk`. */
-export async function writeDurably(path: string, text: string, mode: number): Promise<void> {
+/**
+ * Temporary file beside it, fsync, then its name, fsync of the folder. Throws `disk`. With `keep` an existing file wins:
+ * of two processes that make it at the same time one does, and both read the same.
+ */
+export async function writeDurably(path: string, text: string, mode: number, options: { keep?: boolean } = {}): Promise<void> {
   const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.new`)
   try {
     await rm(temporary, { force: true })
@@ -15,7 +18,14 @@ export async function writeDurably(path: string, text: string, mode: number): Pr
     } finally {
       await file.close()
     }
-    await rename(temporary, path)
+    if (options.keep === true) {
+      await link(temporary, path).catch((error: unknown) => {
+        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+      })
+      await rm(temporary)
+    } else {
+      await rename(temporary, path)
+    }
     const folder = await open(dirname(path), 'r')
     try {
       await folder.sync()

@@ -1,0 +1,68 @@
+/**
+ * The secrets of a relay: made at the first start, in one file that only its user can read. Three independent keys, one
+ * for each purpose. Losing the file means that no device of the relay can connect again; the relay never makes a new one
+ * in place of one that is damaged.
+ */
+import { open } from 'node:fs/promises'
+import { type Bytes, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
+import { z } from 'zod'
+import { writeDurably } from './durable-file.ts'
+
+export type Secrets = {
+  /** Ed25519 seed of the server key, which devices pin (protocol.md §4). */
+  server_sign_seed: Bytes
+  /** Its public key, 32 bytes. */
+  server_key: Bytes
+  /** HMAC-SHA256 key of continuation tokens (protocol.md §7). */
+  token_key: Bytes
+  /** Ed25519 seed that signs access tokens (protocol.md §10). */
+  jwt_sign_seed: Bytes
+}
+
+const KEY_BYTES = 32
+const key = z.string().transform((text) => fromBase64url(text, KEY_BYTES))
+const SHAPE = z.strictObject({ v: z.literal(1), server_sign_seed: key, token_key: key, jwt_sign_seed: key })
+
+/** Throws `insecure_permissions`, `internal` (damaged) or `disk`. */
+export async function openSecrets(path: string): Promise<Secrets> {
+  const stored = (await readSecrets(path)) ?? (await createSecrets(path))
+  return { ...stored, server_key: nodeCrypto.ed25519Public(stored.server_sign_seed) }
+}
+
+async function createSecrets(path: string): Promise<Omit<Secrets, 'server_key'>> {
+  const random = (): string => toBase64url(nodeCrypto.random(KEY_BYTES))
+  const fresh = { v: 1, server_sign_seed: random(), token_key: random(), jwt_sign_seed: random() }
+  await writeDurably(path, `${JSON.stringify(fresh, null, 2)}\n`, 0o600, { keep: true })
+  const stored = await readSecrets(path)
+  if (stored === null) throw new SealpostError('disk', `${path} vanished while it was made`)
+  return stored
+}
+
+async function readSecrets(path: string): Promise<Omit<Secrets, 'server_key'> | null> {
+  let text: string
+  try {
+    const file = await open(path, 'r')
+    try {
+      const { mode } = await file.stat()
+      if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
+        throw new SealpostError('insecure_permissions', `others can read the secrets in ${path}; make them private with: chmod 600 ${path}`)
+      }
+      text = await file.readFile('utf8')
+    } finally {
+      await file.close()
+    }
+  } catch (cause) {
+    if (cause instanceof SealpostError) throw cause
+    const { code } = cause as NodeJS.ErrnoException
+    if (code === 'ENOENT') return null
+    throw new SealpostError('disk', `the secrets in ${path} cannot be read (${code ?? 'unknown'})`, { cause })
+  }
+  try {
+    const { v: _, ...secrets } = SHAPE.parse(JSON.parse(text))
+    return secrets
+  } catch {
+    // No cause: it could carry what the file holds.
+    throw new SealpostError('internal', `the secrets in ${path} are damaged; put the file back from a backup`)
+  }
+}
