@@ -1,4 +1,5 @@
 /** Writes a small file so that after a crash either the old or the new content is there, whole. */
+import { randomBytes } from 'node:crypto'
 import { link, open, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { SealpostError } from '@sealpost/protocol'
@@ -8,9 +9,8 @@ import { SealpostError } from '@sealpost/protocol'
  * of two processes that make it at the same time one does, and both read the same.
  */
 export async function writeDurably(path: string, text: string, mode: number, options: { keep?: boolean } = {}): Promise<void> {
-  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.new`)
+  const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.new`)
   try {
-    await rm(temporary, { force: true })
     const file = await open(temporary, 'wx', mode)
     try {
       await file.writeFile(text)

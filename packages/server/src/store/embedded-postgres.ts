@@ -56,6 +56,8 @@ export type EmbeddedPostgresOptions = {
   settings?: Readonly<Record<string, string>> | undefined
   /** No fsync at all: for tests alone. */
   test?: boolean | undefined
+  /** A start after a crash: the socket folder to keep, so that connections find the way again; no cluster is made. */
+  again?: { sockets: string } | undefined
   /** Root only: forces one way to run as another user. */
   account?: PostgresAccount['way'] | undefined
 }
@@ -79,12 +81,12 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   await mkdir(data_dir, { recursive: true, mode: 0o700 })
   // That user has to pass through; what is secret in the folder has a mode of its own.
   if (account.way === 'setuid') await chmod(data_dir, 0o711)
-  await createCluster(binaries, account, cluster, options.test === true)
+  if (options.again === undefined) await createCluster(binaries, account, cluster, options.test === true)
   await checkVersion(binaries, cluster)
   await giveFolder(account, cluster)
 
   const lost = await readPostmaster(cluster)
-  const sockets = await prepareSocketFolder(account, data_dir)
+  const sockets = await prepareSocketFolder(account, data_dir, options.again?.sockets)
   const settings = {
     ...SETTINGS,
     ...(options.test === true ? { fsync: 'off', full_page_writes: 'off' } : {}),
@@ -103,7 +105,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     }
     const busy = BUSY.test(started.output)
     if (!busy || Date.now() > deadline) {
-      if (sockets.temporary) await removeFolder(sockets.path)
+      if (sockets.temporary && options.again === undefined) await removeFolder(sockets.path)
       throw startFailure(data_dir, account, started.output)
     }
     await sleep(100)
@@ -135,7 +137,10 @@ async function createCluster(binaries: PostgresBinaries, account: PostgresAccoun
 }
 
 async function checkVersion(binaries: PostgresBinaries, cluster: string): Promise<void> {
-  const major = Number((await readFile(join(cluster, 'PG_VERSION'), 'utf8')).trim())
+  const text = await readFile(join(cluster, 'PG_VERSION'), 'utf8').catch((cause: unknown) => {
+    throw new SealpostError('disk', `the database in ${cluster} cannot be read`, { cause })
+  })
+  const major = Number(text.trim())
   if (major === binaries.major) return
   throw new SealpostError(
     major > binaries.major ? 'data_newer' : 'internal',
@@ -145,11 +150,11 @@ async function checkVersion(binaries: PostgresBinaries, cluster: string): Promis
 
 type SocketFolder = { path: string; temporary: boolean }
 
-async function prepareSocketFolder(account: PostgresAccount, data_dir: string): Promise<SocketFolder> {
+async function prepareSocketFolder(account: PostgresAccount, data_dir: string, kept: string | undefined): Promise<SocketFolder> {
   const inside = join(data_dir, 'run')
   const temporary = Buffer.byteLength(join(inside, '.s.PGSQL.5432')) > SOCKET_PATH_BYTES_MAX
   const base = Buffer.byteLength(tmpdir()) > 60 ? '/tmp' : tmpdir()
-  const path = temporary ? await mkdtemp(join(base, 'sealpost-')) : inside
+  const path = kept ?? (temporary ? await mkdtemp(join(base, 'sealpost-')) : inside)
   await mkdir(path, { recursive: true, mode: 0o700 })
   await giveFolder(account, path)
   return { path, temporary }

@@ -1,0 +1,39 @@
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { openDataFolder } from './data-folder.ts'
+
+let folder: string
+beforeEach(async () => {
+  folder = join(await mkdtemp(join(tmpdir(), 'sealpost-data-')), 'data')
+})
+afterEach(() => rm(join(folder, '..'), { recursive: true }))
+
+describe('the data folder', () => {
+  it('is private and used by one relay at a time', async () => {
+    const first = await openDataFolder(folder)
+    expect((await stat(folder)).mode & 0o777).toBe(0o700)
+    await expect(openDataFolder(folder)).rejects.toMatchObject({ code: 'data_in_use' })
+    first.close()
+    const second = await openDataFolder(folder)
+    second.close()
+  })
+
+  it('of a newer version is refused and stays as it is', async () => {
+    const first = await openDataFolder(folder)
+    first.close()
+    await writeFile(join(folder, 'version'), '2\n')
+    await expect(openDataFolder(folder)).rejects.toMatchObject({ code: 'data_newer', message: expect.stringContaining('update Sealpost') })
+    await writeFile(join(folder, 'version'), 'x')
+    await expect(openDataFolder(folder)).rejects.toMatchObject({ code: 'internal' })
+  })
+
+  it('that cannot be made is a clear error', async () => {
+    await writeFile(join(folder, '..', 'file'), '')
+    await expect(openDataFolder(join(folder, '..', 'file', 'data'))).rejects.toMatchObject({
+      code: 'disk',
+      message: expect.stringContaining('--data'),
+    })
+  })
+})

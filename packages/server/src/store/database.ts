@@ -1,0 +1,121 @@
+/**
+ * The PostgreSQL of a relay, wherever it runs: the embedded one, which is started again when it dies, or the one of
+ * DATABASE_URL, which is waited for at the start. Both keep their connection parameters for the life of the relay, so a
+ * pool reconnects by itself when the database comes back.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { SealpostError } from '@sealpost/protocol'
+import { Client, type ClientConfig } from 'pg'
+import type { Log } from '../log.ts'
+import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts'
+
+/** The versions that the SQL is written for. */
+const MAJOR_MIN = 14
+const MAJOR_MAX = 18
+
+const CONNECT_MS_MAX = 5_000
+/** Pauses between attempts; the last one repeats. */
+const RESTART_PAUSES_MS = [0, 200, 1000, 2000, 5000] as const
+const RETRY_MS = 500
+
+export type Database = { connection: ClientConfig; stop(): Promise<void> }
+
+export type EmbeddedOptions = { data_dir: string; logger: Log; test?: boolean | undefined }
+
+/** The caller holds the lock of the data folder. */
+export async function openEmbeddedDatabase({ data_dir, logger, test }: EmbeddedOptions): Promise<Database> {
+  let postgres = await startEmbeddedPostgres({ data_dir, logger, test })
+  const { connection } = postgres
+  const stopping = new AbortController()
+  const supervised = supervise()
+
+  async function supervise(): Promise<void> {
+    for (;;) {
+      const { code, signal } = await postgres.exited
+      if (stopping.signal.aborted) return
+      logger.error({ code, signal }, 'PostgreSQL ended; starting it again')
+      const next = await restart()
+      if (next === null) return
+      postgres = next
+      logger.info('PostgreSQL is back')
+    }
+  }
+
+  async function restart(): Promise<EmbeddedPostgres | null> {
+    for (let attempt = 0; !stopping.signal.aborted; attempt++) {
+      const pause = RESTART_PAUSES_MS[Math.min(attempt, RESTART_PAUSES_MS.length - 1)]
+      await sleep(pause, undefined, { signal: stopping.signal }).catch(() => {})
+      if (stopping.signal.aborted) break
+      try {
+        return await startEmbeddedPostgres({ data_dir, logger, test, again: { sockets: connection.host } })
+      } catch (error) {
+        logger.error({ err: error }, 'PostgreSQL did not start')
+      }
+    }
+    return null
+  }
+
+  return {
+    connection,
+    async stop() {
+      stopping.abort()
+      await postgres.stop()
+      await supervised
+      // One that a restart had begun when the stop came.
+      await postgres.stop()
+    },
+  }
+}
+
+/** Waits for the database for a bounded time, then checks what it is. Throws `unreachable` or `invalid_config`. */
+export async function openExternalDatabase(url: string, logger: Log, wait_ms_max: number): Promise<Database> {
+  const connection: ClientConfig = { connectionString: url, connectionTimeoutMillis: CONNECT_MS_MAX }
+  const deadline = Date.now() + wait_ms_max
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await checkDatabase(connection)
+      return { connection, stop: async () => {} }
+    } catch (cause) {
+      if (cause instanceof SealpostError) throw cause
+      if (Date.now() >= deadline) {
+        const sentence = `the database of DATABASE_URL cannot be reached: ${reasonOf(cause)}; check that it runs and that the URL is right`
+        throw new SealpostError('unreachable', sentence, { cause })
+      }
+      if (attempt === 0) logger.warn({ reason: reasonOf(cause) }, `the database cannot be reached; trying for ${wait_ms_max / 1000} s`)
+    }
+    await sleep(RETRY_MS)
+  }
+}
+
+async function checkDatabase(connection: ClientConfig): Promise<void> {
+  const client = new Client(connection)
+  client.on('error', () => {})
+  await client.connect()
+  try {
+    const { rows } = await client.query<{ version: number; replica: boolean }>(
+      `select current_setting('server_version_num')::int4 / 10000 as version, pg_is_in_recovery() as replica`,
+    )
+    const { version = 0, replica = false } = rows[0] ?? {}
+    if (version < MAJOR_MIN || version > MAJOR_MAX) {
+      throw new SealpostError('invalid_config', `DATABASE_URL is PostgreSQL ${version}; supported are ${MAJOR_MIN} to ${MAJOR_MAX}`)
+    }
+    if (replica) throw new SealpostError('invalid_config', 'DATABASE_URL is a replica; give the primary')
+  } finally {
+    await client.end()
+  }
+}
+
+/** What a person needs of an error of the driver, without the URL. */
+function reasonOf(error: unknown): string {
+  const { code, message } = error as { code?: string; message?: string }
+  const known: Record<string, string> = {
+    ECONNREFUSED: 'connection refused',
+    ENOTFOUND: 'host not found',
+    ENOENT: 'no such socket',
+    '28P01': 'wrong user or password',
+    '28000': 'access denied',
+    '3D000': 'no such database',
+    '57P03': 'it is starting up',
+  }
+  return known[code ?? ''] ?? code ?? (message === undefined || message === '' ? 'no reason given' : 'no answer')
+}
