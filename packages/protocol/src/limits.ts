@@ -57,6 +57,9 @@ export const LIMITS = {
   pairingMs: 600_000,
   pairingWaitSeconds: 25,
   pairingGetsPerMinute: 60,
+  pairingOffersPerUserPerHour: 60,
+  pairingWaitersMax: 1_000,
+  restPerAddressPerMinute: 600,
   nameGraphemesMax: 50,
   ttlSecondsMin: 1,
 } as const
