@@ -1,0 +1,117 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+
+const SCRIPT = fileURLToPath(new URL('../scripts/run.mjs', import.meta.url))
+const LAUNCHER = fileURLToPath(new URL('../packages/cli/bin/sealpost.js', import.meta.url))
+
+/** A program that tells what it was given, ends with 7, or waits for a signal and then ends with 9. */
+const MAIN = `
+process.stdout.write(JSON.stringify({ args: process.argv.slice(2), cwd: process.cwd(), flags: process.execArgv }) + '\\n')
+if (process.argv.includes('wait')) {
+  setInterval(() => {}, 1000)
+  process.on('SIGTERM', () => process.exit(9))
+} else process.exitCode = 7
+`
+/** Stands where npm is: writes down that it was called. */
+const NPM = `
+import { appendFileSync, mkdirSync } from 'node:fs'
+mkdirSync('node_modules', { recursive: true })
+appendFileSync('calls', process.argv.slice(2, 3) + '\\n')
+process.stdout.write('noise')
+`
+
+let root: string
+let children: ChildProcess[] = []
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'sealpost-run-'))
+  await mkdir(join(root, 'scripts'))
+  await mkdir(join(root, 'packages/cli/bin'), { recursive: true })
+  await mkdir(join(root, 'packages/cli/src'))
+  await copyFile(SCRIPT, join(root, 'scripts/run.mjs'))
+  await copyFile(LAUNCHER, join(root, 'packages/cli/bin/sealpost.js'))
+  await writeFile(join(root, 'package.json'), '{"type": "module"}')
+  await writeFile(join(root, 'packages/cli/src/main.ts'), MAIN)
+  await writeFile(join(root, 'npm.js'), NPM)
+  await writeLock('1.0.0')
+})
+
+afterEach(async () => {
+  for (const child of children) child.kill('SIGKILL')
+  children = []
+  await rm(root, { recursive: true, force: true })
+})
+
+async function writeLock(version: string): Promise<void> {
+  await writeFile(join(root, 'package-lock.json'), JSON.stringify({ packages: { '': {}, 'node_modules/a': { version } } }))
+}
+
+function start(script: string, ...args: string[]): ChildProcess {
+  const env = { ...process.env, npm_execpath: join(root, 'npm.js') }
+  const child = spawn(process.execPath, [join(root, script), ...args], {
+    cwd: join(root, 'packages'),
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  children.push(child)
+  return child
+}
+
+async function run(script: string, ...args: string[]): Promise<{ code: number; stdout: string }> {
+  const child = start(script, ...args)
+  let stdout = ''
+  child.stdout?.on('data', (text) => (stdout += text))
+  const [code] = (await once(child, 'close')) as [number]
+  return { code, stdout }
+}
+
+const calls = (): Promise<string> => readFile(join(root, 'calls'), 'utf8').catch(() => '')
+
+describe('the tasks and the launcher', () => {
+  it('installs when the lock has changed since the last install, and only then, and keeps stdout clean', async () => {
+    expect(await run('packages/cli/bin/sealpost.js', 'status')).toMatchObject({ code: 7, stdout: expect.stringMatching(/^\{/) })
+    expect(await calls()).toBe('ci\n')
+    await run('packages/cli/bin/sealpost.js')
+    expect(await calls()).toBe('ci\n')
+    await writeLock('1.0.1')
+    await Promise.all([run('packages/cli/bin/sealpost.js'), run('packages/cli/bin/sealpost.js'), run('scripts/run.mjs', 'start')])
+    expect(await calls()).toBe('ci\nci\n')
+  })
+
+  it('takes the packages that somebody else installed', async () => {
+    await mkdir(join(root, 'node_modules'))
+    await copyFile(join(root, 'package-lock.json'), join(root, 'node_modules/.package-lock.json'))
+    await run('packages/cli/bin/sealpost.js')
+    expect(await calls()).toBe('')
+  })
+
+  it('passes arguments, folder and exit code on', async () => {
+    const { code, stdout } = await run('packages/cli/bin/sealpost.js', 'send', '--stream', 'a b')
+    expect(code).toBe(7)
+    expect(JSON.parse(stdout)).toMatchObject({ args: ['send', '--stream', 'a b'], cwd: join(root, 'packages') })
+    const started = await run('scripts/run.mjs', 'start', '--port', '0')
+    expect(started.code).toBe(7)
+    expect(JSON.parse(started.stdout)).toMatchObject({ args: ['serve', '--port', '0'], cwd: root })
+  })
+
+  it('passes signals on and ends with the code of the program, or 128 + the signal', async () => {
+    for (const [signal, code] of [
+      ['SIGTERM', 9],
+      ['SIGHUP', 129],
+    ] as const) {
+      const child = start('packages/cli/bin/sealpost.js', 'wait')
+      await once(child.stdout!, 'data')
+      child.kill(signal)
+      expect(await once(child, 'close')).toEqual([code, null])
+    }
+  })
+
+  it('an unknown task is a mistake', async () => {
+    expect((await run('scripts/run.mjs', 'fly')).code).toBe(2)
+  })
+})
