@@ -1,0 +1,59 @@
+/**
+ * Device assertions as REST accepts them (protocol.md §10, G07): signed by the key that the caller names, for this purpose and
+ * this server, made within 300 s of the database's clock, and used once. Refusals do not say whether the signer exists.
+ */
+import {
+  type Assertion,
+  type Bytes,
+  readAssertion,
+  SealpostError,
+  type SignedObject,
+  toBase64url,
+  verifyAssertion,
+} from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
+import type { AssertionStore } from '../ports.ts'
+
+export type AssertionDeps = { store: AssertionStore & { now(): number }; server_key: Bytes }
+
+const JTI_CHARS_MAX = 128
+
+/** `key` finds the public key of who claims to have signed; null = nobody. Throws `invalid_request`, `unauthorized` or `expired`. */
+export async function acceptAssertion(
+  deps: AssertionDeps,
+  signed: SignedObject,
+  purpose: string,
+  key: (assertion: Assertion) => Promise<Bytes | null>,
+): Promise<Assertion> {
+  const claimed = readClaims(signed)
+  const sign_pub = await key(claimed)
+  // an unknown signer costs the same verification as a known one
+  const checked = await verifyAssertion(nodeCrypto, sign_pub ?? deps.server_key, signed, {
+    purpose,
+    aud: toBase64url(deps.server_key),
+    now_ms: deps.store.now(),
+  })
+  if (sign_pub === null || !checked.ok) {
+    if (sign_pub !== null && !checked.ok && checked.code === 'expired')
+      throw new SealpostError('expired', 'the assertion is older or newer than 5 minutes; check the clock of this device')
+    throw unauthorized()
+  }
+  if (!(await deps.store.rememberAssertion(claimed.jti, claimed.user_id))) throw unauthorized()
+  return checked.assertion
+}
+
+/** Reads without verifying. Throws `invalid_request`. */
+export function readClaims(signed: SignedObject): Assertion {
+  let claimed: Assertion
+  try {
+    claimed = readAssertion(signed)
+  } catch (cause) {
+    throw new SealpostError('invalid_request', 'the assertion is not valid', { cause })
+  }
+  if (claimed.jti.length > JTI_CHARS_MAX) throw new SealpostError('invalid_request', 'the assertion is not valid')
+  return claimed
+}
+
+function unauthorized(): SealpostError {
+  return new SealpostError('unauthorized', 'the assertion is not accepted')
+}

@@ -1,0 +1,113 @@
+/**
+ * The device log over REST (protocol.md §10): any entry without a token, for its signature is the authority, and reading for
+ * whoever signs as a device or as the root.
+ *
+ * `proof` keeps an entry from being posted by someone who only saw it: an assertion of the device that the entry introduces or of
+ * its signer. In a repair the poster is any device that knows the entry; after a restore the store may not know that device
+ * yet, and then the entry's own signature is all there is.
+ */
+import {
+  type Assertion,
+  type Bytes,
+  decodeLogBody,
+  decodeLogFrame,
+  decodeWireEntry,
+  encodeWireEntry,
+  fromBase64url,
+  LIMITS,
+  type LogBody,
+  toBase64url,
+} from '@sealpost/protocol'
+import type { AppendResult, Bus, LogStore, SessionStore } from '../ports.ts'
+import { type AssertionDeps, acceptAssertion, readClaims } from './assertions.ts'
+import { appendLogBody, signedObject } from './bodies.ts'
+import { type Answer, type Answers, type Call, parseInput } from './call.ts'
+import type { RateLimits } from './rate-limits.ts'
+
+export type LogRouteDeps = AssertionDeps & {
+  store: AssertionDeps['store'] & LogStore & Pick<SessionStore, 'findDevice'>
+  bus: Pick<Bus, 'publish'>
+  signup: 'open' | 'invite' | 'closed'
+  limits: RateLimits
+}
+
+const HOUR_MS = 3_600_000
+
+export function createLogRoutes(deps: LogRouteDeps): Answers<'append_log' | 'read_log'> {
+  return { append_log: (call) => append(deps, call), read_log: (call) => read(deps, call) }
+}
+
+async function append(deps: LogRouteDeps, call: Call): Promise<Answer> {
+  const { body, sig, boxes, proof, repair = false } = parseInput(appendLogBody, call.body)
+  const entry = decodeWireEntry({ body, sig })
+  const decoded = decodeLogBody(decodeLogFrame(entry.body))
+  if (!repair || (await knowsPoster(deps, decoded, readClaims(proof)))) {
+    await acceptAssertion(deps, proof, 'log', (claimed) => findProofKey(deps, decoded, claimed, repair))
+  }
+  if (decoded.type === 'genesis') {
+    // there are no invitations: whoever asks for one is told that sign-up is closed
+    if (deps.signup !== 'open') return { problem: { code: 'signup_closed' } }
+    const retry_after_ms = await deps.limits.take('genesis', call.address)
+    if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
+  }
+  const result = await deps.store.appendEntry({ user_id: decoded.user_id, entry, boxes, repair, allow_genesis: decoded.type === 'genesis' })
+  if (!result.ok) return { problem: refusal(result) }
+  if (!result.already_known)
+    deps.bus.publish(result.user_no, { is: 'log', log_seq: result.log_seq, revoked: result.revoked.map((device) => device.device_id) })
+  return { json: { log_seq: result.log_seq, log_head: toBase64url(result.log_head) } }
+}
+
+/** Whether there is a key to check the poster of a repair against. */
+async function knowsPoster(deps: LogRouteDeps, entry: LogBody, claimed: Assertion): Promise<boolean> {
+  return claimed.user_id !== entry.user_id || (await findProofKey(deps, entry, claimed, true)) !== null
+}
+
+async function findProofKey(deps: LogRouteDeps, entry: LogBody, claimed: Assertion, repair: boolean): Promise<Bytes | null> {
+  if (claimed.user_id !== entry.user_id) return null
+  if ('device' in entry && entry.device.device_id === claimed.signer) return entry.device.sign_pub
+  if (claimed.signer !== entry.signer && !repair) return null
+  return findKey(deps, claimed)
+}
+
+async function findKey(deps: LogRouteDeps, claimed: Assertion): Promise<Bytes | null> {
+  // the root key is the account's name; it can prove itself before the account is there
+  if (claimed.signer === 'root') return fromBase64url(claimed.user_id, 32)
+  return (await deps.store.findSigner(claimed.user_id, claimed.signer))?.sign_pub ?? null
+}
+
+function refusal(result: AppendResult & { ok: false }) {
+  return {
+    code: result.code,
+    ...(result.code === 'invalid_entry' && result.reason !== undefined ? { detail: result.reason } : {}),
+    ...(result.code === 'rate_limited' ? { retry_after_ms: HOUR_MS / LIMITS.logEntriesPerHour } : {}),
+    extra: { log_seq: result.log_seq, ...(result.log_head === null ? {} : { log_head: toBase64url(result.log_head) }) },
+  }
+}
+
+async function read(deps: LogRouteDeps, call: Call): Promise<Answer> {
+  const claimed = await acceptAssertion(deps, parseInput(signedObject, call.body), 'log-read', (assertion) => findKey(deps, assertion))
+  const signer = await deps.store.findSigner(claimed.user_id, claimed.signer)
+  if (signer === null) return { problem: { code: 'not_found' } }
+  const last = signer.active ? LIMITS.logSeqMax : await lastReadable(deps, claimed)
+  if (last === null) return { problem: { code: 'unauthorized' } }
+  const { entries, has_more } = await deps.store.readEntries(
+    signer.user_no,
+    claimed.signer,
+    claimed.from_log_seq ?? 0,
+    LIMITS.logEntriesPageMax,
+  )
+  const shown = entries.filter((entry) => entry.log_seq <= last)
+  return {
+    json: {
+      entries: shown.map((entry) => encodeWireEntry(entry, entry.box === null ? null : toBase64url(entry.box))),
+      has_more: has_more && shown.length === entries.length,
+    },
+  }
+}
+
+/** A revoked device may read up to the entry that revoked it, which it needs to believe it. Null: nothing at all. */
+async function lastReadable(deps: LogRouteDeps, claimed: Assertion): Promise<number | null> {
+  if (claimed.signer === 'root') return null
+  const device = await deps.store.findDevice(claimed.user_id, claimed.signer)
+  return device !== null && device.account_active ? device.revoked_log_seq : null
+}

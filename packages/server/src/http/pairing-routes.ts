@@ -1,0 +1,74 @@
+/**
+ * The pairing mailbox (protocol.md §10): four slots of sealed bytes for 10 minutes. The server sees the mailbox id and boxes;
+ * `offer`, `reveal` and `done` need a token of the creator, `join` the mailbox id alone, and a slot is filled once.
+ */
+import { fromBase64url, PAIRING_SLOTS, type PairingSlot, SealpostError } from '@sealpost/protocol'
+import type { PairingStore } from '../ports.ts'
+import { waitQuery } from './bodies.ts'
+import { type Answer, type Answers, type Call, parseInput } from './call.ts'
+import type { RateLimits } from './rate-limits.ts'
+import type { SlotWaits } from './slot-waits.ts'
+
+export type PairingRouteDeps = { store: PairingStore; limits: RateLimits; waits: SlotWaits }
+
+/** iv 12 + tag 16: nothing shorter can be a box. */
+const BOX_BYTES_MIN = 28
+/** How often a waiter looks for a put on another node. */
+const LOOK_AGAIN_MS = 2_000
+
+export function createPairingRoutes(deps: PairingRouteDeps): Answers<'put_offer' | 'put_join' | 'put_reveal' | 'put_done' | 'read_slot'> {
+  return {
+    put_offer: async (call) => {
+      const retry_after_ms = await deps.limits.take('offer', call.caller?.user_id ?? null)
+      return retry_after_ms === null ? putSlot(deps, call, 'offer') : { problem: { code: 'rate_limited', retry_after_ms } }
+    },
+    put_join: (call) => putSlot(deps, { ...call, caller: null }, 'join'),
+    put_reveal: (call) => putSlot(deps, call, 'reveal'),
+    put_done: (call) => putSlot(deps, call, 'done'),
+    read_slot: (call) => readSlot(deps, call),
+  }
+}
+
+async function putSlot(deps: PairingRouteDeps, call: Call, slot: PairingSlot): Promise<Answer> {
+  const mailbox_id = mailboxOf(call)
+  if (!(call.body instanceof Uint8Array) || call.body.length < BOX_BYTES_MIN)
+    throw new SealpostError('invalid_request', 'a slot holds sealed bytes, sent as application/octet-stream')
+  const result = await deps.store.putSlot(mailbox_id, slot, call.body, call.caller)
+  if (result !== 'ok') return { problem: { code: result } }
+  deps.waits.wake(`${mailbox_id}/${slot}`)
+  return { empty: true }
+}
+
+async function readSlot(deps: PairingRouteDeps, call: Call): Promise<Answer> {
+  const mailbox_id = mailboxOf(call)
+  const slot = PAIRING_SLOTS.find((name) => name === call.params['slot'])
+  if (slot === undefined) return { problem: { code: 'not_found' } }
+  const { wait } = parseInput(waitQuery, call.query)
+  const retry_after_ms = await deps.limits.take('mailbox', mailbox_id)
+  if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
+
+  const until = performance.now() + wait * 1_000
+  for (;;) {
+    const left = until - performance.now()
+    // registered before the read: a put in between wakes it
+    const waiting = left > 0 ? deps.waits.wait(`${mailbox_id}/${slot}`, Math.min(left, LOOK_AGAIN_MS), call.gone) : null
+    try {
+      const box = await deps.store.readSlot(mailbox_id, slot)
+      if (box !== null) return { bytes: box }
+      if (waiting === null) return { problem: { code: 'not_found' } }
+      await waiting.over
+    } finally {
+      waiting?.cancel()
+    }
+  }
+}
+
+function mailboxOf(call: Call): string {
+  const mailbox_id = call.params['mailbox_id'] ?? ''
+  try {
+    fromBase64url(mailbox_id, 16)
+  } catch (cause) {
+    throw new SealpostError('invalid_request', 'mailbox_id has 22 characters of base64url', { cause })
+  }
+  return mailbox_id
+}
