@@ -19,7 +19,6 @@ import {
 } from './device-log-body.ts'
 import { SealpostError } from './errors.ts'
 import { introductionBytes } from './keys.ts'
-import { LIMITS } from './limits.ts'
 import type { DeviceType } from './messages.ts'
 import { tuple } from './tuple.ts'
 
@@ -116,7 +115,6 @@ export function encodeWireEntry(entry: LogEntry, box: string | null): WireEntry 
 
 function checkPlace(log: DeviceLog | null, user_id: string, frame: LogBodyFrame): void {
   if (frame.user_id !== user_id || (log !== null && log.user_id !== user_id)) throw refuse('the entry belongs to another account')
-  if (log !== null && log.log_seq >= LIMITS.logSeqMax) throw refuse('the log is full')
   const next = log === null ? 0 : log.log_seq + 1
   if (frame.log_seq !== next) throw conflict(`expected log_seq ${next}`)
   if (log === null ? frame.prev_hash !== null : frame.prev_hash === null || !equalBytes(frame.prev_hash, log.log_head))
