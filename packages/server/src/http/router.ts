@@ -4,10 +4,12 @@
  * the server knows fastify. Bounds: headers in 5 s, a request in 10 s, bodies by row.
  */
 import { randomUUID } from 'node:crypto'
-import { type Bytes, ROUTES, type Route, type RouteName } from '@sealpost/protocol'
+import { ROUTES, type Route, type RouteName } from '@sealpost/protocol'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { Config } from '../config.ts'
 import type { Log } from '../log.ts'
 import type { AssertionStore, Bus, LogStore, PairingStore, SessionStore, Store } from '../ports.ts'
+import type { Secrets } from '../secrets.ts'
 import { createAddressRule } from './address.ts'
 import { authenticate, createAuthRoutes } from './auth-routes.ts'
 import type { Answer, Answerer, Answers } from './call.ts'
@@ -17,14 +19,14 @@ import { encodeProblem, problemOf } from './problems.ts'
 import { createRateLimits } from './rate-limits.ts'
 import { createSlotWaits } from './slot-waits.ts'
 import { createStatusRoutes } from './status-routes.ts'
-import { createTokens, type TokenKey } from './tokens.ts'
+import { createTokens } from './tokens.ts'
 
 export type HttpDeps = {
   store: LogStore & PairingStore & AssertionStore & Pick<SessionStore, 'findDevice'> & Pick<Store, 'ping' | 'now'>
   bus: Pick<Bus, 'publish'>
-  /** `token_keys`: the first signs, all verify. */
-  secrets: { server_key: Bytes; token_keys: readonly TokenKey[] }
-  config: { signup: 'open' | 'invite' | 'closed'; trusted_proxies?: readonly string[] }
+  secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
+  /** `trusted_proxies`: addresses or networks whose X-Forwarded-For is believed; none unless given. */
+  config: Pick<Config, 'signup'> & { trusted_proxies?: readonly string[] }
   draining(): boolean
   logger: Log
 }
@@ -39,7 +41,7 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
   const limits = createRateLimits()
   const waits = createSlotWaits()
   const addresses = createAddressRule(deps.config.trusted_proxies ?? [])
-  const tokens = createTokens(secrets.token_keys, secrets.server_key, () => store.now())
+  const tokens = createTokens([secrets.jwt_sign_seed], secrets.server_key, () => store.now())
   const auth = { store, server_key: secrets.server_key, tokens }
   const answers: Answers = {
     ...createStatusRoutes({ store, server_key: secrets.server_key, draining: deps.draining, logger }),

@@ -8,9 +8,6 @@ import { type Bytes, isUuid, LIMITS, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { type CryptoKey, calculateJwkThumbprint, decodeProtectedHeader, importJWK, jwtVerify, SignJWT } from 'jose'
 
-/** An Ed25519 key of the token issuer; `sign_seed` of 32 bytes. */
-export type TokenKey = { kid: string; sign_seed: Bytes }
-
 export type TokenClaims = { user_id: string; device_id: string; scope: string; jkt: string }
 
 export type Tokens = {
@@ -26,19 +23,20 @@ const SCOPE = 'device'
 const TOKEN_BYTES_MAX = 4_096
 const LEEWAY_S = 30
 
-/** The first key signs, all of them verify. `server_key` names the issuer; `now` in ms, the database's clock. */
-export function createTokens(keys: readonly TokenKey[], server_key: Bytes, now: () => number): Tokens {
+/** Ed25519 seeds: the first signs, all of them verify. `server_key` names the issuer; `now` in ms, the database's clock. */
+export function createTokens(sign_seeds: readonly Bytes[], server_key: Bytes, now: () => number): Tokens {
   const issuer = `sealpost:${toBase64url(server_key)}`
-  const [active] = keys
+  const [active] = sign_seeds
   if (active === undefined) throw new TypeError('there is no key to sign tokens with')
+  const kid = kidOf(active)
   const signKey = once(() => importKey(active, true))
-  const verifyKeys = new Map(keys.map((key) => [key.kid, once(() => importKey(key, false))]))
+  const verifyKeys = new Map(sign_seeds.map((seed) => [kidOf(seed), once(() => importKey(seed, false))]))
 
   return {
     issue: async ({ user_id, device_id, sign_pub }) => {
       const iat = Math.floor(now() / 1_000)
       const access_token = await new SignJWT({ device_id, scope: SCOPE, cnf: { jkt: await thumbprint(sign_pub) } })
-        .setProtectedHeader({ alg: ALG, typ: TYP, kid: active.kid })
+        .setProtectedHeader({ alg: ALG, typ: TYP, kid })
         .setIssuer(issuer)
         .setAudience(AUDIENCE)
         .setSubject(user_id)
@@ -85,7 +83,12 @@ function readClaims(payload: Record<string, unknown>): TokenClaims | null {
   return { user_id: sub, device_id, scope, jkt }
 }
 
-async function importKey({ sign_seed }: TokenKey, isPrivate: boolean): Promise<CryptoKey> {
+/** Says which key it is and nothing else of it. */
+function kidOf(sign_seed: Bytes): string {
+  return toBase64url(nodeCrypto.sha256(nodeCrypto.ed25519Public(sign_seed))).slice(0, 16)
+}
+
+async function importKey(sign_seed: Bytes, isPrivate: boolean): Promise<CryptoKey> {
   const jwk = { kty: 'OKP', crv: 'Ed25519', x: toBase64url(nodeCrypto.ed25519Public(sign_seed)) }
   const key = await importJWK(isPrivate ? { ...jwk, d: toBase64url(sign_seed) } : jwk, ALG)
   if (key instanceof Uint8Array) throw new TypeError('an Ed25519 key is not symmetric')
