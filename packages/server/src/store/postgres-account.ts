@@ -12,6 +12,7 @@
  */
 import { execFile } from 'node:child_process'
 import { chown, lchown, readdir, stat } from 'node:fs/promises'
+import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
@@ -32,9 +33,14 @@ export type PostgresAccount = {
 
 export async function choosePostgresAccount(only?: PostgresAccount['way']): Promise<PostgresAccount> {
   const dying = (await works('setpriv', ['--pdeathsig', 'SIGINT', 'true'])) ? ['setpriv', '--pdeathsig', 'SIGINT'] : []
-  if (process.getuid?.() !== 0) return { way: 'self', prefix: dying, ids: {}, owner: null }
+  const unshare = ['unshare', '--user', `--map-user=${NOBODY}`, `--map-group=${NOBODY}`, '--', ...dying]
+  if (process.getuid?.() !== 0) {
+    // initdb wants a name for its user; a container may run under a number that has none.
+    const named = hasName() || !(await works('unshare', [...unshare.slice(1), 'true']))
+    return { way: named ? 'self' : 'unshare', prefix: named ? dying : unshare, ids: {}, owner: null }
+  }
   const ways: PostgresAccount[] = [
-    { way: 'unshare', prefix: ['unshare', '--user', `--map-user=${NOBODY}`, `--map-group=${NOBODY}`, '--', ...dying], ids: {}, owner: 0 },
+    { way: 'unshare', prefix: unshare, ids: {}, owner: 0 },
     {
       way: 'setpriv',
       prefix: [
@@ -64,6 +70,14 @@ export async function giveFolder(account: PostgresAccount, folder: string): Prom
   for (const entry of await readdir(folder, { recursive: true })) await lchown(join(folder, entry), account.owner, account.owner)
   // The folder itself last: a walk that was cut short starts again.
   await chown(folder, account.owner, account.owner)
+}
+
+function hasName(): boolean {
+  try {
+    return userInfo().username !== ''
+  } catch {
+    return false
+  }
 }
 
 function works(command: string, args: readonly string[]): Promise<boolean> {
