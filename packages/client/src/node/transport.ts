@@ -1,0 +1,78 @@
+/** `Transport` on ws: no compression, bounded frames, handlers one at a time, `closed` exactly once. */
+import { LIMITS } from '@sealpost/protocol'
+import { WebSocket } from 'ws'
+import type { Connection, Transport, TransportHandlers } from '../ports.ts'
+
+/** The opening handshake of the socket, TCP and TLS included. */
+const CONNECT_MS = 15_000
+const CLOSE_MS = 2_000
+const ABNORMAL = 1006
+
+export const nodeTransport: Transport = {
+  connect(url, protocols, handlers) {
+    let socket: WebSocket
+    try {
+      socket = new WebSocket(url, [...protocols], {
+        perMessageDeflate: false,
+        maxPayload: LIMITS.frameBytesMax,
+        handshakeTimeout: CONNECT_MS,
+        followRedirects: false,
+      })
+    } catch (cause) {
+      setImmediate(() => handlers.closed(ABNORMAL, '', cause))
+      return CLOSED
+    }
+    return wire(socket, handlers)
+  },
+}
+
+function wire(socket: WebSocket, handlers: TransportHandlers): Connection {
+  let cause: unknown
+  socket.binaryType = 'nodebuffer'
+  socket.on('open', () => handlers.opened())
+  socket.on('message', (data: Buffer, isBinary) => {
+    if (isBinary) handlers.binary(new Uint8Array(data.buffer, data.byteOffset, data.length))
+    else handlers.text(data.toString('utf8'))
+  })
+  // `close` follows every error.
+  socket.on('error', (error) => {
+    cause = error
+  })
+  socket.on('close', (code, reason) => handlers.closed(code, reason.toString('utf8'), cause))
+
+  const isOpen = (): boolean => socket.readyState === WebSocket.OPEN
+  return {
+    sendText(text) {
+      if (isOpen()) socket.send(text)
+    },
+    sendBinary(bytes) {
+      if (isOpen()) socket.send(bytes)
+    },
+    get buffered_amount() {
+      return socket.bufferedAmount
+    },
+    pause() {
+      if (isOpen()) socket.pause()
+    },
+    resume() {
+      if (isOpen()) socket.resume()
+    },
+    close(code = 1000, reason = '') {
+      if (socket.readyState === WebSocket.CLOSED) return
+      // A paused socket would not see the other side's close.
+      if (socket.isPaused) socket.resume()
+      socket.close(code, reason)
+      const timer = setTimeout(() => socket.terminate(), CLOSE_MS)
+      socket.once('close', () => clearTimeout(timer))
+    },
+  }
+}
+
+const CLOSED: Connection = {
+  sendText() {},
+  sendBinary() {},
+  buffered_amount: 0,
+  pause() {},
+  resume() {},
+  close() {},
+}
