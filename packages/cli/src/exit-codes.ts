@@ -1,0 +1,144 @@
+/**
+ * THE list of exit codes, and of what each error code means at the command line: how the process ends and what the person
+ * can do. The compiler refuses an `ErrorCode` without a row.
+ */
+import { type ErrorCode, SealpostError } from '@sealpost/protocol'
+
+export const EXIT = {
+  ok: { code: 0, says: 'done' },
+  internal: { code: 1, says: 'a failure inside Sealpost' },
+  usage: { code: 2, says: 'the command line is wrong' },
+  refused: { code: 3, says: 'the server or a rule refused it' },
+  not_paired: { code: 4, says: 'this home holds no device, or its device was revoked' },
+  server_identity: { code: 5, says: 'the server is not the one that this account knows' },
+  integrity: { code: 6, says: 'integrity alarm: something did not verify' },
+  unreachable: { code: 69, says: 'the server cannot be reached' },
+  disk: { code: 74, says: 'the disk refused, or the stored state cannot be used' },
+  queued: { code: 75, says: 'kept in the outbox; the next command sends it' },
+} as const
+export type Exit = keyof typeof EXIT
+
+type Row = { exit: Exit; hint: string }
+
+const BUG = 'try again; if it comes back, report it with the sentence above'
+const AGAIN = 'try again in a moment'
+const UPDATE = 'update sealpost on this device'
+const REPAIR = 'pair this device again from another one: sealpost pair there, sealpost join here with a new --home'
+const REMAINS = 'nothing is lost: it stays in the outbox and the next command sends it'
+
+export const OUTCOMES = {
+  invalid_encoding: { exit: 'integrity', hint: BUG },
+  invalid_message: { exit: 'integrity', hint: 'check that both ends run the same version of sealpost' },
+  invalid_request: { exit: 'refused', hint: 'check the options: sealpost <command> --help' },
+  invalid_signature: { exit: 'integrity', hint: 'do not trust this connection; check the address of the server' },
+  invalid_token: { exit: 'refused', hint: AGAIN },
+  invalid_box: { exit: 'integrity', hint: 'check the code and start the pairing again; if it comes back, do not trust the server' },
+  invalid_code: { exit: 'refused', hint: 'type the code as sealpost pair shows it, or start sealpost pair again for a new one' },
+  decrypt_failed: { exit: 'integrity', hint: 'do not trust this connection; check the address of the server' },
+  unknown_version: { exit: 'refused', hint: UPDATE },
+  unauthorized: { exit: 'not_paired', hint: REPAIR },
+  forbidden: { exit: 'refused', hint: 'use a device that is allowed to do this' },
+  not_found: {
+    exit: 'refused',
+    hint: 'check the name; for a pairing code, start sealpost pair again and use the new code within 10 minutes',
+  },
+  slot_taken: { exit: 'refused', hint: 'this code was used already; start sealpost pair again for a new one' },
+  expired: { exit: 'refused', hint: 'start sealpost pair again for a new code' },
+  too_large: { exit: 'refused', hint: 'send it in smaller parts, for example one line each with --lines' },
+  signup_closed: { exit: 'refused', hint: 'ask who runs the server, or run your own: sealpost serve' },
+  account_gone: { exit: 'not_paired', hint: 'create a new account in a new home: sealpost init --home DIR' },
+  device_revoked: { exit: 'not_paired', hint: REPAIR },
+  server_identity: { exit: 'server_identity', hint: 'nothing was sent; check the address, and ask who runs the server before you go on' },
+  superseded: {
+    exit: 'refused',
+    hint: `this home runs in two places; use it in one of them and pair the other as a device of its own; ${REMAINS}`,
+  },
+  unsupported_version: { exit: 'refused', hint: UPDATE },
+  log_fork: { exit: 'integrity', hint: `sending has stopped; compare sealpost status on your devices, then ${REPAIR}` },
+  log_withheld: {
+    exit: 'integrity',
+    hint: 'try again; if it comes back, compare sealpost status on your devices and do not trust the server',
+  },
+  epoch_unreadable: { exit: 'integrity', hint: 'try again; if it comes back, pair this device again' },
+  state_diverged: { exit: 'refused', hint: `was this home copied or restored from a backup? ${REPAIR}` },
+  state_damaged: { exit: 'disk', hint: 'keep the folder, restore it from a backup, or pair this device again with a new --home' },
+  state_newer: { exit: 'disk', hint: UPDATE },
+  not_paired: {
+    exit: 'not_paired',
+    hint: 'create an account with sealpost init, or join one with sealpost join; --home DIR names another home',
+  },
+  already_paired: { exit: 'refused', hint: 'use another home: --home DIR' },
+  insecure_permissions: { exit: 'refused', hint: 'make the folder yours alone: chmod -R go-rwx DIR' },
+  unreachable: { exit: 'unreachable', hint: 'check the network and the address, and that the server runs' },
+  timeout: { exit: 'unreachable', hint: AGAIN },
+  aborted: { exit: 'refused', hint: 'run the command again when you are ready' },
+  disk: { exit: 'disk', hint: 'free some space and check that the folder can be written, then try again' },
+  queued: { exit: 'queued', hint: REMAINS },
+  check_phrase_mismatch: {
+    exit: 'refused',
+    hint: 'nothing was paired; start sealpost pair again, and make sure that both devices are yours',
+  },
+  data_newer: { exit: 'disk', hint: 'update sealpost, or use another folder: --data DIR' },
+  data_in_use: { exit: 'refused', hint: 'stop the other relay, or use another folder: --data DIR' },
+  port_in_use: { exit: 'refused', hint: 'use another port (--port 0 takes a free one), or stop what listens there' },
+  invalid_config: { exit: 'usage', hint: 'correct the options or variables named above' },
+  internal: { exit: 'internal', hint: BUG },
+  stale_epoch: { exit: 'queued', hint: REMAINS },
+  sequence_gap: { exit: 'queued', hint: REMAINS },
+  sequence_conflict: { exit: 'queued', hint: REMAINS },
+  event_expired: { exit: 'refused', hint: 'it was not sent in time; send it again or with a longer --ttl' },
+  clock_skew: { exit: 'refused', hint: 'set the clock of this device, then try again; it stays in the outbox' },
+  payload_too_large: { exit: 'refused', hint: 'send it in smaller parts, for example one line each with --lines' },
+  invalid_event: { exit: 'refused', hint: UPDATE },
+  quota_exceeded: { exit: 'refused', hint: 'ask who runs the server; it stays in the outbox' },
+  rate_limited: { exit: 'refused', hint: 'wait a minute, then try again' },
+  unavailable: { exit: 'unreachable', hint: AGAIN },
+  log_conflict: { exit: 'refused', hint: AGAIN },
+  heads_stale: { exit: 'refused', hint: AGAIN },
+  name_taken: { exit: 'refused', hint: 'choose another name: --name NAME' },
+  invalid_entry: { exit: 'refused', hint: 'check that both ends run the same version of sealpost' },
+} as const satisfies Record<ErrorCode, Row>
+
+/** A mistake at the command line. The message says what is wrong, the hint what to type. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+  readonly hint: string
+
+  constructor(message: string, hint: string) {
+    super(message)
+    this.hint = hint
+  }
+}
+
+export type Failure = { exit: Exit; message: string; hint: string; code: string }
+
+/** What a thrown value means for the person at the terminal. Text of unexpected errors stays inside. */
+export function failureOf(error: unknown): Failure {
+  if (error instanceof UsageError) return { exit: 'usage', message: error.message, hint: error.hint, code: 'usage' }
+  if (error instanceof SealpostError) {
+    const row = OUTCOMES[error.code]
+    return { exit: row.exit, message: error.message, hint: row.hint, code: error.code }
+  }
+  const disk = diskErrorCode(error)
+  if (disk !== undefined) return { exit: 'disk', message: `the disk refused (${disk})`, hint: OUTCOMES.disk.hint, code: 'disk' }
+  const name = error instanceof Error ? error.name : typeof error
+  return {
+    exit: 'internal',
+    message: `unexpected failure (${name})`,
+    hint: 'set SEALPOST_DEBUG=1 to see where, and report it',
+    code: 'internal',
+  }
+}
+
+const DISK_CODES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EIO', 'EROFS', 'EMFILE', 'ENFILE', 'EFBIG'])
+
+function diskErrorCode(error: unknown): string | undefined {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return typeof code === 'string' && DISK_CODES.has(code) ? code : undefined
+}
+
+/** The table for `--help` and the documents. */
+export function describeExits(): string {
+  const rows = Object.values(EXIT).map(({ code, says }) => `  ${String(code).padStart(2)}  ${says}`)
+  return `Exit codes:\n${rows.join('\n')}`
+}
