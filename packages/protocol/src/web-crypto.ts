@@ -44,9 +44,9 @@ export const webCrypto: Crypto = {
   },
   x25519Public: (seed) => publicOf('X25519', seed, 'deriveBits'),
   x25519: async (seed, publicKey) => {
-    const own = await importSeed('X25519', seed, 'deriveBits')
     let shared: Bytes
     try {
+      const own = await importSeed('X25519', seed, 'deriveBits')
       shared = await bits({ name: 'X25519', public: await importPublic('X25519', publicKey, []) }, own, 32)
     } catch (cause) {
       throw new SealpostError('invalid_message', 'the key exchange failed', { cause })
