@@ -4,6 +4,7 @@
  *
  * For each variable X, `X_FILE` names a file that holds the value (secrets mounted by an orchestrator).
  */
+import { isIP } from 'node:net'
 import { LIMITS, SealpostError } from '@sealpost/protocol'
 import { z } from 'zod'
 
@@ -24,6 +25,8 @@ export type Config = {
   secrets_file: string | null
   /** Origins of web pages that may connect. */
   origins: readonly string[]
+  /** Addresses or networks (CIDR) of proxies whose X-Forwarded-For is believed. */
+  trusted_proxies: readonly string[]
   log_level: (typeof LOG_LEVELS)[number]
   clock_skew_ms: number
   rekey_after_ms: number
@@ -48,6 +51,7 @@ export const VARIABLES = {
   SEALPOST_PUBLIC_URL: { schema: publicUrl().nullable().default(null), says: 'URL that devices connect to.' },
   SEALPOST_SECRETS_FILE: { schema: z.string().nullable().default(null), says: 'Secrets of the relay; made when missing.' },
   SEALPOST_ORIGINS: { schema: origins().default([]), says: 'Origins of web pages that may connect, with commas between.' },
+  SEALPOST_TRUSTED_PROXIES: { schema: networks().default([]), says: 'Proxies whose X-Forwarded-For is believed, with commas between.' },
   SEALPOST_LOG_LEVEL: { schema: z.enum(LOG_LEVELS, `expected one of ${LOG_LEVELS.join(', ')}`).default('info'), says: 'Log level.' },
   SEALPOST_CLOCK_SKEW_S: {
     schema: whole(0, 86_400).default(LIMITS.clockSkewMs / 1000),
@@ -88,6 +92,7 @@ function toConfig(values: Values): Config {
     public_url: values.SEALPOST_PUBLIC_URL,
     secrets_file: values.SEALPOST_SECRETS_FILE,
     origins: values.SEALPOST_ORIGINS,
+    trusted_proxies: values.SEALPOST_TRUSTED_PROXIES,
     log_level: values.SEALPOST_LOG_LEVEL,
     clock_skew_ms: values.SEALPOST_CLOCK_SKEW_S * 1000,
     rekey_after_ms: values.SEALPOST_REKEY_AFTER_S * 1000,
@@ -142,6 +147,21 @@ function origins() {
     .transform((text) => text.split(',').map((origin) => origin.trim()))
     .refine((list) => list.every(isOrigin), message)
     .transform((list) => list.map(originOf))
+}
+
+function networks() {
+  const message = 'expected addresses like 10.0.0.1 or networks like 10.0.0.0/8, with commas between'
+  return z
+    .string()
+    .transform((text) => text.split(',').map((network) => network.trim()))
+    .refine((list) => list.every(isNetwork), message)
+}
+
+function isNetwork(text: string): boolean {
+  const [address = '', bits, ...rest] = text.split('/')
+  const family = isIP(address)
+  if (family === 0 || rest.length > 0) return false
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128))
 }
 
 function isOrigin(text: string): boolean {

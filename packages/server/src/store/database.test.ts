@@ -16,18 +16,22 @@ describe('the database of a relay', () => {
     const folder = await mkdtemp(join(tmpdir(), 's-'))
     const data_dir = join(folder, 'deep'.repeat(30))
     const embedded = await openEmbeddedDatabase({ data_dir, logger: silent, test: true })
+    const pidNow = async (): Promise<number> =>
+      Number((await readFile(join(data_dir, 'postgres', 'postmaster.pid'), 'utf8')).split('\n')[0])
     const pool = new Pool(embedded.connection)
     pool.on('error', () => {})
     try {
       await pool.query('create table kept as select 7 as n')
       for (let round = 0; round < 2; round++) {
-        const pid = Number((await readFile(join(data_dir, 'postgres', 'postmaster.pid'), 'utf8')).split('\n')[0])
-        process.kill(pid, 'SIGKILL')
+        process.kill(await pidNow(), 'SIGKILL')
         await sleep(50)
         await expect.poll(() => pool.query('select n from kept').then(({ rows }) => rows[0].n, String), { timeout: 10_000 }).toBe(7)
       }
+      process.kill(await pidNow(), 'SIGKILL')
+      await sleep(30)
     } finally {
       await pool.end()
+      // Also while it is being started again.
       await embedded.stop()
       await rm(folder, { recursive: true })
     }

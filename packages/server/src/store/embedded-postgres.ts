@@ -234,7 +234,9 @@ async function finishStart(child: ChildProcess, sockets: SocketFolder, logger: L
 }
 
 async function createDatabase(host: string): Promise<void> {
-  const client = new Client({ host, user: USER, database: 'postgres' })
+  const client = new Client({ host, user: USER, database: 'postgres', connectionTimeoutMillis: 10_000 })
+  // What breaks is reported by the statement that waits for it.
+  client.on('error', () => {})
   await client.connect()
   try {
     const { rowCount } = await client.query('select 1 from pg_database where datname = $1', [DATABASE])
