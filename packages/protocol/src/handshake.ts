@@ -15,6 +15,7 @@ import { SealpostError } from './errors.ts'
 import { LIMITS } from './limits.ts'
 import { type ClientHeadOf, decodeHello, SHAPES, type ServerHeadOf } from './messages.ts'
 import { check, type Of } from './schema.ts'
+import { signObject, verifyObject } from './signed.ts'
 import { tuple } from './tuple.ts'
 
 export const PROTOCOL_VERSION = 1
@@ -81,9 +82,8 @@ export async function createClientAuth(
   sign_seed: Bytes,
   body: ClientAuthBody | RekeyAuthBody,
 ): Promise<ClientHeadOf<'client_auth'>> {
-  const bytes = utf8(JSON.stringify(body))
-  const sig = await crypto.ed25519Sign(sign_seed, tuple('hs client', keys.th, bytes))
-  return { type: 'client_auth', body: toBase64url(bytes), sig: toBase64url(sig) }
+  return { type: 'client_auth', ...(await signObject(crypto, 'hs client', keys.th, sign_seed, body)) }
+}
 }
 
 // ---------------------------------------------------------------- server
@@ -141,14 +141,14 @@ export function readRekeyAuth(head: ClientHeadOf<'client_auth'>): RekeyAuthBody 
   return typed(() => check(SHAPES.client_auth_rekey, parseJson(fromBase64url(head.body)), 'client_auth'))
 }
 
-/** False when the device did not sign this body on this channel. Throws `invalid_message` when the head is not encoded well. */
+/** False when the device did not sign this body on this channel. */
 export async function verifyClientAuth(
   crypto: Crypto,
   keys: SessionKeys,
   head: ClientHeadOf<'client_auth'>,
   sign_pub: Bytes,
 ): Promise<boolean> {
-  return crypto.ed25519Verify(sign_pub, tuple('hs client', keys.th, decoded(head.body)), decoded(head.sig, 64))
+  return (await verifyObject(crypto, 'hs client', keys.th, sign_pub, head)) !== null
 }
 
 /** The JSON bytes of a hello inside a sealed message (`u32be(len) || head`), as the transcript wants them. Throws `invalid_message`. */

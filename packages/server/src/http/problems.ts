@@ -61,7 +61,8 @@ export function encodeProblem(problem: Problem, request_id: string): ProblemResp
 
 /** What may be told of an error: a known code with its safe sentence, or what the HTTP layer found wrong with the request, or `internal`. */
 export function problemOf(error: unknown): Problem {
-  if (error instanceof SealpostError) return isProblemCode(error.code) ? { code: error.code, detail: error.message } : { code: 'internal' }
+  if (error instanceof SealpostError)
+    return isProblemCode(error.code) && error.code !== 'internal' ? { code: error.code, detail: error.message } : { code: 'internal' }
   switch (statusOf(error)) {
     case 404:
       return { code: 'not_found' }
