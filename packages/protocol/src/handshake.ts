@@ -84,7 +84,6 @@ export async function createClientAuth(
 ): Promise<ClientHeadOf<'client_auth'>> {
   return { type: 'client_auth', ...(await signObject(crypto, 'hs client', keys.th, sign_seed, body)) }
 }
-}
 
 // ---------------------------------------------------------------- server
 

@@ -56,7 +56,7 @@ afterAll(async () => {
 
 async function ask(options: InjectOptions, on = app) {
   const response = await on.inject(options)
-  const isJson = String(response.headers['content-type'] ?? '').includes('json')
+  const isJson = response.headers['content-type']?.includes('json') === true
   return { status: response.statusCode, body: isJson ? response.json() : undefined, raw: response.rawPayload, headers: response.headers }
 }
 const post = (url: string, payload: object, on = app, more: InjectOptions = {}) => ask({ method: 'POST', url, payload, ...more }, on)
