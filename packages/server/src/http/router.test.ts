@@ -36,7 +36,7 @@ function start(over: Partial<HttpDeps> = {}): FastifyInstance {
     store,
     bus: { publish: (user_no, hint) => void hints.push({ user_no, hint }) },
     secrets,
-    config: { signup: 'open' },
+    config: { signup: 'open', trusted_proxies: [] },
     draining: () => draining,
     logger: quiet,
     ...over,
@@ -135,7 +135,7 @@ describe('POST /api/log', () => {
     'takes no new account when sign-up is %s, with an invitation or a repair neither',
     async (signup) => {
       const account = await createTestAccount()
-      const on = start({ config: { signup } })
+      const on = start({ config: { signup, trusted_proxies: [] } })
       for (const extra of [{}, { invite: 'please' }, { repair: true }]) {
         const proof = await assertAs(account, server_key, 'log')
         expect(await post('/api/log', { ...wire(account.entries[0]!), proof, ...extra }, on)).toMatchObject({
@@ -159,6 +159,17 @@ describe('POST /api/log', () => {
     for (let i = 0; i < 12; i++) expect(await from({})).toMatchObject({ status: 200 })
     for (let i = 0; i < 10; i++) expect(await from({ headers: { 'x-forwarded-for': '1.2.3.4' } })).toMatchObject({ status: 200 })
     expect(await from({ headers: { 'x-forwarded-for': '1.2.3.5' } })).toMatchObject({ status: 429 })
+    await on.close()
+  })
+
+  it('behind a trusted proxy it counts for whom the proxy forwards (R12)', async () => {
+    const account = await createTestAccount()
+    const on = start({ config: { signup: 'open', trusted_proxies: ['127.0.0.1'] } })
+    const from = async (client: string) =>
+      postEntry(account, account.entries[0]!, null, on, { headers: { 'x-forwarded-for': `6.6.6.6, ${client}` } })
+    for (let i = 0; i < 10; i++) expect(await from('203.0.113.9')).toMatchObject({ status: 200 })
+    expect(await from('203.0.113.9')).toMatchObject({ status: 429 })
+    expect(await from('203.0.113.10')).toMatchObject({ status: 200 })
     await on.close()
   })
 

@@ -25,8 +25,7 @@ export type HttpDeps = {
   store: LogStore & PairingStore & AssertionStore & Pick<SessionStore, 'findDevice'> & Pick<Store, 'ping' | 'now'>
   bus: Pick<Bus, 'publish'>
   secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
-  /** `trusted_proxies`: addresses or networks whose X-Forwarded-For is believed; none unless given. */
-  config: Pick<Config, 'signup'> & { trusted_proxies?: readonly string[] }
+  config: Pick<Config, 'signup' | 'trusted_proxies'>
   draining(): boolean
   logger: Log
 }
@@ -40,7 +39,7 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
   const { store, secrets, logger } = deps
   const limits = createRateLimits()
   const waits = createSlotWaits()
-  const addresses = createAddressRule(deps.config.trusted_proxies ?? [])
+  const addresses = createAddressRule(deps.config.trusted_proxies)
   const tokens = createTokens([secrets.jwt_sign_seed], secrets.server_key, () => store.now())
   const auth = { store, server_key: secrets.server_key, tokens }
   const answers: Answers = {
