@@ -5,7 +5,6 @@
  * gone. A terminal and a wrapper may both deliver the same Ctrl-C: signals within `SAME_SIGNAL_MS` are one; a later one
  * ends the process at once (PostgreSQL follows by itself, and recovers at the next start).
  */
-import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { SealpostError, toBase64url } from '@sealpost/protocol'
 import { destination, pino } from 'pino'
@@ -42,18 +41,13 @@ export async function serve(options: ServeOptions = {}): Promise<void> {
   }
 }
 
-/** 64 bits of SHA-256 of a server key, as people compare it. */
-export function fingerprintOf(server_key: Uint8Array): string {
-  const digits = createHash('sha256').update(server_key).digest('hex').slice(0, 16)
-  return digits.match(/.{4}/g)?.join(' ') ?? digits
-}
-
+/** The key is its own fingerprint: 43 characters, as the URL with the pin and every device show it. */
 function describe(config: Config, server: RunningServer): string {
-  const pinned = `${config.public_url ?? server.url}/#${toBase64url(server.server_key)}`
+  const key = toBase64url(server.server_key)
   return `listening on ${server.url}
-server key fingerprint: ${fingerprintOf(server.server_key)}
+server key fingerprint: ${key}
 next, on the first device:
-  npx sealpost init --name laptop --server ${pinned}
+  npx sealpost init --name laptop --server ${config.public_url ?? server.url}/#${key}
 `
 }
 

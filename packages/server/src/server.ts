@@ -1,0 +1,115 @@
+/**
+ * The composition root of a relay: what is opened, in which order, and closed in reverse. Nothing else knows the parts
+ * together.
+ *
+ * data folder → secrets → database → migrations → server key → store → bus → ingest → http and gateway → listening.
+ * A start that fails closes what it had opened.
+ */
+import { SealpostError } from '@sealpost/protocol'
+import { join } from 'node:path'
+import { createMemoryBus } from './bus/memory-bus.ts'
+import type { Config } from './config.ts'
+import { openDataFolder } from './data-folder.ts'
+import { createGateway } from './gateway/gateway.ts'
+import { createHttp } from './http/router.ts'
+import type { Log } from './log.ts'
+import { openSecrets } from './secrets.ts'
+import { type Database, openEmbeddedDatabase, openExternalDatabase } from './store/database.ts'
+import { migrate } from './store/migrate.ts'
+import { claimDatabase } from './store/server-identity.ts'
+import { createStore } from './store/store.ts'
+
+export type RunningServer = {
+  /** The address listened on, as a URL. */
+  url: string
+  port: number
+  /** Ed25519 public key, 32 bytes. */
+  server_key: Uint8Array
+  /** Drains, closes everything, resolves when PostgreSQL has ended too. Later calls wait for the first. */
+  stop(): Promise<void>
+  /** Resolves after a stop. */
+  stopped: Promise<void>
+}
+
+export type ServerOptions = {
+  logger: Log
+  /** The embedded PostgreSQL without fsync: for tests alone. */
+  test?: boolean
+}
+
+/** Throws `data_in_use`, `data_newer`, `disk`, `insecure_permissions`, `unreachable`, `server_identity`, `port_in_use`, `invalid_config`, `internal`. */
+export async function startServer(config: Config, { logger, test }: ServerOptions): Promise<RunningServer> {
+  const open: (() => Promise<void> | void)[] = []
+  const closeAll = async (): Promise<void> => {
+    for (let close = open.pop(); close !== undefined; close = open.pop()) {
+      await Promise.resolve(close()).catch((error: unknown) => logger.error({ err: error }, 'a part did not close'))
+    }
+  }
+  try {
+    return await openAll()
+  } catch (error) {
+    await closeAll()
+    throw error
+  }
+
+  async function openAll(): Promise<RunningServer> {
+    const folder = await openDataFolder(config.data_dir)
+    open.push(() => folder.close())
+    const secrets = await openSecrets(config.secrets_file ?? join(folder.path, 'secrets.json'))
+    const database: Database =
+      config.database_url === null
+        ? await openEmbeddedDatabase({ data_dir: folder.path, logger, test })
+        : await openExternalDatabase(config.database_url, logger, config.database_wait_ms_max)
+    open.push(() => database.stop())
+    await migrate(database.connection)
+    await claimDatabase(database.connection, secrets.server_key)
+    const store = await createStore({ connection: database.connection, logger })
+    open.push(() => store.close())
+    const bus = createMemoryBus()
+    open.push(() => bus.close())
+
+    let draining = false
+    const http = createHttp({ store, bus, secrets, config, draining: () => draining, logger })
+    open.push(() => http.close())
+    const gateway = createGateway({ server: http.server, store, bus, secrets, config, logger })
+    open.push(() => gateway.close())
+    const port = await listen(http, config)
+
+    const stopped = Promise.withResolvers<void>()
+    let stopping: Promise<void> | undefined
+    return {
+      url: urlOf(config.host, port),
+      port,
+      server_key: secrets.server_key,
+      stop() {
+        draining = true
+        stopping ??= closeAll().finally(() => stopped.resolve())
+        return stopping
+      },
+      stopped: stopped.promise,
+    }
+  }
+}
+
+async function listen(http: ReturnType<typeof createHttp>, { host, port }: Config): Promise<number> {
+  try {
+    await http.listen({ host, port })
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code === 'EADDRINUSE')
+      throw new SealpostError('port_in_use', `port ${port} of ${host} is taken; choose another with --port`, { cause })
+    if (code === 'EACCES')
+      throw new SealpostError('invalid_config', `port ${port} may not be used by this user; choose another with --port`, { cause })
+    if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
+      throw new SealpostError('invalid_config', `${host} is not an address of this machine; choose another with --host`, { cause })
+    }
+    throw cause
+  }
+  const address = http.server.address()
+  if (address === null || typeof address === 'string') throw new TypeError('not listening on a port')
+  return address.port
+}
+
+function urlOf(host: string, port: number): string {
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`
+}
