@@ -34,21 +34,20 @@ export function splitRuns(
   indices: readonly number[],
 ): number[][] {
   const runs: number[][] = []
-  const open = new Map<string, { run: number[]; last: EventRecord; hash: Bytes }>()
+  const open = new Map<string, { run: number[]; hash: Bytes }>()
   for (const index of indices) {
     const record = records[index]
     const key = keys[index]
     const hash = hashes[index]
     if (record === undefined || key === undefined || hash === undefined) continue
     const current = open.get(key)
-    if (current !== undefined && findChainFault(current.last, record) === null && isLinked(record, current.hash)) {
+    if (current !== undefined && isLinked(record, current.hash)) {
       current.run.push(index)
-      current.last = record
       current.hash = hash
     } else {
       const run = [index]
       runs.push(run)
-      open.set(key, { run, last: record, hash })
+      open.set(key, { run, hash })
     }
   }
   return runs

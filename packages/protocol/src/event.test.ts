@@ -120,6 +120,8 @@ describe('padding', () => {
       { numRuns: 500 },
     )
     expect(unpadData(new Uint8Array(31))).toBeNull()
+    expect(unpadData(padData(new Uint8Array(262_140)))).toHaveLength(262_140)
+    expect(unpadData(padData(new Uint8Array(262_141)))).toBeNull()
     expect(unpadData(fill(0xff, 32))).toBeNull()
   })
 })

@@ -18,6 +18,7 @@ import {
   NOW_MS,
   sealChain,
   sealTestEvent,
+  signTestRecord,
   type TestEvent,
   testContext,
   testDevice,
@@ -190,6 +191,19 @@ describe('what authenticates an event', () => {
     expect(outline(got.items)).toEqual([1, 'alarm decrypt_failed', 3])
   })
 
+  it.each([
+    ['node:crypto', nodeCrypto],
+    ['WebCrypto', webCrypto],
+  ] as const)('%s: a payload that its device signed but that is no ciphertext is an alarm, of any length', async (_, crypto) => {
+    const { record } = await sealTestEvent(laptop, { device_seq: 1 })
+    for (const length of [0, 1, 11, 12, 13, 27, 28, 29, 60]) {
+      const signed = signTestRecord(laptop, { ...record, payload: fill(1, length) })
+      const got = await receive(deliver([{ record: signed }]), new Map(), {}, crypto)
+      expect(outline(got.items), `${length}`).toEqual(['alarm decrypt_failed'])
+      expect(got.moved.size).toBe(1)
+    }
+  })
+
   it('a failure of the crypto backend is an error, not an alarm', async () => {
     const broken: Crypto = {
       ...nodeCrypto,
@@ -245,6 +259,15 @@ describe('runs', () => {
     expect(outline(items)).toEqual([1, 2, 3, 4, 'alarm invalid_signature'])
     expect(chains.get(chainKey(records[0]!))).toMatchObject({ device_seq: 4, position: 4 })
     expect(counts.verify).toBe(5)
+  })
+
+  it('each failed run of a page is judged on its own', async () => {
+    const mine = deliver(await sealChain(laptop, clips(3)))
+    const theirs = deliver(await sealChain(phone, clips(3)))
+    mine[2] = { ...mine[2]!, sig: flip(mine[2]!.sig) }
+    for (const i of [1, 2]) theirs[i] = { ...theirs[i]!, sig: flip(theirs[i]!.sig) }
+    const { items } = await receive([...mine, ...theirs])
+    expect(outline(items)).toEqual([1, 2, 'alarm invalid_signature', 1, 'alarm invalid_signature', 'alarm invalid_signature'])
   })
 
   it('an altered event in the middle is an alarm, those before and after it are delivered, the hole is told', async () => {
@@ -307,6 +330,8 @@ describe('senders (G14, B01)', () => {
     const pinned = { ...lost, revoked: { log_seq: 1, pins } }
     expect(outline((await at(deliver(events), pinned)).items)).toEqual([1, 2, 'alarm outside_pins', 'alarm outside_pins'])
     expect(outline((await at(deliver([events[0]!, rewritten]), pinned)).items)).toEqual([1, 'alarm pin_mismatch'])
+    const later = { ...lost, revoked: { log_seq: 1, pins: { ...pins, last_device_seq: 4 } } }
+    expect(outline((await at(deliver(events), later)).items)).toEqual([1, 2, 'alarm outside_pins', 'alarm outside_pins'])
     const loose = { ...lost, revoked: { log_seq: 1, pins: null } }
     expect(outline((await at(deliver(events), loose)).items)).toEqual([1, 2, 3, 4])
   })
@@ -414,6 +439,16 @@ describe('ttl and tombstones (G07)', () => {
     const records = deliver(await sealChain(laptop, clips(4), (i) => (i > 1 ? { ttl: 1, event_id: eventIdAt(NOW_MS - 61_000) } : {})))
     const page = [records[0]!, entomb(records[2]!), entomb(records[3]!)]
     expect(outline((await receive(page)).items)).toEqual([1, 'gap unexplained from 2', 'gap expired from 3', 'expired', 'expired'])
+  })
+
+  it('each stretch of expired events is told anew: after an event, and after another gap', async () => {
+    const over = { ttl: 1, event_id: eventIdAt(NOW_MS - 61_000) }
+    const records = deliver(await sealChain(laptop, clips(5), (i) => (i === 2 ? {} : over))).map((r, i) => (i === 2 ? r : entomb(r)))
+    const told = ['gap expired from 1', 'expired', 'expired', 3, 'gap expired from 4', 'expired', 'expired']
+    expect(outline((await receive(records)).items)).toEqual(told)
+    const page = [records[0]!, records[1]!, records[3]!, records[4]!]
+    const broken = ['gap expired from 1', 'expired', 'expired', 'gap unexplained from 3', 'gap expired from 4', 'expired', 'expired']
+    expect(outline((await receive(page)).items)).toEqual(broken)
   })
 
   it("a tombstone's header, hash, link and signature verify", async () => {

@@ -12,7 +12,7 @@ import { type ChainFault, type ChainHead, type Chains, chainKey, createChainWalk
 import type { AesGcmKey, Crypto } from './crypto.ts'
 import type { DeviceLog } from './device-log.ts'
 import { SealpostError } from './errors.ts'
-import { eventKey, IV_BYTES, padded, signedEventHash, TAG_BYTES, unpadData } from './event.ts'
+import { eventKey, IV_BYTES, signedEventHash, TAG_BYTES, unpadData } from './event.ts'
 import { HEADER_AT, hashInputBytes, writeHashInput } from './event-header.ts'
 import { type EventRecord, expiresAtMs } from './record.ts'
 import { findSenderFault, type SenderFault } from './sender.ts'
@@ -100,9 +100,11 @@ export async function receivePage(
     }
   }
   await openAll(crypto, context, sealed, items)
+  const after = new Map(chains)
+  for (const [key, head] of walk.moved) after.set(key, head)
   return {
     items,
-    chains: new Map([...chains, ...walk.moved]),
+    chains: after,
     moved: walk.moved,
     unknown_epoch: unknown === undefined ? null : { index, epoch: unknown.epoch },
   }
@@ -194,11 +196,10 @@ async function openAll(crypto: Crypto, context: ReceiveContext, sealed: readonly
 }
 
 const CLOSED = 'closed'
-const PAYLOAD_BYTES_MIN = IV_BYTES + padded(0) + TAG_BYTES
 
 /** The plaintext, or null when it does not open. */
 function open(key: AesGcmKey, header: Bytes, payload: Bytes): Awaitable<Bytes | null> {
-  if (payload.length < PAYLOAD_BYTES_MIN) return null
+  if (payload.length < IV_BYTES + TAG_BYTES) return null
   try {
     const plaintext = key.open(payload.subarray(0, IV_BYTES), header, payload.subarray(IV_BYTES))
     return plaintext instanceof Promise ? plaintext.catch(refused) : plaintext

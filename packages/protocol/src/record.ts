@@ -38,7 +38,10 @@ export type EventRecord = {
   payload_hash: Bytes | null
 }
 
-/** The server's view: what it needs to number and check; `client` is the client part, verbatim. A tombstone has 0 `payload_bytes`. */
+/**
+ * The server's view: what it needs to number and check; `client` is the client part, verbatim. A tombstone has 0 `payload_bytes`.
+ * Whether `flags` may hold `server` or `tombstone` depends on who sent the record; the caller decides.
+ */
 export type RecordView = {
   flags: number
   client: Bytes

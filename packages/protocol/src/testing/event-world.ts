@@ -2,10 +2,11 @@
 import type { Bytes } from '../bytes.ts'
 import type { DeviceLog, LogDevice } from '../device-log.ts'
 import type { RevocationPins } from '../device-log-body.ts'
-import { eventKey, type SealInput, sealEvent } from '../event.ts'
+import { eventHeader, eventKey, type SealInput, sealEvent } from '../event.ts'
 import { nodeCrypto } from '../node.ts'
 import type { ReceiveContext } from '../receiver.ts'
 import { decodeRecords, type EventRecord } from '../record.ts'
+import { tuple } from '../tuple.ts'
 
 export const NOW_MS = 1_764_000_100_000
 export const USER_ID = 'iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w'
@@ -98,6 +99,13 @@ export async function sealTestEvent(device: TestDevice, input: Partial<SealInput
   const [decoded] = decodeRecords(record)
   if (decoded === undefined) throw new Error('no record')
   return { record: decoded, event_hash, data }
+}
+
+/** The record with its hash and signature made anew, whatever it holds. */
+export function signTestRecord(device: TestDevice, record: EventRecord): EventRecord {
+  const payloadHash = record.payload === null ? record.payload_hash : nodeCrypto.sha256(record.payload)
+  const hash = nodeCrypto.sha256(tuple('event-hash', eventHeader(USER_ID, record), payloadHash))
+  return { ...record, sig: nodeCrypto.ed25519Sign(device.sign_seed, tuple('event-sig', hash)) }
 }
 
 /** Events of one device, sent one after another in the streams named, each linked to the one before it in its stream. */
