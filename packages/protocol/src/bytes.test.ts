@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
   bytesToUuid,
@@ -68,7 +68,7 @@ describe('base64url', () => {
   })
 
   it('no text makes the decoder throw untyped, and what it takes is canonical', () => {
-    const alphabet = fc.string({ unit: fc.constantFrom(...'ABCabc019-_=+/ \n'), maxLength: 12 })
+    const alphabet = fc.string({ unit: fc.constantFrom(...'ABCabc019-_=+/ \n'.split('')), maxLength: 12 })
     fc.assert(
       fc.property(fc.oneof(alphabet, fc.string({ unit: 'binary', maxLength: 12 })), (text) => {
         if (typed(() => fromBase64url(text))) expect(toBase64url(fromBase64url(text))).toBe(text)

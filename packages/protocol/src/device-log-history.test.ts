@@ -1,5 +1,5 @@
 /** Random histories of a device log against a model that knows nothing but lists. */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { activeDevices, type DeviceLog, verifyEntry } from './device-log.ts'
 import { nodeCrypto } from './node.ts'

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { type Bytes, fromBase64url, parseJson, toBase64url, toHex } from './bytes.ts'
 import { type DeviceLog, verifyEntry } from './device-log.ts'
 import { buildEntry, type LogChange, type NewEntry } from './device-log-writer.ts'
-import { checkBox, checkBoxes, openEpochKey, previousEpochKey } from './epoch-key.ts'
+import { checkBox, checkBoxes, openEpochKey, previousEpochKey, sealEpochKey } from './epoch-key.ts'
 import { SealpostError } from './errors.ts'
 import { createDeviceKeys, type DeviceKeys, deriveRootKeys, introduceDevice, type RootKeys } from './keys.ts'
 import { nodeCrypto } from './node.ts'
@@ -117,6 +117,14 @@ describe('epoch keys', () => {
       )
     }
     expect(await codeOf(previousEpochKey(nodeCrypto, revoked.log, 2, added.epoch_key))).toBe('invalid_box')
+  })
+
+  it('come only out of the box that was signed, not out of another with the same key inside', async () => {
+    const { log, log_seq, epoch_key } = added
+    const place = { user_id: root.user_id, log_seq, prev_hash: genesis.entry_hash }
+    const again = await sealEpochKey(phone.kem_pub, place, phone.device_id, epoch_key)
+    const of = openEpochKey(nodeCrypto, log, log_seq, phone.device_id, phone.kem_seed, again)
+    await expect(of).rejects.toThrow('the box is not the one that was signed')
   })
 
   it('of the past open for a device that joined later', async () => {

@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { toBase64url, toHex, utf8, utf8Decode } from './bytes.ts'
 import { activeDevices, type DeviceLog, decodeWireEntry, encodeWireEntry, type Verified, verifyEntry, verifyLog } from './device-log.ts'

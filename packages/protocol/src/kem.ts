@@ -63,12 +63,11 @@ async function load(): Promise<Loaded> {
   return { xwing, suite: new hpke.CipherSuite(() => kem, hpke.KDF_HKDF_SHA256, hpke.AEAD_AES_256_GCM) }
 }
 
-/** noble's X-Wing as a KEM of `hpke`. */
+/** noble's X-Wing as a KEM of `hpke`. Keys are made from seeds by noble alone, so the adapter has no part in that. */
 function createKem(xwing: XWing): KEM<RawKey> {
   const key = (type: 'private' | 'public', raw: Bytes): RawKey => ({ algorithm: { name: 'X-Wing' }, extractable: true, type, raw })
-  const pair = (seed?: Bytes) => {
-    const made = seed === undefined ? xwing.keygen() : xwing.keygen(seed)
-    return { publicKey: key('public', made.publicKey), privateKey: key('private', made.secretKey) }
+  const refuse = async (): Promise<never> => {
+    throw new SealpostError('internal', 'keys are made from seeds')
   }
   return {
     id: 0x647a,
@@ -78,14 +77,11 @@ function createKem(xwing: XWing): KEM<RawKey> {
     Nenc: ENC_BYTES,
     Npk: KEM_PUB_BYTES,
     Nsk: 32,
-    // keys come from seeds alone; deriving one from other material is no part of the protocol
-    DeriveKeyPair: async () => {
-      throw new SealpostError('internal', 'keys are made from seeds')
-    },
-    GenerateKeyPair: async () => pair(),
-    SerializePublicKey: async ({ raw }) => raw,
+    DeriveKeyPair: refuse,
+    GenerateKeyPair: refuse,
+    SerializePublicKey: refuse,
+    SerializePrivateKey: refuse,
     DeserializePublicKey: async (raw) => key('public', raw),
-    SerializePrivateKey: async ({ raw }) => raw,
     DeserializePrivateKey: async (raw) => key('private', raw),
     Encap: async ({ raw }) => {
       const { sharedSecret, cipherText } = xwing.encapsulate(raw)

@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { toHex, utf8 } from './bytes.ts'
 import { type TupleField, tuple } from './tuple.ts'
