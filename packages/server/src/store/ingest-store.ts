@@ -1,0 +1,144 @@
+/**
+ * Stores batches: one call, one transaction, one round trip (protocol.md §6). The promise of the answer: what is `stored`
+ * is on disk (synchronous_commit on) and has its final numbers; of a refused run nothing is stored. When the call itself
+ * fails, nobody knows: the same runs sent again are stored, or found to be duplicates.
+ *
+ * Isolation: read committed. Locks: account rows (sorted; skipped when taken, unless `patient`), then device rows, then
+ * heads, all for the time of the statement. Duplicates are looked up without a lock: stored rows do not change.
+ */
+import { clientPartIds, equalBytes, FLAG } from '@sealpost/protocol'
+import type { Pool } from 'pg'
+import type { DuplicateVerdict, IngestStore, Run, Verdict } from '../ports.ts'
+import { byteaArray, int2Array, int4Array, int8Array, uuidArray } from './binary-array.ts'
+import { buildBatch, type IngestAnswer, type IngestArrays, readVerdicts } from './ingest-batch.ts'
+import { withClient } from './pool.ts'
+import { createStreamDirectory } from './stream-numbers.ts'
+
+export type IngestStoreOptions = {
+  /** For the batches. */
+  ingest: Pool
+  /** For the look-up of duplicates. */
+  main: Pool
+  clock_skew_ms: number
+  streams_max: number
+}
+
+const INGEST = {
+  name: 'ingest',
+  text: `select i.received_at, i.verdict, i.expected, i.log_seq, i.run_base, i.seg_base
+  from ingest($1::int8[], $2::int4[], $3::uuid[], $4::int8[], $5::int4[], $6::int8[], $7::int8[], $8::int8[], $9::int4[], $10::int4[], $11::int4[],
+    $12::int4[], $13::int4[], $14::int4[], $15::int4[], $16::int8[], $17::int4[], $18::int4[],
+    $19::int4[], $20::int4[], $21::int4[], $22::int4[], $23::int8[], $24::int2[], $25::bytea[], $26::int8, $27::bool) i`,
+}
+
+/** The part of a client part up to its signature: fixed fields 44, ttl 4, prev_hash 32, two labels of 65, sig 64. */
+const SIGNED_BYTES_MAX = 274
+
+const DUPLICATES = {
+  name: 'read_duplicates',
+  text: `select s.device_seq, d.swept_seq, e.position, e.stream_seq, e.received_at, e.flags, substring(e.record from 1 for ${SIGNED_BYTES_MAX}) as head
+  from unnest($3::int8[]) with ordinality s (device_seq, i)
+  join device d on d.user_no = $1::int8 and d.device_no = $2::int4
+  left join event e on e.user_no = d.user_no and e.device_no = d.device_no and e.device_seq = s.device_seq
+ order by s.i`,
+}
+
+type DuplicateRow = {
+  device_seq: number
+  swept_seq: number
+  position: number | null
+  stream_seq: number
+  received_at: number
+  flags: number
+  head: Buffer
+}
+
+export function createIngestStore(options: IngestStoreOptions): IngestStore {
+  const directory = createStreamDirectory(options.ingest, options.streams_max)
+
+  async function ingest(runs: readonly Run[], patient: boolean): Promise<Verdict[]> {
+    if (runs.length === 0) return []
+    const streamNumber = await directory.numberStreams(runs, patient)
+    const verdicts = runs.map((run) => withoutStream(run, streamNumber))
+    const places = [...runs.keys()].filter((at) => verdicts[at] === null)
+    if (places.length > 0) {
+      const batch = buildBatch(
+        places.flatMap((at) => runs[at] ?? []),
+        (user_no, stream_id) => {
+          const number = streamNumber(user_no, stream_id)
+          return typeof number === 'number' ? number : null
+        },
+      )
+      const values = [...toParameters(batch.arrays), options.clock_skew_ms, patient]
+      const { rows } = await withClient(options.ingest, (client) => client.query<IngestAnswer>({ ...INGEST, values }))
+      if (rows[0] === undefined) throw new TypeError('ingest answers one row')
+      const answers = readVerdicts(batch, rows[0], options.clock_skew_ms)
+      for (const [i, at] of places.entries()) verdicts[at] = answers[i] ?? null
+    }
+    return verdicts.map((verdict) => verdict ?? { is: 'busy' })
+  }
+
+  async function readDuplicates(
+    user_no: number,
+    device_no: number,
+    events: readonly { device_seq: number; flags: number; client: Uint8Array }[],
+  ): Promise<DuplicateVerdict[]> {
+    if (events.length === 0) return []
+    const values = [user_no, device_no, int8Array(events.map((event) => event.device_seq))]
+    const { rows } = await withClient(options.main, (client) => client.query<DuplicateRow>({ ...DUPLICATES, values }))
+    return events.map((event, i) => judgeDuplicate(event, rows[i]))
+  }
+
+  return { ingest, readDuplicates }
+}
+
+/** A stream that has no number ends the run here, but for one above the limit: what stands before that rule is judged by the call. */
+function withoutStream(run: Run, streamNumber: (user_no: number, stream_id: string) => unknown): Verdict | null {
+  for (const { stream_id } of run.events) {
+    const number = streamNumber(run.user_no, stream_id)
+    if (number === 'busy') return { is: 'busy' }
+    if (number === 'gone') return { is: 'not_active' }
+  }
+  return null
+}
+
+function judgeDuplicate(event: { device_seq: number; flags: number; client: Uint8Array }, row: DuplicateRow | undefined): DuplicateVerdict {
+  const { device_seq } = event
+  if (row === undefined) return { is: 'conflict', device_seq }
+  if (row.position === null) return { is: device_seq <= row.swept_seq ? 'swept' : 'conflict', device_seq }
+  const { sig } = clientPartIds(event.flags, event.client)
+  const signed = event.client.subarray(0, sig.byteOffset - event.client.byteOffset + sig.length)
+  const same = (row.flags & ~FLAG.tombstone) === (event.flags & ~FLAG.tombstone) && equalBytes(row.head.subarray(0, signed.length), signed)
+  if (!same) return { is: 'conflict', device_seq }
+  return { is: 'duplicate', device_seq, position: row.position, stream_seq: row.stream_seq, received_at: row.received_at }
+}
+
+function toParameters(a: IngestArrays): (Buffer | null)[] {
+  return [
+    int8Array(a.run_user),
+    int4Array(a.run_device),
+    uuidArray(a.run_session),
+    int8Array(a.run_first),
+    int4Array(a.run_n),
+    int8Array(a.run_epoch),
+    a.run_expires && int8Array(a.run_expires),
+    a.run_made && int8Array(a.run_made),
+    a.run_barred && int4Array(a.run_barred),
+    int4Array(a.run_head),
+    int4Array(a.run_off),
+    int4Array(a.seg_run),
+    int4Array(a.seg_head),
+    int4Array(a.seg_n),
+    int4Array(a.seg_off),
+    int8Array(a.head_user),
+    int4Array(a.head_stream),
+    int4Array(a.head_n),
+    int4Array(a.ev_run),
+    int4Array(a.ev_seg),
+    int4Array(a.ev_run_ix),
+    int4Array(a.ev_seg_ix),
+    int8Array(a.ev_expires),
+    int2Array(a.ev_flags),
+    byteaArray(a.ev_record),
+  ]
+}

@@ -1,0 +1,12 @@
+/** All migrations, oldest first. One that was released never changes. Text in modules, so that the build carries it along. */
+import { tables } from './0001-tables.ts'
+import { ingest } from './0002-ingest.ts'
+import { sessions } from './0003-sessions.ts'
+
+export type Migration = { version: number; name: string; sql: string }
+
+export const MIGRATIONS: readonly Migration[] = [
+  { version: 1, name: 'tables', sql: tables },
+  { version: 2, name: 'ingest', sql: ingest },
+  { version: 3, name: 'sessions', sql: sessions },
+]

@@ -1,0 +1,131 @@
+/**
+ * Reads pages of a user's events straight from the primary key, for delivery out of the store (protocol.md §5, §7). One
+ * statement, so one snapshot: positions commit in order, so that any snapshot shows a prefix. Bounds: `limit` records,
+ * `bytes` encoded (payloads beyond are not even read), 10,000 positions looked at. Primary only (C7).
+ */
+import { bytesToUuid, LIMITS, type Tip } from '@sealpost/protocol'
+import type { Pool } from 'pg'
+import type { Page, PageRequest, ReadStore, StoredEvent } from '../ports.ts'
+import { int8Array } from './binary-array.ts'
+import { withClient } from './pool.ts'
+
+/** Of an encoded record, what is not the client part: length, flags, server part. */
+const RECORD_HEAD_BYTES = 29
+
+/**
+ * $1 user · $2 after · $3 limit · $4 bytes · $5 own device (0 = none) · $6 own upto · $7 streams or null · $8 positions.
+ * The first row of the outer join is there even when no event is; `until` is the last position looked at.
+ */
+const PAGE = {
+  name: 'read_page',
+  text: `select b.head_position, b.floor, b.until, t.received_at as tip_received_at, substring(t.record from 1 for 16) as tip_event,
+       (x.rank is not null and x.total > $4::int8 and x.rank > 1) as cut,
+       x.position, x.stream_seq, x.received_at, x.device_no, x.device_seq, x.stream_no, x.flags,
+       case when x.total <= $4::int8 or x.rank = 1 then x.record end as record
+  from (select h.head_position, a.floor, greatest($2::int8, least(greatest($2::int8, a.floor) + $8::int8, h.head_position)) as until
+          from account a,
+               lateral (select coalesce((select h.last from head h where h.user_no = a.user_no and h.stream_no = 0), 0) as head_position) h
+         where a.user_no = $1::int8) b
+  left join event t on t.user_no = $1::int8 and t.position = b.until
+  left join lateral (
+    select w.* from (
+      select e.*, sum(octet_length(e.record) + ${RECORD_HEAD_BYTES}) over (rows unbounded preceding) as total, row_number() over () as rank
+        from (select i.position, i.stream_seq, i.received_at, i.device_no, i.device_seq, i.stream_no, i.flags, i.record
+                from event i
+               where i.user_no = $1::int8 and i.position > $2::int8 and i.position <= b.until
+                 and (i.device_no <> $5::int4 or i.device_seq > $6::int8)
+                 and ($7::int4[] is null or i.stream_no = any($7::int4[]))
+               order by i.position limit $3::int4) e) w
+     where w.total - octet_length(w.record) - ${RECORD_HEAD_BYTES} <= $4::int8) x on true
+ order by x.position`,
+}
+
+const TIP = {
+  name: 'read_tip',
+  text: `select substring(e.record from 1 for 16) as tip_event, e.received_at as tip_received_at
+  from event e where e.user_no = $1::int8 and e.position = $2::int8`,
+}
+
+const HEADS = {
+  name: 'read_heads',
+  text: `select u.user_no, coalesce(h.last, 0) as last
+  from unnest($1::int8[]) u (user_no) left join head h on h.user_no = u.user_no and h.stream_no = 0`,
+}
+
+const STREAMS = {
+  name: 'find_streams',
+  text: 'select s.stream_no from stream s where s.user_no = $1::int8 and s.stream_id = any($2::text[])',
+}
+
+type TipRow = { tip_event: Buffer | null; tip_received_at: number | null }
+type PageRow = TipRow &
+  Omit<StoredEvent, 'client' | 'position'> & {
+    head_position: number
+    floor: number
+    until: number
+    cut: boolean
+    position: number | null
+    record: Buffer | null
+  }
+
+export function createPageStore(pool: Pool): ReadStore {
+  async function readPage(request: PageRequest): Promise<Page> {
+    const streams = request.streams === null ? null : await findStreams(request.user_no, request.streams)
+    const limit = Math.max(1, request.limit)
+    const values = [
+      request.user_no,
+      request.after,
+      limit,
+      request.bytes,
+      request.own?.device_no ?? 0,
+      request.own?.upto_seq ?? 0,
+      streams,
+      LIMITS.replayScanMax,
+    ]
+    const { rows } = await withClient(pool, (client) => client.query<PageRow>({ ...PAGE, values }))
+    return toPage(rows, request.after, limit)
+  }
+
+  async function findStreams(user_no: number, stream_ids: readonly string[]): Promise<number[]> {
+    const { rows } = await withClient(pool, (client) => client.query<{ stream_no: number }>({ ...STREAMS, values: [user_no, stream_ids] }))
+    return rows.map((row) => row.stream_no)
+  }
+
+  return {
+    readPage,
+    async readTip(user_no, position) {
+      const { rows } = await withClient(pool, (client) => client.query<TipRow>({ ...TIP, values: [user_no, position] }))
+      return rows[0] === undefined ? null : toTip(rows[0])
+    },
+    async readHeads(user_nos) {
+      if (user_nos.length === 0) return new Map()
+      const values = [int8Array(user_nos)]
+      const { rows } = await withClient(pool, (client) => client.query<{ user_no: number; last: number }>({ ...HEADS, values }))
+      return new Map(rows.map((row) => [row.user_no, row.last]))
+    },
+  }
+}
+
+function toPage(rows: readonly PageRow[], after: number, limit: number): Page {
+  const first = rows[0]
+  // the account is gone: its sessions are about to be told
+  if (first === undefined) return { events: [], upto: after, tip: null, head_position: after, floor: 0 }
+  const events: StoredEvent[] = []
+  let cut = false
+  for (const { position, record, cut: beyond, stream_seq, received_at, device_no, device_seq, stream_no, flags } of rows) {
+    if (position === null) continue
+    if (beyond || record === null) cut = true
+    else events.push({ position, stream_seq, received_at, device_no, device_seq, stream_no, flags, client: record })
+  }
+  const last = events.at(-1)
+  const { head_position, floor } = first
+  if (last !== undefined && (cut || events.length === limit)) {
+    const tip = { event_id: bytesToUuid(last.client), received_at: last.received_at }
+    return { events, upto: last.position, tip, head_position, floor }
+  }
+  return { events, upto: first.until, tip: toTip(first), head_position, floor }
+}
+
+function toTip({ tip_event, tip_received_at }: TipRow): Tip | null {
+  return tip_event === null || tip_received_at === null ? null : { event_id: bytesToUuid(tip_event), received_at: tip_received_at }
+}

@@ -1,0 +1,148 @@
+/**
+ * Devices and their sessions (protocol.md §4). The fence: `device.session_id` is written under the account's row lock,
+ * in the transaction that reads the numbers of `session_established`; an ingest batch of any other session finds its runs
+ * fenced. `last_seen` is written when a session ends and in coalesced touches, not per event.
+ *
+ * Isolation: read committed. Locks: the account row, then the device row.
+ */
+import { type Bytes, bytesToUuid, type Cursor, fromBase64url, toBase64url, uuidToBytes } from '@sealpost/protocol'
+import type { Pool } from 'pg'
+import type { Log } from '../log.ts'
+import type { DeviceRow, Established, EstablishRequest, EstablishResult, SessionStore, StoredLogEntry } from '../ports.ts'
+import { int4Array, int8Array } from './binary-array.ts'
+import { type Pools, withClient, withTransaction } from './pool.ts'
+import { readLogEntries } from './read-log.ts'
+
+/** A claim never brings the numbers of a device near to 2^53, where the next one would not be a number any more. */
+const CLAIMED_SEQ_MAX = 2 ** 52
+/** Entries told at once in `session_established`; a client that misses more asks with `log_request`. */
+const ENTRIES_MAX = 1_000
+const ENTRY_BYTES_MAX = 8 * 1_048_576
+
+const FIND = {
+  name: 'find_device',
+  text: `select d.user_no, d.device_no, p.sign_pub, a.active and d.active as active, p.revoked_log_seq, a.active as account_active
+  from account a
+  join device d on d.user_no = a.user_no and d.device_id = $2::uuid
+  join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
+ where a.user_id = $1::bytea`,
+}
+
+const ESTABLISH = {
+  name: 'establish_session',
+  text: `select s.outcome, s.log_seq, s.log_head, s.head_position, s.floor, s.stored_seq, s.cursor_state
+  from establish_session($1::int8, $2::int4, $3::uuid, $4::int8, $5::bytea, $6::int8, $7::int8) s`,
+}
+
+const END = { name: 'end_session', text: 'select end_session($1::int8, $2::int4, $3::uuid, $4::int8)' }
+
+const PRESENCE = {
+  name: 'read_presence',
+  text: `select d.device_id, p.last_seen from device d
+  join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
+ where d.user_no = $1::int8 and d.active order by d.device_no`,
+}
+
+/** Rows are locked in one order, so that two nodes that touch the same devices wait and do not deadlock. */
+const TOUCH = {
+  name: 'touch_devices',
+  text: `with locked as materialized (
+    select p.user_no, p.device_no, t.position
+      from unnest($1::int8[], $2::int4[], $3::int8[]) t (user_no, device_no, position)
+      join device_profile p on p.user_no = t.user_no and p.device_no = t.device_no
+     order by p.user_no, p.device_no for no key update of p)
+  update device_profile p set last_seen = clock_ms(), seen_position = greatest(p.seen_position, l.position)
+    from locked l where p.user_no = l.user_no and p.device_no = l.device_no`,
+}
+
+type EstablishedRow = {
+  outcome: number
+  log_seq: number
+  log_head: Bytes
+  head_position: number
+  floor: number
+  stored_seq: number
+  cursor_state: number
+}
+
+export function createSessionStore(pools: Pools, log: Log): SessionStore {
+  const pool: Pool = pools.main
+
+  async function establishSession(request: EstablishRequest): Promise<EstablishResult> {
+    const claimed = Math.min(request.last_device_seq, CLAIMED_SEQ_MAX)
+    const { cursor, user_no, device_no } = request
+    const event = cursor.event_id === null ? null : Buffer.from(uuidToBytes(cursor.event_id))
+    const values = [user_no, device_no, request.session_id, cursor.position, event, cursor.received_at, claimed]
+    const read = await withTransaction(pool, async (client) => {
+      const row = (await client.query<EstablishedRow>({ ...ESTABLISH, values })).rows[0]
+      if (row === undefined) throw new TypeError('establish_session answers one row')
+      const known = request.log_seq ?? -1
+      let entries: StoredLogEntry[] = []
+      if (row.outcome === 0 && row.log_seq > known)
+        entries = (await readLogEntries(client, user_no, device_no, known + 1, ENTRIES_MAX, ENTRY_BYTES_MAX)).entries
+      return { row, entries, history_id: pools.historyOf(client) }
+    })
+    const { row, entries, history_id } = read
+    if (row.outcome !== 0) return { ok: false, code: refusal(row.outcome) }
+    const acked_event_missing = claimed > row.stored_seq && cursor.history_id === history_id
+    if (acked_event_missing)
+      log.error(
+        { code: 'acked_event_missing', user_no, device_no, claimed, stored: row.stored_seq },
+        'a device knows acks of events that are not stored',
+      )
+    return {
+      ok: true,
+      established: {
+        log_seq: row.log_seq,
+        log_head: row.log_head,
+        history_id,
+        head_position: row.head_position,
+        floor: row.floor,
+        last_device_seq: Math.max(row.stored_seq, claimed),
+        acked_event_missing,
+        ...judgeCursor(cursor, row, history_id),
+        entries,
+      },
+    }
+  }
+
+  return {
+    establishSession,
+    async findDevice(user_id, device_id) {
+      const values = [Buffer.from(fromBase64url(user_id, 32)), bytesToUuid(uuidToBytes(device_id))]
+      const { rows } = await withClient(pool, (client) => client.query<Omit<DeviceRow, 'user_id' | 'device_id'>>({ ...FIND, values }))
+      return rows[0] === undefined ? null : { ...rows[0], user_id: toBase64url(fromBase64url(user_id, 32)), device_id }
+    },
+    async endSession(user_no, device_no, session_id, seen) {
+      await withClient(pool, (client) => client.query({ ...END, values: [user_no, device_no, session_id, seen.position] }))
+    },
+    async readPresence(user_no) {
+      const { rows } = await withClient(pool, (client) =>
+        client.query<{ device_id: string; last_seen: number | null }>({ ...PRESENCE, values: [user_no] }),
+      )
+      return rows
+    },
+    async touchDevices(rows) {
+      if (rows.length === 0) return
+      const values = [
+        int8Array(rows.map((row) => row.user_no)),
+        int4Array(rows.map((row) => row.device_no)),
+        int8Array(rows.map((row) => row.position)),
+      ]
+      await withClient(pool, (client) => client.query({ ...TOUCH, values }))
+    },
+  }
+}
+
+function refusal(outcome: number): 'device_revoked' | 'auth_failed' | 'account_gone' {
+  if (outcome === 1) return 'account_gone'
+  return outcome === 4 ? 'device_revoked' : 'auth_failed'
+}
+
+/** protocol.md §1: the entry itself decides; where retention took it, the history does; otherwise `reset`. */
+function judgeCursor(cursor: Cursor, row: EstablishedRow, history_id: string): Pick<Established, 'mode' | 'reset_reason'> {
+  const sameHistory = cursor.history_id === history_id
+  const holds = row.cursor_state === 0 || (row.cursor_state === 1 && sameHistory)
+  if (!holds) return { mode: 'reset', reset_reason: sameHistory ? 'cursor_unknown' : 'history_changed' }
+  return { mode: cursor.position === row.head_position ? 'live' : 'replay', reset_reason: null }
+}

@@ -1,0 +1,91 @@
+/**
+ * The store on PostgreSQL 14 to 18: composes its parts over two pools. The database is migrated before (`migrate`).
+ * Every write path is read committed and takes the account row first (migrations/0001).
+ */
+import { type Bytes, LIMITS } from '@sealpost/protocol'
+import type { ClientConfig, Pool } from 'pg'
+import type { Log } from '../log.ts'
+import type { Store } from '../ports.ts'
+import { createAssertionStore } from './assertion-store.ts'
+import { createClock } from './clock.ts'
+import { createIngestStore } from './ingest-store.ts'
+import { createLogStore } from './log-store.ts'
+import { createPageStore } from './page-store.ts'
+import { createPairingStore } from './pairing-store.ts'
+import { createPools, type Pools, withClient } from './pool.ts'
+import { claimServerKey } from './server-meta.ts'
+import { createSessionStore } from './session-store.ts'
+
+export type StoreOptions = {
+  connection: ClientConfig
+  log: Log
+  /** Tolerance of the ttl rule (G07). */
+  clock_skew_ms?: number | undefined
+  streams_max?: number | undefined
+  main_connections_max?: number | undefined
+  ingest_connections_max?: number | undefined
+}
+
+export type PostgresStore = Store & {
+  /** The first server key claims the database; a node with another one must not start. */
+  claimServerKey(server_key: Bytes): Promise<'ok' | 'mismatch'>
+  /** For gauges. */
+  pools: { main: Pool; ingest: Pool }
+}
+
+const CLOCK_MS = 10_000
+const CLOCK = { name: 'clock', text: 'select clock_ms() as now' }
+
+/** Opens the store; throws `unavailable` when the database does not answer. */
+export async function createStore(options: StoreOptions): Promise<PostgresStore> {
+  const { main_connections_max: main_max, ingest_connections_max: ingest_max } = options
+  const pools = createPools({ connection: options.connection, log: options.log, main_max, ingest_max })
+  const clock = createClock()
+  const ping = async (): Promise<void> => {
+    await withClient(pools.main, async (client) => {
+      const began = performance.now()
+      const { rows } = await client.query<{ now: number }>(CLOCK)
+      if (rows[0] !== undefined) clock.sample(rows[0].now, began, performance.now())
+    })
+  }
+  try {
+    await ping()
+  } catch (error) {
+    await pools.close()
+    throw error
+  }
+  // a failure shows wherever the database is needed; the estimate only grows older
+  const timer = setInterval(() => void ping().catch(() => {}), CLOCK_MS)
+  timer.unref()
+
+  return {
+    ...composeStore(pools, options),
+    get history_id() {
+      return pools.history_id()
+    },
+    ping,
+    now: clock.now,
+    claimServerKey: (server_key) => claimServerKey(pools.main, server_key),
+    pools: { main: pools.main, ingest: pools.ingest },
+    async close() {
+      clearInterval(timer)
+      await pools.close()
+    },
+  }
+}
+
+function composeStore(pools: Pools, options: StoreOptions) {
+  return {
+    ...createIngestStore({
+      ingest: pools.ingest,
+      main: pools.main,
+      clock_skew_ms: options.clock_skew_ms ?? LIMITS.clockSkewMs,
+      streams_max: options.streams_max ?? LIMITS.streamsPerUserMax,
+    }),
+    ...createPageStore(pools.main),
+    ...createSessionStore(pools, options.log),
+    ...createLogStore(pools.main),
+    ...createPairingStore(pools.main),
+    ...createAssertionStore(pools.main),
+  }
+}
