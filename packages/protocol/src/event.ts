@@ -94,5 +94,6 @@ export function unpadData(plaintext: Bytes): Bytes | null {
   const length = viewOf(plaintext).getUint32(0)
   if (length > LIMITS.payloadDataBytesMax || padded(length) !== plaintext.length) return null
   for (let i = 4 + length; i < plaintext.length; i++) if (plaintext[i] !== 0) return null
-  return plaintext.subarray(4, 4 + length)
+  // a plain Uint8Array also where the adapter answers with a Buffer, whose slice() and toJSON() differ
+  return new Uint8Array(plaintext.buffer, plaintext.byteOffset + 4, length)
 }
