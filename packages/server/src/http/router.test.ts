@@ -45,7 +45,7 @@ function start(over: Partial<HttpDeps> = {}): FastifyInstance {
 
 beforeAll(async () => {
   database = await createTestDatabase()
-  store = await createStore({ connection: database.connection, logger: quiet })
+  store = await createStore({ connection: database.connection, log: quiet })
   app = start()
 })
 afterAll(async () => {
@@ -552,7 +552,7 @@ describe('health (R06)', () => {
 
   it('with the database gone it is live, not ready, refuses with a code and says nothing of the inside (R02)', async () => {
     const own = await createTestDatabase()
-    const gone = await createStore({ connection: own.connection, logger: quiet })
+    const gone = await createStore({ connection: own.connection, log: quiet })
     const on = start({ store: gone })
     await own.drop()
     const ready = await ask({ method: 'GET', url: '/readyz' }, on)
