@@ -1,0 +1,434 @@
+/**
+ * The open session (protocol.md §4 rekey, §5, §7): one entry per input, one per message of the client.
+ *
+ * Order that holds on every path: a log entry leaves before the first record of its epoch and before the nack or result that
+ * rests on it; an ack leaves before a message whose `upto` reaches its position; pages and live messages continue exactly at
+ * `outbox.told`. What cannot leave yet waits in `read` or `after_log`; `advance` lets it go after every input.
+ *
+ * Bound: one page being read or waiting, one log read, `requests` unanswered requests.
+ */
+import {
+  type ClientMessage,
+  type ClientType,
+  type CloseName,
+  ERROR,
+  type ErrorCode,
+  encodeAcks,
+  FLAG,
+  LIMITS,
+  type RecordView,
+  SealpostError,
+  type ServerHead,
+  scanRecords,
+  toBase64url,
+} from '@sealpost/protocol'
+import { factsOf } from './batch.ts'
+import { leave, logEntryMessage, refuse, rekeyAfter } from './endings.ts'
+import { settle, takeRecords } from './intake.ts'
+import { leaveOut, type Offered, offerBatch, offerPage, type Own, tellPosition, tipField } from './outbox.ts'
+import type { Effect, Input, Job, Open, Rules, Step } from './state.ts'
+
+/** A session on its way from one state to the next; its parts are replaced, never changed. */
+type Draft = { s: Open; readonly effects: Effect[]; readonly rules: Rules; ended: Step | null }
+
+type Is<I extends Input['is']> = Extract<Input, { is: I }>
+type MessageOf<T extends ClientType> = { head: Extract<ClientMessage, { head: { type: T } }>['head'] } & Omit<Is<'message'>, 'head'>
+
+/** What a head may take of a frame beside the records: message head, JSON, seal. */
+const HEAD_BYTES_MAX = 4_096
+
+/** Records that fit into one frame, in bytes. */
+export function recordBudget(rules: Rules): number {
+  return rules.frame_bytes - HEAD_BYTES_MAX
+}
+
+export function stepOpen(state: Open, input: Input, rules: Rules): Step {
+  const draft: Draft = { s: { ...state }, effects: [], rules, ended: null }
+  const on = ON[input.is] as (d: Draft, input: Input) => void
+  on(draft, input)
+  if (draft.ended !== null) return { state: draft.ended.state, effects: [...draft.effects, ...draft.ended.effects] }
+  return { state: draft.s, effects: draft.effects }
+}
+
+const ignore = (): void => {}
+const ends =
+  (name: CloseName) =>
+  (d: Draft): void =>
+    end(d, name)
+
+const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
+  opened: ignore,
+  hello: ends('bad_frame'),
+  bad_frame: ends('bad_frame'),
+  too_large: ends('too_large'),
+  overflow: ends('inbound_overflow'),
+  stalled: ends('stalled'),
+  gone: (d) => end(d, null),
+  message: (d, input) => {
+    // client_auth alone opens the next generation, and nothing else may be sealed with it before
+    const next = d.s.rekey.at === 'proving' ? d.s.rekey.keys.gen : -1
+    if ((input.gen === next) !== (input.head.type === 'client_auth')) return end(d, 'bad_frame')
+    const on = ON_MESSAGE[input.head.type] as (d: Draft, message: Is<'message'>) => void
+    on(d, input)
+    return advance(d)
+  },
+  timer: (d, { timer }) => {
+    switch (timer) {
+      case 'handshake':
+        return
+      case 'rekey_age':
+        return requireRekey(d, 'age')
+      case 'rekey_deadline':
+        return d.s.rekey.at === 'none' ? undefined : end(d, 'rekey_failed')
+      case 'rekey_rest':
+        d.s.rested = false
+        return
+      default:
+        return timer satisfies never
+    }
+  },
+  rekey_due: (d, { reason }) => requireRekey(d, reason),
+  backlog: (d, { full }) => {
+    d.s.outbox = { ...d.s.outbox, full }
+    advance(d)
+  },
+  drain: (d, { retry_after_ms }) => {
+    d.effects.push({ do: 'send', head: { type: 'going_away', retry_after_ms } })
+    d.s.draining = true
+    advance(d)
+  },
+  hello_answered: (d, { hello, keys }) => {
+    if (d.s.rekey.at !== 'answering') return
+    d.s.rekey = { at: 'proving', keys }
+    d.effects.push({ do: 'send', head: hello }, { do: 'expect_keys', keys })
+  },
+  hello_refused: (d, { code }) => end(d, code),
+  authenticated: ignore,
+  established: ignore,
+  rekey_checked: (d, { valid }) => {
+    if (d.s.rekey.at !== 'checking') return
+    if (!valid) return end(d, 'rekey_failed')
+    const { keys } = d.s.rekey
+    d.s.rekey = { at: 'none' }
+    d.s.keys = { th: keys.th, gen: keys.gen }
+    d.s.rested = true
+    d.effects.push(
+      { do: 'use_keys', keys },
+      { do: 'send', head: { type: 'session_established', session_id: d.s.session_id, gen: keys.gen, ...rekeyAfter(d.rules) } },
+      { do: 'disarm', timer: 'rekey_deadline' },
+      { do: 'arm', timer: 'rekey_age', ms: d.rules.rekey_after_ms },
+      { do: 'arm', timer: 'rekey_rest', ms: d.rules.rekey_rest_ms },
+    )
+  },
+  log_read: (d, { entries }) => {
+    let { told, wanted } = d.s.log
+    for (const entry of entries)
+      if (entry.log_seq === told + 1) {
+        told = entry.log_seq
+        d.effects.push({ do: 'send', head: logEntryMessage(entry) })
+      }
+    // nothing came although more was announced: the announcement was wrong, and what waits for it goes on
+    if (told === d.s.log.told) wanted = told
+    d.s.log = { told, wanted: Math.max(told, wanted), reading: false }
+    const released = d.s.after_log.filter((waiting) => waiting.log_seq <= told || told === wanted)
+    d.s.after_log = d.s.after_log.filter((waiting) => !released.includes(waiting))
+    for (const { head } of released) d.effects.push({ do: 'send', head })
+    advance(d)
+  },
+  device_checked: (d, { device }) => {
+    d.s.checking = false
+    if (device !== null && device.revoked_log_seq !== null) return revoke(d, device.revoked_log_seq)
+    return end(d, device === null || !device.account_active ? 'account_gone' : 'error')
+  },
+  page: (d, { page, after, token }) => {
+    if (d.s.read === null) return
+    d.s.read = { ...d.s.read, page, after, token }
+    advance(d)
+  },
+  page_refused: (d, { code }) => {
+    const job = d.s.read?.job ?? null
+    d.s.read = null
+    // without a job it was live delivery: the next input tries again, the round every 2 s at the latest
+    if (job === null) return
+    finishJob(d, job, { type: 'error', id: job.id, code, message: ERROR[code] })
+    advance(d)
+  },
+  settled: (d, { outcome }) => {
+    if (outcome.is === 'cut') {
+      if (outcome.why === 'fenced') return end(d, 'superseded')
+      if (!d.s.checking) d.effects.push({ do: 'check_device', who: d.s.who })
+      d.s.checking = true
+      return
+    }
+    const { intake, nack } = settle(d.s.intake, outcome)
+    d.s.intake = intake
+    if (outcome.is === 'acked')
+      for (const { received_at, rows } of outcome.acks)
+        d.effects.push({ do: 'send', head: { type: 'ack', received_at }, body: encodeAcks(rows) })
+    else if (nack !== null) sendAfterLog(d, outcome.log_seq ?? 0, nack)
+    advance(d)
+  },
+  appended: (d, { id, result }) => {
+    d.s.requests -= 1
+    const { log_seq, log_head } = result
+    if (result.ok) sendAfterLog(d, log_seq, { type: 'log_result', id, ok: true, log_seq, log_head: toBase64url(result.log_head) })
+    else if (result.code === 'account_gone') return end(d, 'account_gone')
+    else if (result.code === 'not_found' || log_head === null) sendError(d, id, 'not_found')
+    else {
+      const head = { type: 'log_result' as const, id, ok: false, log_seq, log_head: toBase64url(log_head), code: result.code }
+      sendAfterLog(d, result.code === 'log_conflict' ? log_seq : 0, head)
+    }
+    advance(d)
+  },
+  answer: (d, { head, events }) => {
+    d.s.requests -= 1
+    if (events === undefined) d.effects.push({ do: 'send', head })
+    else d.effects.push({ do: 'send_events', head, events, whole: false })
+    advance(d)
+  },
+  presence: (d, { devices }) => {
+    d.effects.push({ do: 'send', head: { type: 'presence', devices } })
+  },
+  failed: (d, { what }) => {
+    if (what === 'handshake') return end(d, 'error')
+    if (what === 'log') d.s.log = { ...d.s.log, reading: false }
+    else d.s.checking = false
+    return
+  },
+  hint: (d, { hint }) => {
+    switch (hint.is) {
+      case 'committed': {
+        const limit = { ready: d.s.read === null, log_told: d.s.log.told, bytes: recordBudget(d.rules) }
+        send(d, offerBatch(d.s.outbox, hint.events, ownOf(d.s), limit))
+        return advance(d)
+      }
+      case 'log':
+        if (hint.revoked.includes(d.s.who.device_id)) return revoke(d, hint.log_seq)
+        wantLog(d, hint.log_seq)
+        return advance(d)
+      case 'superseded':
+        if (hint.device_id === d.s.who.device_id && hint.session_id !== d.s.session_id) end(d, 'superseded')
+        return
+      case 'presence': {
+        const { device_id, online, last_seen } = hint
+        if (device_id !== d.s.who.device_id)
+          d.effects.push({ do: 'send', head: { type: 'presence', devices: [{ device_id, online, last_seen }] } })
+        return
+      }
+      default:
+        return hint satisfies never
+    }
+  },
+  head: (d, { position }) => {
+    if (position > d.s.outbox.head) d.s.outbox = { ...d.s.outbox, head: position }
+    advance(d)
+    if (d.ended === null && d.s.read === null) send(d, tellPosition(d.s.outbox))
+  },
+}
+
+// ---------------------------------------------------------------- messages of the client
+
+const ON_MESSAGE: { [T in ClientType]: (d: Draft, message: MessageOf<T>) => void } = {
+  client_hello: (d, { head, json }) => {
+    const { rekey, session_id, keys } = d.s
+    if (head.session_id !== session_id || (rekey.at !== 'none' && rekey.at !== 'asked')) return end(d, 'bad_frame')
+    if (rekey.at === 'none' && d.s.rested) return end(d, 'rate_limited')
+    if (keys.gen >= LIMITS.genMax) return end(d, 'draining')
+    if (rekey.at === 'none') d.effects.push({ do: 'arm', timer: 'rekey_deadline', ms: d.rules.rekey_deadline_ms })
+    d.s.rekey = { at: 'answering' }
+    d.effects.push({ do: 'answer_hello', json, rekey: { prev_th: keys.th, gen: keys.gen + 1, session_id } })
+    return
+  },
+  client_auth: (d, { head }) => {
+    if (d.s.rekey.at !== 'proving') return end(d, 'bad_frame')
+    const { keys } = d.s.rekey
+    d.s.rekey = { at: 'checking', keys }
+    d.effects.push({ do: 'check_rekey', head, keys, who: d.s.who, session_id: d.s.session_id })
+    return
+  },
+  event: (d, { body }) => {
+    const views = readRecords(body, d.rules)
+    if (views === null) return end(d, 'bad_frame')
+    const { intake, runs, nack } = takeRecords(d.s.intake, d.s.who, d.s.session_id, views, d.rules)
+    d.s.intake = intake
+    for (const run of runs) d.effects.push({ do: 'submit', run })
+    if (nack !== null) d.effects.push({ do: 'send', head: nack })
+    return
+  },
+  replay_request: (d, { head }) => {
+    const { rules } = d
+    const query = head.query === true
+    if (!query && (head.streams !== undefined || head.after_position !== undefined)) return sendError(d, head.id, 'invalid_request')
+    const { acked } = d.s.intake
+    if (head.last_ack_device_seq > acked) d.s.intake = { ...d.s.intake, acked: head.last_ack_device_seq }
+    const job: Job = {
+      id: head.id,
+      query,
+      after: head.after_position ?? 0,
+      limit: clamp(head.limit ?? rules.replay_events_default, rules.replay_events),
+      pages: clamp(head.pages ?? 1, rules.replay_pages),
+      streams: head.streams ?? null,
+      token: head.continuation_token ?? null,
+    }
+    d.s.jobs = [...d.s.jobs, job]
+    d.s.requests += 1
+    return
+  },
+  ack: (d, { head }) => {
+    d.effects.push({ do: 'seen', who: d.s.who, position: head.position })
+  },
+  log_append: (d, { head }) => {
+    d.s.requests += 1
+    d.effects.push({ do: 'append', who: d.s.who, head })
+  },
+  log_request: (d, { head }) => {
+    d.s.requests += 1
+    d.effects.push({ do: 'read_entries', who: d.s.who, head })
+  },
+  tips_request: (d, { head }) => {
+    d.s.requests += 1
+    d.effects.push({ do: 'read_tips', who: d.s.who, head })
+  },
+  ping: (d, { head }) => {
+    d.effects.push({ do: 'send', head: { type: 'pong', t: head.t } })
+  },
+}
+
+// ---------------------------------------------------------------- what may leave now
+
+/** Lets go what waited for this input, and starts the reads that are due. */
+function advance(d: Draft): void {
+  if (d.ended !== null) return
+  if (d.s.draining && d.s.intake.events === 0) return end(d, 'draining')
+  releasePage(d)
+  if (d.s.log.wanted > d.s.log.told && !d.s.log.reading) {
+    d.s.log = { ...d.s.log, reading: true }
+    d.effects.push({ do: 'read_log', who: d.s.who, from_log_seq: d.s.log.told + 1 })
+  }
+  if (d.s.read === null && !d.s.outbox.full) startRead(d)
+}
+
+function startRead(d: Draft): void {
+  const { outbox, who } = d.s
+  const ask = { user_no: who.user_no, told: outbox.told }
+  if (outbox.mode === 'live' && outbox.head > outbox.sent) {
+    d.s.read = { job: null, after: outbox.sent, page: null, token: null }
+    const live = { job: null, after: outbox.sent, limit: d.rules.replay_events, own: ownOf(d.s), streams: null }
+    d.effects.push({ do: 'read_page', ask: { ...ask, ...live } })
+    return
+  }
+  const job = d.s.jobs[0]
+  if (job === undefined) return
+  if (!job.query && outbox.mode === 'live') {
+    finishJob(d, job, { type: 'error', id: job.id, code: 'invalid_request', message: 'the session is live: there is nothing to replay' })
+    return startRead(d)
+  }
+  const after = job.query ? job.after : outbox.told
+  d.s.read = { job, after, page: null, token: null }
+  // a query shows all: chains are verified from their own anchor, and own events are links of them
+  const own = job.query ? null : ownOf(d.s)
+  d.effects.push({ do: 'read_page', ask: { ...ask, job, after, limit: job.limit, own, streams: job.streams } })
+}
+
+function releasePage(d: Draft): void {
+  const { read, intake, who, outbox } = d.s
+  if (read === null || read.page === null || outbox.full) return
+  const { page, job, after, token } = read
+  const { epoch } = factsOf(page.events)
+  if (epoch > d.s.log.told) return wantLog(d, epoch)
+  // its ack is on the way, and leaves first
+  const inFlight = (seq: number): boolean => intake.events > 0 && seq >= intake.first && seq < intake.next
+  if (page.events.some((event) => event.device_no === who.device_no && inFlight(event.device_seq))) return
+  d.s.read = null
+  if (job === null) return send(d, offerPage(outbox, page, after, ownOf(d.s)))
+  const events = job.query ? page.events : leaveOut(page.events, ownOf(d.s))
+  const { upto, head_position, floor } = page
+  const has_more = upto < head_position
+  const head: ServerHead = {
+    type: 'replay_response',
+    id: job.id,
+    after,
+    upto,
+    ...tipField(events, upto, () => page.tip),
+    has_more,
+    ...(has_more && token !== null ? { continuation_token: token } : {}),
+    total_events: Math.max(0, head_position - after),
+    head_position,
+    floor,
+  }
+  if (!job.query) {
+    const mode = has_more ? 'replay' : 'live'
+    d.s.outbox = { ...outbox, mode, sent: upto, told: upto, tip: null, head: Math.max(outbox.head, head_position, upto) }
+  }
+  d.effects.push({ do: 'send_events', head, events, whole: false })
+  if (has_more && job.pages > 1) d.s.jobs = [{ ...job, pages: job.pages - 1, token: null, after: upto }, ...d.s.jobs.slice(1)]
+  else finishJob(d, job, null)
+}
+
+function finishJob(d: Draft, job: Job, head: ServerHead | null): void {
+  d.s.jobs = d.s.jobs.filter((other) => other !== job)
+  d.s.requests -= 1
+  if (head !== null) d.effects.push({ do: 'send', head })
+}
+
+function send(d: Draft, offered: Offered): void {
+  d.s.outbox = offered.outbox
+  if (offered.send !== null) d.effects.push({ do: 'send_events', ...offered.send })
+}
+
+function wantLog(d: Draft, log_seq: number): void {
+  if (log_seq > d.s.log.wanted) d.s.log = { ...d.s.log, wanted: log_seq }
+}
+
+/** Sends at once, or behind the log entry that it rests on. */
+function sendAfterLog(d: Draft, log_seq: number, head: ServerHead): void {
+  if (log_seq <= d.s.log.told) {
+    d.effects.push({ do: 'send', head })
+    return
+  }
+  wantLog(d, log_seq)
+  d.s.after_log = [...d.s.after_log, { log_seq, head }]
+}
+
+function sendError(d: Draft, id: number, code: ErrorCode): void {
+  d.effects.push({ do: 'send', head: { type: 'error', id, code, message: ERROR[code] } })
+}
+
+// ---------------------------------------------------------------- small rules
+
+function ownOf(s: Open): Own {
+  return { device_no: s.who.device_no, upto_seq: s.intake.acked }
+}
+
+function requireRekey(d: Draft, reason: string): void {
+  if (d.s.rekey.at !== 'none') return
+  if (d.s.keys.gen >= LIMITS.genMax) return end(d, 'draining')
+  d.s.rekey = { at: 'asked' }
+  d.effects.push(
+    { do: 'send', head: { type: 'rekey_required', reason, deadline_s: Math.ceil(d.rules.rekey_deadline_ms / 1000) } },
+    { do: 'arm', timer: 'rekey_deadline', ms: d.rules.rekey_deadline_ms },
+  )
+}
+
+function revoke(d: Draft, log_seq: number): void {
+  d.ended = refuse(d.s.who, d.s.log.told, log_seq, d.s, d.rules)
+}
+
+function end(d: Draft, name: CloseName | null): void {
+  d.ended = leave(d.s, name)
+}
+
+function readRecords(body: Uint8Array, rules: Rules): RecordView[] | null {
+  try {
+    const views = scanRecords(body, rules.batch_events)
+    const plain = views.every((view) => (view.flags & (FLAG.server | FLAG.tombstone)) === 0)
+    return plain && views.length > 0 ? views : null
+  } catch (error) {
+    if (error instanceof SealpostError) return null
+    throw error
+  }
+}
+
+function clamp(value: number, max: number): number {
+  return Math.min(Math.max(value, 1), max)
+}

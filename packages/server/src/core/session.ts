@@ -1,0 +1,275 @@
+/**
+ * The session machine (protocol.md §4, §5, §7): `step(rules, state, input) → { state, effects }`, pure. One row per state,
+ * one entry per input; the compiler refuses a missing one.
+ *
+ *   state          | goes on with                     | to
+ *   hello          | hello (text frame)               | answering
+ *   answering      | hello_answered                   | proving
+ *   proving        | message client_auth              | authenticating
+ *   authenticating | authenticated                    | establishing, refusing (revoked), closed 4401
+ *   establishing   | established                      | open, refusing (revoked meanwhile), closed 4401
+ *   refusing       | log_read: entries up to the revocation | closed 4403
+ *   open           | every message but a second handshake outside a rekey (`open.ts`) | refusing, closed
+ *   closed         | nothing                          | –
+ *
+ * In every state: a frame that does not open, decode or fit ends it with 4451, an oversized one with 4413, a step that lasts
+ * too long with 4452, `gone` silently. While a state waits for an answer of its own it reads nothing (`isReading`), so inputs
+ * of the client never interleave with a look-up.
+ */
+import { type CloseName, toBase64url } from '@sealpost/protocol'
+import { armStep, closing, leave, limitsOf, logEntryMessage, refuse, rekeyAfter } from './endings.ts'
+import { isIntakeFull } from './intake.ts'
+import { stepOpen } from './open.ts'
+import type { Effect, Input, Open, Rules, State, Step } from './state.ts'
+
+type At<S extends State['at']> = Extract<State, { at: S }>
+type Is<I extends Input['is']> = Extract<Input, { is: I }>
+type Row<S extends State['at']> = { [I in Input['is']]: (state: At<S>, input: Is<I>, rules: Rules) => Step }
+
+export const INITIAL: State = { at: 'hello' }
+
+export function step(rules: Rules, state: State, input: Input): Step {
+  const row = TABLE[state.at] as Row<State['at']>
+  return (row[input.is] as (state: State, input: Input, rules: Rules) => Step)(state, input, rules)
+}
+
+/** Whether the next frame of the client may be handed over; otherwise the socket is not read. */
+export function isReading(rules: Rules, state: State): boolean {
+  switch (state.at) {
+    case 'hello':
+    case 'proving':
+      return true
+    case 'open':
+      return (
+        !state.draining &&
+        state.rekey.at !== 'answering' &&
+        state.rekey.at !== 'checking' &&
+        state.requests < rules.requests &&
+        !isIntakeFull(state.intake, rules)
+      )
+    case 'answering':
+    case 'authenticating':
+    case 'establishing':
+    case 'refusing':
+    case 'closed':
+      return false
+    default:
+      return state satisfies never
+  }
+}
+
+const stay = (state: State): Step => ({ state, effects: [] })
+const end = (name: CloseName) => (): Step => closing(name)
+
+/** What no state before the session is open can make use of: answers to effects that were not asked for, and hints. */
+const EARLY = {
+  opened: stay,
+  too_large: end('too_large'),
+  bad_frame: end('bad_frame'),
+  overflow: end('inbound_overflow'),
+  stalled: end('stalled'),
+  gone: (): Step => ({ state: { at: 'closed', name: null }, effects: [] }),
+  drain: end('draining'),
+  failed: end('error'),
+  hello: end('bad_frame'),
+  message: end('bad_frame'),
+  timer: (state: State, input: Is<'timer'>): Step => (input.timer === 'handshake' ? closing('timeout') : stay(state)),
+  rekey_due: stay,
+  backlog: stay,
+  hello_answered: stay,
+  hello_refused: stay,
+  authenticated: stay,
+  established: stay,
+  rekey_checked: stay,
+  log_read: stay,
+  device_checked: stay,
+  page: stay,
+  page_refused: stay,
+  settled: stay,
+  appended: stay,
+  answer: stay,
+  presence: stay,
+  hint: stay,
+  head: stay,
+}
+
+/** Every input, for whoever wants to visit them all. */
+export const INPUTS = Object.keys(EARLY) as Input['is'][]
+
+const HELLO: Row<'hello'> = {
+  ...EARLY,
+  opened: (state, _input, rules) => ({ state, effects: [armStep(rules)] }),
+  hello: (_state, { json }, rules) => ({
+    state: { at: 'answering' },
+    effects: [armStep(rules), { do: 'answer_hello', json, rekey: null }],
+  }),
+}
+
+const ANSWERING: Row<'answering'> = {
+  ...EARLY,
+  hello_answered: (_state, { hello, keys }, rules) => ({
+    state: { at: 'proving', keys },
+    effects: [armStep(rules), { do: 'send_text', head: hello }, { do: 'expect_keys', keys }, { do: 'use_keys', keys }],
+  }),
+  hello_refused: (_state, { code }) => closing(code),
+}
+
+const PROVING: Row<'proving'> = {
+  ...EARLY,
+  message: ({ keys }, { head }, rules) =>
+    head.type === 'client_auth'
+      ? { state: { at: 'authenticating', keys, auth: null }, effects: [armStep(rules), { do: 'authenticate', head, keys }] }
+      : closing('bad_frame'),
+}
+
+const AUTHENTICATING: Row<'authenticating'> = {
+  ...EARLY,
+  authenticated: ({ keys }, { device, auth, valid }, rules) => {
+    if (device === null || auth === null || !valid || !device.account_active) return closing('auth_failed')
+    const { user_no, device_no, user_id, device_id, sign_pub } = device
+    const who = { user_no, device_no, user_id, device_id, sign_pub }
+    if (device.revoked_log_seq !== null) return refuse(who, auth.log_seq, device.revoked_log_seq, null, rules)
+    if (!device.active) return closing('auth_failed')
+    const { cursor, last_device_seq, log_seq } = auth
+    return {
+      state: { at: 'establishing', keys, auth, who, head: 0 },
+      // hints first: what is committed or revoked from here on is heard of
+      effects: [
+        armStep(rules),
+        { do: 'subscribe', user_no },
+        { do: 'establish', who, request: { user_no, device_no, cursor, last_device_seq, log_seq } },
+      ],
+    }
+  },
+}
+
+const ESTABLISHING: Row<'establishing'> = {
+  ...EARLY,
+  established: (state, { session_id, result }, rules) => {
+    const { auth, keys, who } = state
+    if (!result.ok) return result.code === 'device_revoked' ? { state, effects: [{ do: 'check_device', who }] } : closing('auth_failed')
+    const e = result.established
+    const position = e.mode === 'reset' ? e.floor : auth.cursor.position
+    const opened: Open = {
+      at: 'open',
+      who,
+      session_id,
+      history_id: e.history_id,
+      log: { told: e.log_seq, wanted: e.log_seq, reading: false },
+      after_log: [],
+      intake: { next: e.last_device_seq + 1, discarding: false, acked: auth.last_device_seq, events: 0, bytes: 0, first: 0 },
+      outbox: {
+        mode: e.mode === 'live' ? 'live' : 'replay',
+        sent: position,
+        told: position,
+        tip: null,
+        head: Math.max(e.head_position, state.head),
+        full: false,
+      },
+      read: null,
+      jobs: [],
+      requests: 0,
+      checking: false,
+      keys: { th: keys.th, gen: keys.gen },
+      rekey: { at: 'none' },
+      rested: false,
+      draining: false,
+    }
+    const effects: Effect[] = [
+      { do: 'disarm', timer: 'handshake' },
+      {
+        do: 'send',
+        head: {
+          type: 'session_established',
+          session_id,
+          gen: keys.gen,
+          log_seq: e.log_seq,
+          log_head: toBase64url(e.log_head),
+          history_id: e.history_id,
+          head_position: e.head_position,
+          floor: e.floor,
+          mode: e.mode,
+          last_device_seq: e.last_device_seq,
+          features: [],
+          limits: limitsOf(rules),
+          ...rekeyAfter(rules),
+        },
+      },
+      ...e.entries.map((entry): Effect => ({ do: 'send', head: logEntryMessage(entry) })),
+    ]
+    if (e.mode === 'reset')
+      effects.push({
+        do: 'send',
+        head: {
+          type: 'reset',
+          reason: e.reset_reason ?? 'cursor_unknown',
+          history_id: e.history_id,
+          head_position: e.head_position,
+          from_position: position,
+        },
+      })
+    if (e.acked_event_missing) effects.push({ do: 'log_loss', who, claimed: auth.last_device_seq, stored: e.last_device_seq })
+    effects.push({ do: 'open', who, session_id }, { do: 'read_presence', who }, { do: 'arm', timer: 'rekey_age', ms: rules.rekey_after_ms })
+    const next = stepOpen(opened, { is: 'head', position: opened.outbox.head }, rules)
+    return { state: next.state, effects: [...effects, ...next.effects] }
+  },
+  device_checked: ({ auth, who }, { device }, rules) =>
+    device !== null && device.account_active && device.revoked_log_seq !== null
+      ? refuse(who, auth.log_seq, device.revoked_log_seq, null, rules)
+      : closing('auth_failed'),
+  // a newer session of the device cannot be told from an older one here: establishing runs one at a time per device, and the
+  // fence in the store decides in any case
+  hint: (state, { hint }, rules) => {
+    if (hint.is === 'committed') return stay({ ...state, head: Math.max(state.head, hint.events.at(-1)?.position ?? 0) })
+    if (hint.is === 'log' && hint.revoked.includes(state.who.device_id))
+      return refuse(state.who, state.auth.log_seq, hint.log_seq, null, rules)
+    return stay(state)
+  },
+}
+
+const REFUSING: Row<'refusing'> = {
+  ...EARLY,
+  // nothing of the client counts any more, and only the revocation is told as the reason
+  hello: stay,
+  message: stay,
+  bad_frame: stay,
+  overflow: (state) => leave(state, 'device_revoked'),
+  too_large: (state) => leave(state, 'device_revoked'),
+  stalled: (state) => leave(state, 'stalled'),
+  drain: (state) => leave(state, 'draining'),
+  failed: (state) => leave(state, 'error'),
+  timer: (state, { timer }) => (timer === 'handshake' ? leave(state, 'timeout') : stay(state)),
+  gone: (state) => leave(state, null),
+  log_read: (state, { entries, has_more }) => {
+    const due = entries.filter((entry) => entry.log_seq >= state.from_log_seq && entry.log_seq <= state.upto_log_seq)
+    const sends = due.map((entry): Effect => ({ do: 'send', head: logEntryMessage(entry) }))
+    const from_log_seq = (due.at(-1)?.log_seq ?? state.from_log_seq - 1) + 1
+    if (has_more && due.length > 0 && from_log_seq <= state.upto_log_seq)
+      return { state: { ...state, from_log_seq }, effects: [...sends, { do: 'read_log', who: state.who, from_log_seq }] }
+    const left = leave(state, 'device_revoked')
+    return { state: left.state, effects: [...sends, ...left.effects] }
+  },
+}
+
+const OPEN: Row<'open'> = toRow<'open'>(stepOpen)
+
+const CLOSED: Row<'closed'> = toRow<'closed'>(stay)
+
+const TABLE: { [S in State['at']]: Row<S> } = {
+  hello: HELLO,
+  answering: ANSWERING,
+  proving: PROVING,
+  authenticating: AUTHENTICATING,
+  establishing: ESTABLISHING,
+  refusing: REFUSING,
+  open: OPEN,
+  closed: CLOSED,
+}
+
+/** Every state, for the same. */
+export const STATES = Object.keys(TABLE) as State['at'][]
+
+/** A row whose every entry is the same function: `open.ts` has a table of its own, and in `closed` nothing happens. */
+function toRow<S extends State['at']>(on: (state: At<S>, input: Input, rules: Rules) => Step): Row<S> {
+  return Object.fromEntries(INPUTS.map((is) => [is, on])) as unknown as Row<S>
+}

@@ -1,0 +1,250 @@
+/**
+ * The words of the session machine (protocol.md §4, §5): what a connection can know (`State`), what can happen to it
+ * (`Input`), and what it asks of its surroundings (`Effect`). Plain data; the rules are in `session.ts`.
+ */
+import type {
+  AckRow,
+  Bytes,
+  ClientAuthBody,
+  ClientHead,
+  ClientHeadOf,
+  CloseName,
+  ErrorCode,
+  NackCode,
+  ServerHead,
+  ServerHeadOf,
+  SessionKeys,
+  Tip,
+} from '@sealpost/protocol'
+import type {
+  AppendResult,
+  DeviceRow,
+  EstablishRequest,
+  EstablishResult,
+  Hint,
+  Page,
+  PageRequest,
+  Run,
+  StoredEvent,
+  StoredLogEntry,
+} from '../ports.ts'
+
+/** The bounds a session works under; units in the names (`LIMITS` of the protocol has the defaults). */
+export type Rules = {
+  frame_bytes: number
+  payload_bytes: number
+  batch_events: number
+  inflight_events: number
+  inflight_bytes: number
+  replay_events: number
+  replay_events_default: number
+  replay_pages: number
+  /** Requests of a client that wait for an answer; above it nothing is read. */
+  requests: number
+  handshake_step_ms: number
+  rekey_deadline_ms: number
+  rekey_after_ms: number
+  rekey_after_frames: number
+  /** Between two rekeys that the client wishes. */
+  rekey_rest_ms: number
+}
+
+// ---------------------------------------------------------------- states
+
+/** The device that proved itself. */
+export type Who = Pick<DeviceRow, 'user_no' | 'device_no' | 'user_id' | 'device_id' | 'sign_pub'>
+
+export type State =
+  /** Connected; nothing is known. */
+  | { at: 'hello' }
+  /** The client_hello is being answered. */
+  | { at: 'answering' }
+  /** Both hellos are out: there are keys, and no device yet. */
+  | { at: 'proving'; keys: SessionKeys }
+  /** The device is looked up and its signature checked. */
+  | { at: 'authenticating'; keys: SessionKeys; auth: ClientAuthBody | null }
+  /** The device is known; the fence is being written. `head`: the highest position heard of meanwhile. */
+  | { at: 'establishing'; keys: SessionKeys; auth: ClientAuthBody; who: Who; head: number }
+  /** The device was revoked: it gets the entries up to the revocation and nothing else. */
+  | { at: 'refusing'; who: Who; from_log_seq: number; upto_log_seq: number; session: { session_id: string; position: number } | null }
+  | Open
+  | { at: 'closed'; name: CloseName | null }
+
+export type Open = {
+  at: 'open'
+  who: Who
+  session_id: string
+  history_id: string
+  /** `told`: the last entry of the device log that was sent. `wanted`: the last that has to be. `reading`: one read is out. */
+  log: { told: number; wanted: number; reading: boolean }
+  /** Messages that have to follow the entry `log_seq`. */
+  after_log: readonly { log_seq: number; head: ServerHead }[]
+  intake: Intake
+  outbox: Outbox
+  /** The page that is being read, or (with `page`) that waits for a log entry or an ack that has to go before it. */
+  read: { job: Job | null; after: number; page: Page | null; token: string | null } | null
+  jobs: readonly Job[]
+  /** Requests without an answer, jobs included. */
+  requests: number
+  /** A look-up after `not_active` is out. */
+  checking: boolean
+  keys: { th: Bytes; gen: number }
+  rekey: Rekey
+  /** The last rekey was less than `rekey_rest_ms` ago. */
+  rested: boolean
+  draining: boolean
+}
+
+/** What a session takes in. In flight = handed to the inbox and neither acked nor refused. */
+export type Intake = {
+  /** The device_seq to be handed over next. */
+  next: number
+  /** After a nack: higher numbers are discarded until `next` arrives. */
+  discarding: boolean
+  /** Own events up to here may be left out of what is delivered. */
+  acked: number
+  /** In flight. */
+  events: number
+  bytes: number
+  /** The lowest number in flight, while `events` is above 0. */
+  first: number
+}
+
+/** What a session has been given. Invariant: `told` ≤ `sent` ≤ `head`; every message continues at `told`. */
+export type Outbox = {
+  mode: 'live' | 'replay'
+  /** All up to here was sent, or left out as the device's own. */
+  sent: number
+  /** `upto` of the last message. */
+  told: number
+  /** The entry at `sent`, known while `told` < `sent`. */
+  tip: Tip | null
+  /** The highest position that is known to exist. */
+  head: number
+  /** Too much is queued: no hint is taken, no page read. */
+  full: boolean
+}
+
+/** A replay_request at work; a query reads from `after` on and moves nothing. */
+export type Job = {
+  id: number
+  query: boolean
+  after: number
+  limit: number
+  pages: number
+  streams: readonly string[] | null
+  token: string | null
+}
+
+export type Rekey =
+  | { at: 'none' }
+  /** rekey_required is out. */
+  | { at: 'asked' }
+  | { at: 'answering' }
+  | { at: 'proving'; keys: SessionKeys }
+  | { at: 'checking'; keys: SessionKeys }
+
+/** `handshake`: one step of the client. `rekey_age`: the keys are old. `rekey_deadline`: they should be new by now. */
+export type Timer = 'handshake' | 'rekey_age' | 'rekey_deadline' | 'rekey_rest'
+
+// ---------------------------------------------------------------- inputs
+
+/** What became of events that were handed over; `events` and `bytes` leave the flight with it. */
+export type Outcome =
+  | { is: 'acked'; acks: readonly { received_at: number; rows: readonly AckRow[] }[]; events: number; bytes: number }
+  | {
+      is: 'refused'
+      code: NackCode
+      device_seq: number
+      expected: number
+      /** The log entry that has to be told first (`stale_epoch`). */
+      log_seq: number | null
+      retry_after_ms: number | null
+      events: number
+      bytes: number
+    }
+  | { is: 'cut'; why: 'not_active' | 'fenced' }
+
+export type Input =
+  /** The WebSocket is there. */
+  | { is: 'opened' }
+  /** The text frame of a handshake. */
+  | { is: 'hello'; json: Bytes }
+  /** A sealed frame, opened and decoded; `json` are the bytes of its head. */
+  | { is: 'message'; head: ClientHead; body: Bytes; json: Bytes; gen: number }
+  | { is: 'bad_frame' }
+  | { is: 'too_large' }
+  | { is: 'overflow' }
+  | { is: 'stalled' }
+  /** The socket is gone. */
+  | { is: 'gone' }
+  | { is: 'timer'; timer: Timer }
+  | { is: 'rekey_due'; reason: string }
+  | { is: 'backlog'; full: boolean }
+  | { is: 'drain'; retry_after_ms: number }
+  // answers to effects
+  | { is: 'hello_answered'; hello: ServerHeadOf<'server_hello'>; keys: SessionKeys }
+  | { is: 'hello_refused'; code: 'unsupported_version' | 'bad_frame' }
+  | { is: 'authenticated'; device: DeviceRow | null; auth: ClientAuthBody | null; valid: boolean }
+  | { is: 'established'; session_id: string; result: EstablishResult }
+  | { is: 'rekey_checked'; valid: boolean }
+  | { is: 'log_read'; entries: readonly StoredLogEntry[]; has_more: boolean }
+  | { is: 'device_checked'; device: DeviceRow | null }
+  /** `after`: where the page begins; a query's token may have said so. */
+  | { is: 'page'; page: Page; after: number; token: string | null }
+  | { is: 'page_refused'; code: ErrorCode }
+  | { is: 'settled'; outcome: Outcome }
+  | { is: 'appended'; id: number; result: AppendResult }
+  /** The answer to a request, ready to be sent. */
+  | { is: 'answer'; head: ServerHead; events?: readonly StoredEvent[] }
+  | { is: 'presence'; devices: ServerHeadOf<'presence'>['devices'] }
+  /** The store could not do what an effect asked for. */
+  | { is: 'failed'; what: 'handshake' | 'log' | 'device' }
+  // hints
+  | { is: 'hint'; hint: Hint }
+  /** The position of the user as the store has it. */
+  | { is: 'head'; position: number }
+
+// ---------------------------------------------------------------- effects
+
+/** Events of one run on their way into the inbox. */
+export type Submission = Run & { bytes: number }
+
+/** What the shell has to read for a page. */
+export type PageAsk = Omit<PageRequest, 'bytes'> & { job: Job | null; told: number }
+
+export type Effect =
+  | { do: 'answer_hello'; json: Bytes; rekey: { prev_th: Bytes; gen: number; session_id: string } | null }
+  | { do: 'authenticate'; head: ClientHeadOf<'client_auth'>; keys: SessionKeys }
+  | { do: 'check_rekey'; head: ClientHeadOf<'client_auth'>; keys: SessionKeys; who: Who; session_id: string }
+  /** Hints of this user are wanted from now on. */
+  | { do: 'subscribe'; user_no: number }
+  | { do: 'establish'; who: Who; request: Omit<EstablishRequest, 'session_id'> }
+  /** The session is open: it is to be announced, and fences the ones before it. */
+  | { do: 'open'; who: Who; session_id: string }
+  /** The opposite of `open`; `position` is what was sent. */
+  | { do: 'leave'; who: Who; session_id: string; position: number }
+  | { do: 'send_text'; head: ServerHeadOf<'server_hello'> }
+  | { do: 'send'; head: ServerHead; body?: Bytes }
+  /** Records behind a head. `whole`: the batch, when nothing of it is left out, so that its bytes can be shared. */
+  | { do: 'send_events'; head: ServerHead; events: readonly StoredEvent[]; whole: boolean }
+  /** Frames of the next generation may come from now on. */
+  | { do: 'expect_keys'; keys: SessionKeys }
+  /** What is sent from now on is sealed with these keys. */
+  | { do: 'use_keys'; keys: SessionKeys }
+  | { do: 'submit'; run: Submission }
+  | { do: 'read_log'; who: Who; from_log_seq: number }
+  | { do: 'check_device'; who: Who }
+  | { do: 'read_page'; ask: PageAsk }
+  | { do: 'read_presence'; who: Who }
+  | { do: 'append'; who: Who; head: ClientHeadOf<'log_append'> }
+  | { do: 'read_entries'; who: Who; head: ClientHeadOf<'log_request'> }
+  | { do: 'read_tips'; who: Who; head: ClientHeadOf<'tips_request'> }
+  /** What the client says it has taken over. */
+  | { do: 'seen'; who: Who; position: number }
+  | { do: 'log_loss'; who: Who; claimed: number; stored: number }
+  | { do: 'arm'; timer: Timer; ms: number }
+  | { do: 'disarm'; timer: Timer }
+  | { do: 'close'; name: CloseName }
+
+export type Step = { state: State; effects: Effect[] }

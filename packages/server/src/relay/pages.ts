@@ -1,0 +1,40 @@
+/**
+ * Pages of the log (protocol.md §7): one read of the store per page, from where the session stands or, for a query, from
+ * where its token or `after_position` says. Bound: a page fits into one frame.
+ */
+import { SealpostError } from '@sealpost/protocol'
+import type { Input, PageAsk } from '../core/state.ts'
+import type { Store } from '../ports.ts'
+import type { Continuations, PageOwner } from './continuation.ts'
+
+export type PageAnswer = Extract<Input, { is: 'page' | 'page_refused' }>
+
+export type PagesDeps = {
+  store: Pick<Store, 'readPage' | 'now'>
+  continuations: Continuations
+  /** Records of one page, in bytes. */
+  page_bytes: number
+  failed(error: unknown): void
+}
+
+export function createPages(deps: PagesDeps): (ask: PageAsk, owner: PageOwner) => Promise<PageAnswer> {
+  const { store, continuations } = deps
+  return async ({ job, told, after, user_no, limit, own, streams }, owner) => {
+    const filter = { query: job?.query === true, streams }
+    let from = after
+    if (job !== null && job.token !== null) {
+      const position = continuations.read(job.token, owner, filter, store.now())
+      if (position === null || (!job.query && position !== told)) return { is: 'page_refused', code: 'invalid_token' }
+      from = position
+    }
+    try {
+      const page = await store.readPage({ user_no, after: from, limit, bytes: deps.page_bytes, own, streams })
+      const more = job !== null && page.upto < page.head_position
+      const token = more ? continuations.create(owner, filter, page.upto, store.now()) : null
+      return { is: 'page', page, after: from, token }
+    } catch (error) {
+      deps.failed(error)
+      return { is: 'page_refused', code: error instanceof SealpostError && error.code === 'timeout' ? 'timeout' : 'unavailable' }
+    }
+  }
+}
