@@ -21,7 +21,10 @@ export function createLineSplitter(bytesMax: number): LineSplitter {
 
   const refuseLong = (bytes: number): void => {
     if (bytes > bytesMax)
-      throw new SealpostError('too_large', `line ${number} is longer than the limit of ${bytesMax} bytes for one event; the lines before it are kept`)
+      throw new SealpostError(
+        'too_large',
+        `line ${number} is longer than the limit of ${bytesMax} bytes for one event; the lines before it are kept`,
+      )
   }
   const take = (last: Bytes): Bytes => {
     const line = concat(...held, last)

@@ -1,0 +1,38 @@
+/** What every command shares: where the home is, how an action ends, and help with examples. */
+import { homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+import type { Command } from 'commander'
+import { EXIT, type Exit } from './exit-codes.ts'
+import { listenForInterrupt } from './interrupt.ts'
+
+export type Context = {
+  /** Absolute path of the home. */
+  home: string
+  /** Aborted by SIGINT, SIGTERM or SIGHUP. */
+  signal: AbortSignal
+}
+
+/** The home by option, then by `SEALPOST_HOME`, else `~/.sealpost`. */
+export function homePath(option: string | undefined, env: NodeJS.ProcessEnv): string {
+  const named = option ?? env.SEALPOST_HOME
+  return named === undefined || named === '' ? join(homedir(), '.sealpost') : resolve(named)
+}
+
+/** An action of commander: `run` gets the context, then what commander gives (arguments, options), and says how it ended. */
+export function endWith<A extends readonly unknown[]>(run: (context: Context, ...args: A) => Promise<Exit>) {
+  return async function action(this: Command, ...args: unknown[]): Promise<void> {
+    const { home } = this.optsWithGlobals<{ home?: string }>()
+    const interrupt = listenForInterrupt()
+    try {
+      const exit = await run({ home: homePath(home, process.env), signal: interrupt.signal }, ...(args.slice(0, -1) as unknown as A))
+      process.exitCode = EXIT[exit].code
+    } finally {
+      interrupt.close()
+    }
+  }
+}
+
+export function examples(...rows: readonly (readonly [command: string, says: string])[]): string {
+  const width = Math.max(...rows.map(([command]) => command.length))
+  return `\nExamples:\n${rows.map(([command, says]) => `  $ ${command.padEnd(width)}   # ${says}`).join('\n')}\n`
+}

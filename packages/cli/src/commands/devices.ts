@@ -1,0 +1,57 @@
+/** `sealpost devices`: the devices of the account, as the verified device log says. */
+import type { Device } from '@sealpost/client'
+import type { Command } from 'commander'
+import { type Context, endWith, examples } from '../command.ts'
+import type { Exit } from '../exit-codes.ts'
+import { formatTable, plain, print, say } from '../output.ts'
+import { sendLeftovers, withSession } from '../session.ts'
+
+/** Presence comes right after the handshake. */
+const PRESENCE_MS = 3_000
+
+export function addDevices(program: Command): void {
+  program
+    .command('devices')
+    .summary('list the devices of the account')
+    .description('Lists the devices of the account, revoked ones too. Without a connection it shows what this device knows.')
+    .option('--json', 'one JSON object per line')
+    .addHelpText(
+      'after',
+      examples(['sealpost devices', 'a table'], ["sealpost devices --json | jq -r 'select(.self).device_id'", 'the id of this device']),
+    )
+    .action(endWith(listDevices))
+}
+
+async function listDevices(context: Context, options: { json?: boolean }): Promise<Exit> {
+  return withSession(context, async (session) => {
+    const connected = await session.watch.settle(PRESENCE_MS, session.signal)
+    if (session.watch.failure !== null) throw session.watch.failure
+    if (connected) await sendLeftovers(session)
+    else say('offline: this is what this device knows')
+    const devices = await session.sealpost.devices()
+    await print(options.json === true ? devices.map((device) => `${JSON.stringify(device)}\n`).join('') : `${plain(describe(devices))}\n`)
+    return 'ok'
+  })
+}
+
+function describe(devices: readonly Device[]): string {
+  const rows = devices.map((device) => [
+    `${device.name}${device.self ? ' (this device)' : ''}`,
+    device.device_type,
+    device.device_id,
+    `added ${day(device.added_at)}`,
+    presenceOf(device),
+  ])
+  return formatTable([['NAME', 'TYPE', 'ID', 'ADDED', 'STATE'], ...rows])
+}
+
+function presenceOf({ revoked, online, last_seen }: Device): string {
+  if (revoked !== null) return `revoked by ${revoked.by_name} ${day(revoked.at)}`
+  if (online === true) return 'online'
+  if (last_seen !== null) return `last seen ${day(last_seen)}`
+  return online === false ? 'offline' : 'unknown'
+}
+
+function day(ms: number): string {
+  return new Date(ms).toISOString().slice(0, 16).replace('T', ' ')
+}

@@ -1,0 +1,87 @@
+/** `sealpost init`: an account and its first device. */
+import { Sealpost } from '@sealpost/client'
+import { openHome } from '@sealpost/client/node'
+import type { DeviceType } from '@sealpost/protocol'
+import { type Command, Option } from 'commander'
+import { type Context, endWith, examples } from '../command.ts'
+import type { Exit } from '../exit-codes.ts'
+import { fingerprintOf } from '../fingerprint.ts'
+import { print, say } from '../output.ts'
+import { createRecoveryFile, type RecoveryFile } from '../recovery-file.ts'
+
+type Options = { server: string; name: string; type: DeviceType; recoveryFile?: string }
+
+export const DEVICE_TYPES = ['desktop', 'mobile', 'web'] as const satisfies readonly DeviceType[]
+
+export function addInit(program: Command): void {
+  program
+    .command('init')
+    .summary('create an account and its first device')
+    .description(
+      'Creates an account and its first device in this home. The recovery words are shown once, on stdout, or written to a file.\n' +
+        'The server key is the one after # in the URL; without it, it is trusted on first use and its fingerprint is shown.',
+    )
+    .requiredOption('--server <url>', 'address of the relay, with its key after # if you have it')
+    .requiredOption('--name <name>', 'name of this device')
+    .addOption(new Option('--type <type>', 'type of this device').choices(DEVICE_TYPES).default('desktop'))
+    .option('--recovery-file <file>', 'write the recovery words to a new file (0600)')
+    .addHelpText(
+      'after',
+      examples(
+        ['sealpost init --server http://127.0.0.1:8787 --name laptop', 'trust on first use'],
+        ["sealpost init --server 'https://relay.example/#KEY' --name laptop --recovery-file words.txt", 'pinned, for scripts'],
+      ),
+    )
+    .action(endWith(init))
+}
+
+async function init({ home, signal }: Context, options: Options): Promise<Exit> {
+  const file = options.recoveryFile === undefined ? null : await createRecoveryFile(options.recoveryFile)
+  let created: Awaited<ReturnType<typeof Sealpost.create>>
+  try {
+    created = await createAccount(home, options, signal)
+  } catch (error) {
+    await file?.discard()
+    throw error
+  }
+  const { sealpost, recovery_words, server_key, pinned } = created
+  try {
+    say(`account created; this device is "${options.name}" (${sealpost.device_id})`)
+    say(`server key fingerprint: ${fingerprintOf(server_key)}`)
+    say(pinned ? 'it is the key that you gave' : 'trusted on first use: compare it with what the server shows')
+    await keepWords(recovery_words, file)
+    say('next, to add a device: sealpost pair')
+  } finally {
+    await sealpost.close()
+  }
+  return 'ok'
+}
+
+async function createAccount(home: string, options: Options, signal: AbortSignal): ReturnType<typeof Sealpost.create> {
+  const opened = await openHome(home)
+  try {
+    return await Sealpost.create({ home: opened, server: options.server, name: options.name, device_type: options.type, signal })
+  } catch (error) {
+    await opened.close()
+    throw error
+  }
+}
+
+/** The words exist nowhere else: when the file fails them, they are shown after all. */
+async function keepWords(words: string, file: RecoveryFile | null): Promise<void> {
+  if (file === null) return showWords(words)
+  try {
+    await file.write(words)
+    say(`recovery words written to ${file.path}: keep it where the devices are not`)
+  } catch (error) {
+    await showWords(words)
+    throw error
+  }
+}
+
+async function showWords(words: string): Promise<void> {
+  say('recovery words, shown this once; write them down, they are the only way back without a device:')
+  const all = words.split(' ')
+  const lines = Array.from({ length: Math.ceil(all.length / 6) }, (_, i) => all.slice(i * 6, i * 6 + 6).join(' '))
+  await print(`${lines.join('\n')}\n`)
+}

@@ -1,0 +1,97 @@
+/**
+ * Waiting for the server without waiting for ever: work goes on while a connection stands or comes back soon; it ends with
+ * the engine's terminal error, or with `unreachable` once the connection has been away for the grace.
+ */
+import type { Notice, Sealpost } from '@sealpost/client'
+import { SealpostError } from '@sealpost/protocol'
+
+/** For a server that has not answered yet, and for one that this command has already talked to (it may be restarting). */
+const GRACE_MS = { first: 3_000, later: 15_000 } as const
+const LOOK_MS = 50
+
+export type ConnectionWatch = {
+  /** Runs `work` with a signal; rejects with what ended the wait. The signal also follows `signal`. */
+  during<T>(work: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T>
+  /** True once connected, false as soon as an attempt failed or `ms` are over. */
+  settle(ms: number, signal: AbortSignal): Promise<boolean>
+  isConnected(): boolean
+  /** The terminal error of the engine, once there is one. */
+  readonly failure: SealpostError | null
+  /** Aborted with the terminal error. */
+  readonly failed: AbortSignal
+  close(): void
+}
+
+export function watchConnection(sealpost: Sealpost): ConnectionWatch {
+  let away: number | null = performance.now()
+  let attemptFailed = false
+  let metBefore = false
+  let failure: SealpostError | null = null
+  const failed = new AbortController()
+
+  const note = (state: Sealpost['state']): void => {
+    if (state === 'live' || state === 'replaying') {
+      away = null
+      attemptFailed = false
+      metBefore = true
+      return
+    }
+    away ??= performance.now()
+    if (state === 'offline') attemptFailed = true
+  }
+  const take = (notice: Notice): void => {
+    if (notice.is === 'state') note(notice.state)
+    if (notice.is !== 'error' || !notice.terminal) return
+    failure ??= notice.error
+    failed.abort(failure)
+  }
+  note(sealpost.state)
+  const stop = sealpost.on(take)
+
+  const isGone = (): boolean => {
+    // A follower hears of the state late; what counts is what it is now.
+    note(sealpost.state)
+    return away !== null && attemptFailed && performance.now() - away > (metBefore ? GRACE_MS.later : GRACE_MS.first)
+  }
+
+  return {
+    async during(work, signal) {
+      const ended = new AbortController()
+      const ending = Promise.withResolvers<never>()
+      const end = (error: SealpostError): void => {
+        ending.reject(error)
+        ended.abort(error)
+      }
+      const fail = (): void => end(failure ?? new SealpostError('internal', 'the engine has stopped'))
+      const interrupt = (): void => end(new SealpostError('aborted', 'interrupted'))
+      const timer = setInterval(() => isGone() && end(new SealpostError('unreachable', 'the server cannot be reached')), LOOK_MS)
+      failed.signal.addEventListener('abort', fail, { once: true })
+      signal.addEventListener('abort', interrupt, { once: true })
+      try {
+        if (failed.signal.aborted) fail()
+        else if (signal.aborted) interrupt()
+        return await Promise.race([ending.promise, work(ended.signal)])
+      } finally {
+        clearInterval(timer)
+        failed.signal.removeEventListener('abort', fail)
+        signal.removeEventListener('abort', interrupt)
+      }
+    },
+    async settle(ms, signal) {
+      const until = performance.now() + ms
+      while (performance.now() < until && !signal.aborted && failure === null) {
+        note(sealpost.state)
+        if (away === null) return true
+        if (attemptFailed) return false
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS / 5))
+      }
+      return away === null
+    },
+    isConnected: () => sealpost.state === 'live' || sealpost.state === 'replaying',
+    get failure() {
+      return failure
+    },
+    failed: failed.signal,
+    close: stop,
+  }
+}

@@ -1,0 +1,37 @@
+/** A file for the recovery words: new, 0600, on disk before the command says so. An existing file is never touched. */
+import { type FileHandle, open, rm } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { SealpostError } from '@sealpost/protocol'
+
+export type RecoveryFile = { path: string; write(words: string): Promise<void>; discard(): Promise<void> }
+
+/** Makes the file before the account exists, so that a bad path costs nothing. Throws `invalid_request` (it exists), `disk`. */
+export async function createRecoveryFile(name: string): Promise<RecoveryFile> {
+  const path = resolve(name)
+  let file: FileHandle
+  try {
+    file = await open(path, 'wx', 0o600)
+  } catch (cause) {
+    if (cause instanceof Error && 'code' in cause && cause.code === 'EEXIST')
+      throw new SealpostError('invalid_request', `${path} exists already and is not overwritten; name another recovery file`, { cause })
+    throw new SealpostError('disk', `the recovery file ${path} cannot be made`, { cause })
+  }
+  return {
+    path,
+    async write(words) {
+      try {
+        await file.chmod(0o600)
+        await file.writeFile(`${words}\n`)
+        await file.sync()
+      } catch (cause) {
+        throw new SealpostError('disk', `the recovery file ${path} cannot be written`, { cause })
+      } finally {
+        await file.close()
+      }
+    },
+    async discard() {
+      await file.close().catch(() => {})
+      await rm(path, { force: true })
+    },
+  }
+}
