@@ -77,7 +77,8 @@ export type OutcomeRow =
 /** `{position 0, nulls}` before anything was received. */
 export type StoredCursor = { position: number; event_id: string | null; received_at: number | null; history_id: string | null }
 
-export type StoredHead = { device_seq: number; event_hash: Bytes; epoch: number }
+/** `ChainHead` of the protocol package. */
+export type StoredHead = { device_seq: number; event_hash: Bytes; epoch: number; position: number }
 
 /** Key: `${device_id}/${stream_id}`, as in the protocol package; own chains too (the last acked event of each stream). */
 export type HeadChange = { key: string /** Null removes the chain. */; head: StoredHead | null }

@@ -1,0 +1,8 @@
+export type { ErrorCode } from '@sealpost/protocol'
+export { SealpostError } from '@sealpost/protocol'
+export type { CreateOptions, JoinOptions, PairOptions, ShownPhrase } from './account.ts'
+export type { ConnectionState } from './machine.ts'
+export type { AlarmNotice, GapNotice, Notice, ResetNotice, StreamNotice } from './notices.ts'
+export type * from './ports.ts'
+export { type Device, Sealpost, type Status } from './sealpost.ts'
+export type { Ack, Outcome, OutgoingEvent, Stream, StreamEvent } from './stream.ts'

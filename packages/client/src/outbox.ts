@@ -1,0 +1,401 @@
+/**
+ * The outbox at work (protocol.md §3, §4): seals pending items in order, sends them in batches, settles acks and nacks. Leader only.
+ *
+ * Invariants: an item is sealed only while the session lets it be sent, and is on disk in its sealed form before the bytes
+ * leave; a retry sends the same bytes; a number is given once the one before it is sealed and comes back when its item is
+ * refused. While `held` (the server knows numbers that this device does not) nothing is sealed until the replay has shown
+ * which of our events are there. One change at a time (`mutex`). Bound: `inflight_events`, `inflight_bytes`.
+ */
+import {
+  type AckRow,
+  type Bytes,
+  concat,
+  type Crypto,
+  type ErrorCode,
+  expiresAtMs,
+  LIMITS,
+  sealEvent,
+  SealpostError,
+  NACK,
+} from '@sealpost/protocol'
+import type { AccountLog } from './account-log.ts'
+import { createMutex } from './mutex.ts'
+import {
+  extendWindow,
+  markSent,
+  type Nack,
+  nextBatch,
+  openWindow,
+  rewind,
+  settleAcks,
+  settleItems,
+  settleNack,
+  type Slot,
+  truncate,
+  type Window,
+  type WindowLimits,
+} from './outbox-window.ts'
+import type { Clock, DeviceStore, HeadChange, Identity, ItemAck, OutcomeRow, PendingItem, StoredHead } from './ports.ts'
+
+export type OutboxPorts = {
+  crypto: Crypto
+  store: DeviceStore
+  clock: Clock
+  identity: Identity
+  account: AccountLog
+  /** ms to add to the clock of this device to get the server's. */
+  clockOffset(): number
+  /** False when the session is gone. */
+  send(records: Bytes): boolean
+  /** Asks the server for the entries that a `stale_epoch` speaks of. */
+  wantLog(): Promise<void>
+  /** `unreadable`: the current epoch does not open here; `old`: it may not be sealed under any more. */
+  wantRotation(why: 'unreadable' | 'old'): void
+  /** The session must begin anew, and nothing is sealed before the replay has reached live. */
+  reconcile(): void
+  fatal(error: SealpostError): void
+  tell(error: SealpostError): void
+  settled(outcomes: readonly OutcomeRow[]): void
+}
+
+export type OutboxSession = { last_device_seq: number; limits: WindowLimits; caught_up: boolean }
+
+/** The outbox as the receive path sees it when it meets own events. */
+export type OwnEvents = {
+  readonly acked_device_seq: number
+  /** Own chains by stream. */
+  readonly heads: ReadonlyMap<string, StoredHead>
+  /** `waiting`: still pending here. `known`: this device remembers having sent it. */
+  find(event_ids: readonly string[]): Promise<{ waiting: Set<string>; known: Set<string> }>
+  /** After they were stored: `seen` own events, of which `acks` were waiting. */
+  adopt(seen: number, acks: readonly ItemAck[], heads: ReadonlyMap<string, StoredHead>, acked_device_seq: number): void
+}
+
+export type Outbox = {
+  readonly acked_device_seq: number
+  /** Number of the next event to be sealed. */
+  readonly next_seq: number
+  readonly held: boolean
+  begin(session: OutboxSession): Promise<void>
+  end(): void
+  /** There may be something to send. */
+  pump(): void
+  onAcks(received_at: number, rows: readonly AckRow[]): Promise<void>
+  onNack(nack: Nack): Promise<void>
+  /** Own events came in the replay: nothing else changes the outbox while `call` looks at them and stores them. */
+  withOwn<T>(call: (own: OwnEvents) => Promise<T>): Promise<T>
+  /** The replay reached live. */
+  caughtUp(): Promise<void>
+  /** The next event of every stream has no `prev_hash` (protocol.md §3, `restart`). */
+  forgetHeads(): Promise<void>
+  /** Resolves when nothing of this outbox runs any more. */
+  idle(): Promise<void>
+}
+
+const READ_BYTES = 1_048_576
+/** Head of the message and what a frame adds. */
+const FRAME_SPARE_BYTES = 256
+
+export function batchLimits(limits: {
+  frame_bytes: number
+  batch_events: number
+  inflight_events: number
+  inflight_bytes: number
+}): WindowLimits {
+  return {
+    batch_events: Math.max(1, Math.min(limits.batch_events, LIMITS.batchEventsMax)),
+    batch_bytes: limits.frame_bytes - FRAME_SPARE_BYTES,
+    inflight_events: Math.max(1, limits.inflight_events),
+    inflight_bytes: limits.inflight_bytes,
+  }
+}
+
+/** `heads`: own chains of the store, by stream. */
+export async function openOutbox(ports: OutboxPorts, acked: number, heads: ReadonlyMap<string, StoredHead>): Promise<Outbox> {
+  const { crypto, store, clock, identity, account } = ports
+  const mutex = createMutex()
+  const ackedHeads = new Map(heads)
+  let acked_device_seq = acked
+  let window = await loadWindow(store, acked)
+  let tips = tipsOf(window, ackedHeads)
+  let session: OutboxSession | null = null
+  let held = false
+  /** Set by a conflict; the next session replays before it seals. */
+  let mustReconcile = false
+  let conflicts = 0
+  let seenOwn = 0
+  let ackedBefore = acked
+  let pumping = false
+  let again = false
+  let cancelPause: (() => void) | null = null
+
+  function replaceWindow(next: Window): void {
+    window = next
+    tips = tipsOf(window, ackedHeads)
+  }
+
+  function pump(): void {
+    again = true
+    if (pumping) return
+    pumping = true
+    void run().finally(() => {
+      pumping = false
+    })
+  }
+
+  async function run(): Promise<void> {
+    while (again) {
+      again = false
+      try {
+        while (await mutex(pumpOnce)) again = false
+      } catch (error) {
+        ports.fatal(error instanceof SealpostError ? error : new SealpostError('internal', 'the outbox failed', { cause: error }))
+        return
+      }
+    }
+  }
+
+  /** One batch; true when there may be another. */
+  async function pumpOnce(): Promise<boolean> {
+    if (session === null || held || cancelPause !== null) return false
+    const { limits } = session
+    const batch = nextBatch(window, limits)
+    if (batch.length > 0) {
+      if (!ports.send(concat(...batch.map((slot) => slot.sealed.record)))) return false
+      window = markSent(window, batch.length)
+      return true
+    }
+    if (window.sent < window.slots.length || window.slots.length >= limits.inflight_events) return false
+    const room = Math.min(limits.batch_events, limits.inflight_events - window.slots.length)
+    const items = await store.readPending(window.slots.at(-1)?.item_no ?? 0, room, READ_BYTES)
+    return items.length > 0 && sealAll(items)
+  }
+
+  async function sealAll(items: readonly PendingItem[]): Promise<boolean> {
+    const now = clock.now() + ports.clockOffset()
+    const key = await account.sealingKey()
+    if (key === null) {
+      ports.wantRotation('unreadable')
+      return false
+    }
+    if (clock.now() - key.first_seen >= LIMITS.epochForbiddenMs) {
+      ports.wantRotation('old')
+      return false
+    }
+    const slots: Slot[] = []
+    for (const item of items) {
+      const expires_at = expiresAtMs(item)
+      if (expires_at !== null && expires_at <= now) {
+        if (slots.length > 0) break
+        await reject(item.item_no, item.event_id, 'event_expired')
+        return true
+      }
+      const device_seq = window.next_seq + slots.length
+      const { record, event_hash } = await sealEvent(crypto, {
+        user_id: identity.user_id,
+        device_id: identity.device_id,
+        sign_seed: identity.sign_seed,
+        event_key: key.key,
+        epoch: key.epoch,
+        event_id: item.event_id,
+        device_seq,
+        stream_id: item.stream_id,
+        type: item.type,
+        ttl: item.ttl,
+        prev_hash: tips.get(item.stream_id) ?? null,
+        data: item.data,
+      })
+      tips.set(item.stream_id, event_hash)
+      slots.push({
+        item_no: item.item_no,
+        event_id: item.event_id,
+        stream_id: item.stream_id,
+        sealed: { device_seq, epoch: key.epoch, event_hash, record },
+      })
+    }
+    // the session ended while we sealed: the numbers were told to nobody
+    if (session === null || held) {
+      tips = tipsOf(window, ackedHeads)
+      return false
+    }
+    await store.sealItems(slots.map(({ item_no, sealed }) => ({ item_no, ...sealed })))
+    window = extendWindow(window, slots)
+    return true
+  }
+
+  async function reject(item_no: number, event_id: string, code: string): Promise<void> {
+    await store.rejectItem(item_no, code)
+    ports.settled([{ event_id, state: 'rejected', code }])
+  }
+
+  async function onAcks(received_at: number, rows: readonly AckRow[]): Promise<void> {
+    const settled = settleAcks(window, rows)
+    if (settled.acked.length === 0) return
+    conflicts = 0
+    const moved = new Map<string, StoredHead>()
+    const acks: ItemAck[] = []
+    for (const { slot, row } of settled.acked) {
+      const { device_seq, event_hash, epoch } = slot.sealed
+      moved.set(slot.stream_id, { device_seq, event_hash, epoch, position: row.position })
+      acks.push({ event_id: slot.event_id, device_seq, position: row.position, stream_seq: row.stream_seq, received_at })
+    }
+    const first = settled.window.slots[0]
+    const upto = first === undefined ? settled.window.next_seq - 1 : first.sealed.device_seq - 1
+    await store.ackItems(acks, Math.max(acked_device_seq, upto), headChanges(identity.device_id, moved))
+    acked_device_seq = Math.max(acked_device_seq, upto)
+    for (const [stream_id, head] of moved) ackedHeads.set(stream_id, head)
+    window = settled.window
+    ports.settled(acks.map((ack) => ({ state: 'acked', ...ack })))
+  }
+
+  async function onNack(nack: Nack): Promise<void> {
+    const { window: next, action } = settleNack(window, nack)
+    window = next
+    switch (action.do) {
+      case 'resend':
+        return
+      case 'pause':
+        if (action.tell) ports.tell(nackError(nack))
+        cancelPause?.()
+        cancelPause = clock.setTimer(action.ms, () => {
+          cancelPause = null
+          pump()
+        })
+        return
+      case 'reseal': {
+        if (account.log.log_seq <= action.epoch) await ports.wantLog()
+        const slot = window.slots[action.from]
+        if (slot === undefined) return
+        await store.unsealItems(slot.item_no)
+        replaceWindow(truncate(window, action.from))
+        return
+      }
+      case 'reject': {
+        const slot = window.slots[action.index]
+        if (slot === undefined) return
+        await reject(slot.item_no, slot.event_id, action.code)
+        replaceWindow(truncate(window, action.index))
+        return
+      }
+      case 'reconcile':
+        conflicts++
+        if (conflicts >= 2) {
+          ports.fatal(
+            new SealpostError('state_diverged', 'the state of this device and of the server do not fit together; pair this device again'),
+          )
+          return
+        }
+        mustReconcile = true
+        held = true
+        ports.reconcile()
+    }
+  }
+
+  /** What is left after the replay is not on the server: it is sealed anew behind what is there. */
+  async function finishReconcile(): Promise<void> {
+    if (session === null) return
+    const first = window.slots[0]
+    if (first !== undefined) await store.unsealItems(first.item_no)
+    // numbers that the replay did not show: their hashes are unknown, so the chains begin anew
+    const complete = seenOwn >= session.last_device_seq - ackedBefore
+    if (!complete) await forget()
+    acked_device_seq = Math.max(acked_device_seq, session.last_device_seq)
+    replaceWindow(openWindow([], acked_device_seq))
+    held = false
+    mustReconcile = false
+    pump()
+  }
+
+  async function find(event_ids: readonly string[]): Promise<{ waiting: Set<string>; known: Set<string> }> {
+    const rows = await store.readOutcomes(event_ids)
+    return {
+      waiting: new Set(rows.filter((row) => row.state === 'pending').map((row) => row.event_id)),
+      known: new Set(rows.map((row) => row.event_id)),
+    }
+  }
+
+  function adopt(seen: number, acks: readonly ItemAck[], moved: ReadonlyMap<string, StoredHead>, upto: number): void {
+    seenOwn += seen
+    for (const [stream_id, head] of moved) ackedHeads.set(stream_id, head)
+    acked_device_seq = Math.max(acked_device_seq, upto)
+    const next = settleItems(window, new Set(acks.map((ack) => ack.event_id)))
+    replaceWindow(next.next_seq > acked_device_seq ? next : { ...next, next_seq: acked_device_seq + 1 })
+    ports.settled(acks.map((ack) => ({ state: 'acked', ...ack })))
+  }
+
+  async function forget(): Promise<void> {
+    const removed = [...ackedHeads.keys()].map((stream_id) => ({ key: `${identity.device_id}/${stream_id}`, head: null }))
+    ackedHeads.clear()
+    tips = tipsOf(window, ackedHeads)
+    if (removed.length > 0) await store.ackItems([], acked_device_seq, removed)
+  }
+
+  return {
+    get acked_device_seq() {
+      return acked_device_seq
+    },
+    get next_seq() {
+      return window.next_seq
+    },
+    get held() {
+      return held
+    },
+    begin: (opened) =>
+      mutex(async () => {
+        session = opened
+        window = rewind(window)
+        seenOwn = 0
+        ackedBefore = acked_device_seq
+        const sealed_high = window.next_seq - 1
+        held = mustReconcile || opened.last_device_seq > sealed_high
+        if (held && opened.caught_up) await finishReconcile()
+        else pump()
+      }),
+    end() {
+      session = null
+      cancelPause?.()
+      cancelPause = null
+    },
+    pump,
+    onAcks: (received_at, rows) => mutex(() => onAcks(received_at, rows)).then(pump),
+    onNack: (nack) => mutex(() => onNack(nack)).then(pump),
+    withOwn: (call) => mutex(() => call({ acked_device_seq, heads: ackedHeads, find, adopt })).finally(pump),
+    caughtUp: () => mutex(() => (held ? finishReconcile() : Promise.resolve())),
+    forgetHeads: () => mutex(forget),
+    idle: () => mutex(() => Promise.resolve()),
+  }
+}
+
+async function loadWindow(store: DeviceStore, acked: number): Promise<Window> {
+  const slots: Slot[] = []
+  for (;;) {
+    const items = await store.readPending(slots.at(-1)?.item_no ?? 0, LIMITS.inflightEventsMax, LIMITS.inflightBytesMax)
+    for (const { item_no, event_id, stream_id, sealed } of items) {
+      if (sealed === null) return openWindow(slots, acked)
+      slots.push({ item_no, event_id, stream_id, sealed })
+    }
+    if (items.length === 0) return openWindow(slots, acked)
+  }
+}
+
+/** The hash that the next event of each stream links to. */
+function tipsOf(window: Window, ackedHeads: ReadonlyMap<string, StoredHead>): Map<string, Bytes> {
+  const tips = new Map<string, Bytes>()
+  for (const [stream_id, head] of ackedHeads) tips.set(stream_id, head.event_hash)
+  for (const slot of window.slots) tips.set(slot.stream_id, slot.sealed.event_hash)
+  return tips
+}
+
+function headChanges(device_id: string, heads: ReadonlyMap<string, StoredHead>): HeadChange[] {
+  return [...heads].map(([stream_id, head]) => ({ key: `${device_id}/${stream_id}`, head }))
+}
+
+function nackError(nack: Nack): SealpostError {
+  const known = Object.hasOwn(NACK, nack.code)
+  return known
+    ? new SealpostError(nack.code as ErrorCode, `${NACK[nack.code as keyof typeof NACK]} It stays in the outbox.`)
+    : new SealpostError(
+        'unknown_version',
+        `the server refused an event (${nack.code}); it stays in the outbox; a newer version may know why`,
+      )
+}

@@ -1,0 +1,72 @@
+/**
+ * Reading a stream out of the server's store (protocol.md §7, `query: true`): moves no cursor; its chains are verified from their
+ * own anchors. Page n + 1 is asked for before page n is verified.
+ */
+import { decodeRecords, LIMITS, type Received, receivePage, SealpostError } from '@sealpost/protocol'
+import { checkPositions } from './inbox.ts'
+import type { QueryPage } from './leader.ts'
+import type { Member } from './member.ts'
+import type { Home, Identity, StoredHead } from './ports.ts'
+import { sleep } from './signal.ts'
+
+const LOG_TRIES = 50
+const LOG_PAUSE_MS = 200
+
+export type QueryRange = {
+  stream_id: string
+  /** Exclusive. */
+  after: number
+  /** Inclusive; null: as far as there is. */
+  upto: number | null
+}
+
+export type QueriedPage = { items: Received[]; upto: number }
+
+export async function* queryStream(
+  home: Home,
+  identity: Identity,
+  member: Member,
+  range: QueryRange,
+  signal?: AbortSignal,
+): AsyncGenerator<QueriedPage> {
+  let chains = new Map<string, StoredHead>()
+  let floor = 0
+  const ask = (after_position: number, continuation_token: string | null): Promise<QueryPage> =>
+    member.query({ after_position, streams: [range.stream_id], limit: LIMITS.replayEventsMax, continuation_token }, signal)
+  let at = range.after
+  let next: Promise<QueryPage> | null = ask(at, null)
+  while (next !== null) {
+    const page: QueryPage = await next
+    if (page.after !== at || page.upto < page.after)
+      throw new SealpostError('invalid_message', 'the server answered for another part of the stream')
+    const more = page.has_more && (range.upto === null || page.upto < range.upto)
+    next = more ? ask(page.upto, page.continuation_token) : null
+    // a page that nobody takes any more fails on its own
+    next?.catch(() => undefined)
+    at = page.upto
+    floor = Math.max(floor, page.floor)
+    let rest = decodeRecords(page.body, LIMITS.replayEventsMax)
+    checkPositions(rest, page)
+    if (rest.some((record) => record.stream_id !== range.stream_id))
+      throw new SealpostError('invalid_message', 'the server sent events of another stream')
+    rest = rest.filter((record) => range.upto === null || (record.server?.position ?? 0) <= range.upto)
+    const items: Received[] = []
+    for (let tries = 0; rest.length > 0; tries++) {
+      const { account } = member
+      await account.openKeys(rest.map((record) => record.epoch).filter((epoch) => epoch <= account.log.log_seq))
+      const now_ms = home.clock.now() + member.status.clock_offset
+      const context = { user_id: identity.user_id, log: account.log, epoch_key: (epoch: number) => account.epochKey(epoch), floor, now_ms }
+      const verified = await receivePage(home.crypto, context, chains, rest)
+      for (const item of verified.items) items.push(item)
+      chains = verified.chains
+      if (verified.unknown_epoch === null) break
+      rest = rest.slice(verified.unknown_epoch.index)
+      if (tries >= LOG_TRIES)
+        throw new SealpostError('log_withheld', 'the server withholds entries of the device log; nothing of it is handed over')
+      // the leader may be storing the entry right now
+      await sleep(home.clock, LOG_PAUSE_MS, signal)
+      if (member.role === 'follower') await account.refresh()
+    }
+    yield { items, upto: page.upto }
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * When a server refuses this device, or knows less of its log than the device does (protocol.md §2, restored server): look
+ * over REST. A revocation that verifies is taken over; entries that the server lost are posted again, with a rotation behind
+ * them; everything else stays refused. Nothing is ever wiped on a close code.
+ */
+import { buildEntry, createAssertion, type Crypto, type ErrorCode, SealpostError, toBase64url } from '@sealpost/protocol'
+import type { AccountLog } from './account-log.ts'
+import type { CheckReason } from './machine.ts'
+import type { Clock, DeviceStore, Identity } from './ports.ts'
+import { followsChain, type Rest } from './rest.ts'
+
+export type RepairPorts = {
+  crypto: Crypto
+  clock: Clock
+  store: DeviceStore
+  account: AccountLog
+  identity(): Identity
+  rest(): Rest
+  serverNow(): number
+  /** Entries were applied: this device may be among the revoked. */
+  logChanged(): Promise<void>
+  identityChanged(change: { server_key: Uint8Array }): void
+}
+
+/** What the machine is to do next. Throws `unreachable` when the server does not answer. */
+export async function look(ports: RepairPorts, why: CheckReason): Promise<'connect' | 'later' | ErrorCode> {
+  if (why === 'identity') return lookAtIdentity(ports)
+  const theirs = await readTheirs(ports)
+  if (ports.account.log.devices.get(ports.identity().device_id)?.revoked !== null) {
+    await ports.logChanged()
+    return 'device_revoked'
+  }
+  const known = ports.account.log.log_seq
+  if (theirs !== null && theirs >= known) return why === 'log' ? 'connect' : 'unauthorized'
+  const posted = await postMissing(ports, theirs === null ? 0 : theirs + 1)
+  return posted ? 'connect' : 'unauthorized'
+}
+
+async function lookAtIdentity(ports: RepairPorts): Promise<'connect' | ErrorCode> {
+  const identity = await ports.rest().readServer()
+  if (!(await followsChain(ports.crypto, ports.identity().server_key, identity))) return 'server_identity'
+  await ports.store.updateIdentity({ server_key: identity.server_key })
+  ports.identityChanged({ server_key: identity.server_key })
+  return 'connect'
+}
+
+/** Highest `log_seq` of the server's log, its entries applied; null when it knows nothing of this account or device. */
+async function readTheirs(ports: RepairPorts): Promise<number | null> {
+  const { crypto, account } = ports
+  const identity = ports.identity()
+  let from = 0
+  let highest: number | null = null
+  for (;;) {
+    const claims = {
+      purpose: 'log-read',
+      aud: toBase64url(identity.server_key),
+      user_id: identity.user_id,
+      signer: identity.device_id,
+      from_log_seq: from,
+    }
+    const assertion = await createAssertion(crypto, identity.sign_seed, claims, ports.serverNow())
+    let page
+    try {
+      page = await ports.rest().readLog(assertion)
+    } catch (error) {
+      if (error instanceof SealpostError && REFUSED.has(error.code)) return highest
+      throw error
+    }
+    await account.apply(page.entries)
+    if (page.entries.length > 0) highest = from + page.entries.length - 1
+    if (!page.has_more || page.entries.length === 0) return highest
+    from += page.entries.length
+  }
+}
+
+const REFUSED: ReadonlySet<ErrorCode> = new Set([
+  'unauthorized',
+  'forbidden',
+  'not_found',
+  'invalid_signature',
+  'invalid_token',
+  'account_gone',
+])
+
+async function postMissing(ports: RepairPorts, from: number): Promise<boolean> {
+  const { crypto, account } = ports
+  const identity = ports.identity()
+  const rest = ports.rest()
+  const prove = (): ReturnType<typeof createAssertion> =>
+    createAssertion(
+      crypto,
+      identity.sign_seed,
+      { purpose: 'log', aud: toBase64url(identity.server_key), user_id: identity.user_id, signer: identity.device_id },
+      ports.serverNow(),
+    )
+  try {
+    for (const row of account.rows.slice(from)) {
+      const boxes: Record<string, string> = row.box === null ? {} : { [identity.device_id]: toBase64url(row.box) }
+      await rest.appendLog({ body: toBase64url(row.body), sig: toBase64url(row.sig), boxes, proof: await prove(), repair: true })
+    }
+    const { log } = account
+    await account.openKeys([log.log_seq])
+    const signer = { id: identity.device_id, seed: identity.sign_seed }
+    const made = await buildEntry(
+      crypto,
+      log,
+      identity.user_id,
+      signer,
+      { type: 'rotate_keys' },
+      account.epochKey(log.log_seq),
+      ports.serverNow(),
+    )
+    const entry = { body: toBase64url(made.entry.body), sig: toBase64url(made.entry.sig) }
+    await rest.appendLog({ ...entry, boxes: made.boxes, proof: await prove() })
+    await account.apply([{ ...entry, box: made.boxes[identity.device_id] ?? null }])
+    return true
+  } catch (error) {
+    // unreachable is tried again later; a refusal is an answer
+    if (error instanceof SealpostError && (error.code === 'unreachable' || error.code === 'timeout')) throw error
+    if (error instanceof SealpostError) return false
+    throw error
+  }
+}
