@@ -7,13 +7,13 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startEmbeddedPostgres } from '../packages/server/src/store/embedded-postgres.ts'
+import { migrate } from '../packages/server/src/store/migrate.ts'
 import { query, TEST_POSTGRES, type TestPostgres, withDatabase } from '../packages/server/src/testing/database.ts'
 
 export async function setup(): Promise<() => Promise<void>> {
   const server = await startServer()
   const template = `sealpost_template_${randomBytes(6).toString('hex')}`
   await query(server.url, `create database ${template}`)
-  const { migrate } = await import('../packages/server/src/store/migrate.ts').catch(() => ({ migrate: async () => {} }))
   await migrate({ connectionString: withDatabase(server.url, template) })
   process.env[TEST_POSTGRES] = JSON.stringify({ url: server.url, template } satisfies TestPostgres)
   return async () => {

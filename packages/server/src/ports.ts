@@ -4,7 +4,7 @@
  *
  * `user_no`, `device_no` and `stream_no` are the store's internal numbers; `user_id` lives in `account` alone.
  */
-import type { Bytes, Cursor, DeviceType, LogEntry, LogResultCode, PairingSlot, ServerPart, Tip } from '@sealpost/protocol'
+import type { Bytes, Cursor, LogEntry, LogResultCode, PairingSlot, ServerPart, Tip } from '@sealpost/protocol'
 
 // ---------------------------------------------------------------- ingest (protocol.md §6)
 

@@ -37,7 +37,8 @@ async function startRelay(): Promise<Relay> {
 }
 
 async function postmaster(): Promise<number> {
-  return Number((await readFile(join(folder, 'data/postgres/postmaster.pid'), 'utf8')).split('\n')[0])
+  const text = await readFile(join(folder, 'data/postgres/postmaster.pid'), 'utf8')
+  return Number(text.split('\n')[0])
 }
 
 const status = (url: string): Promise<number> =>
@@ -56,7 +57,7 @@ const isGone = (pid: number): boolean => {
 describe('a relay in the foreground', { timeout: 90_000 }, () => {
   it('tells its address and key, ends with 0 by SIGTERM, starts again within 2 s with the same key, leaves no process', async () => {
     const first = await startRelay()
-    expect(first.output).toMatch(/^listening on http:\S+\nserver key fingerprint: [\w-]{43}\n/)
+    expect(first.output).toMatch(/^listening on http:\S+\nserver key fingerprint: (?:[0-9a-f]{4} ?){4}\n/)
     expect(await Promise.all([status(`${first.url}/livez`), status(`${first.url}/readyz`)])).toEqual([200, 200])
     const pid = await postmaster()
     // A terminal and a wrapper both deliver it: one stop.
@@ -72,7 +73,7 @@ describe('a relay in the foreground', { timeout: 90_000 }, () => {
     expect(await once(second.child, 'exit')).toEqual([0, null])
   })
 
-  it('is back within 10 s after kill -9 of the relay, of everything, and of PostgreSQL alone (R06, B06)', async () => {
+  it('is back within 10 s after kill -9 of the relay, of everything, and of PostgreSQL alone', async () => {
     const first = await startRelay()
     first.child.kill('SIGKILL')
     const second = await startRelay()
@@ -80,10 +81,10 @@ describe('a relay in the foreground', { timeout: 90_000 }, () => {
     for (const pid of [second.child.pid ?? 0, await postmaster()]) process.kill(pid, 'SIGKILL')
     const third = await startRelay()
     expect(third.ms).toBeLessThan(10_000)
-    process.kill(await postmaster(), 'SIGKILL')
-    await expect.poll(() => status(`${third.url}/readyz`), { timeout: 10_000 }).toBe(503)
+    const lost = await postmaster()
+    process.kill(lost, 'SIGKILL')
     expect(await status(`${third.url}/livez`)).toBe(200)
-    await expect.poll(() => status(`${third.url}/readyz`), { timeout: 10_000 }).toBe(200)
+    await expect.poll(async () => (await postmaster()) !== lost && (await status(`${third.url}/readyz`)), { timeout: 10_000 }).toBe(200)
     // Whoever started it is gone.
     third.child.disconnect()
     expect(await once(third.child, 'exit')).toEqual([0, null])

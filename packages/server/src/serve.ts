@@ -5,6 +5,7 @@
  * gone. A terminal and a wrapper may both deliver the same Ctrl-C: signals within `SAME_SIGNAL_MS` are one; a later one
  * ends the process at once (PostgreSQL follows by itself, and recovers at the next start).
  */
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { SealpostError, toBase64url } from '@sealpost/protocol'
 import { destination, pino } from 'pino'
@@ -41,13 +42,17 @@ export async function serve(options: ServeOptions = {}): Promise<void> {
   }
 }
 
-/** The key is its own fingerprint: 43 characters, as the URL with the pin and every device show it. */
+/** 64 bits of SHA-256 of a server key, in a form that people compare. */
+export function fingerprintOf(server_key: Uint8Array): string {
+  const digits = createHash('sha256').update(server_key).digest('hex').slice(0, 16)
+  return digits.match(/.{4}/g)?.join(' ') ?? digits
+}
+
 function describe(config: Config, server: RunningServer): string {
-  const key = toBase64url(server.server_key)
   return `listening on ${server.url}
-server key fingerprint: ${key}
+server key fingerprint: ${fingerprintOf(server.server_key)}
 next, on the first device:
-  npx sealpost init --name laptop --server ${config.public_url ?? server.url}/#${key}
+  npx sealpost init --name laptop --server ${config.public_url ?? server.url}/#${toBase64url(server.server_key)}
 `
 }
 

@@ -7,10 +7,11 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { readConfig } from './config.ts'
 import type { Log } from './log.ts'
 import { type RunningServer, startServer } from './server.ts'
-import { useDatabase } from './testing/database.ts'
+import { query, useDatabase, withDatabase } from './testing/database.ts'
 
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
 const database = useDatabase()
+const another = useDatabase()
 let folder: string
 let running: RunningServer[] = []
 
@@ -30,9 +31,25 @@ async function start(data: string, env: Record<string, string> = {}): Promise<Ru
   return server
 }
 
+describe('a running relay', () => {
+  it('stays up while the database is away, says so, and is ready again when it is back (R06)', async () => {
+    const server = await start('one', { DATABASE_URL: database.url })
+    const status = (path: string): Promise<number> => fetch(server.url + path).then((answer) => answer.status)
+    expect(await status('/readyz')).toBe(200)
+    const name = new URL(database.url).pathname.slice(1)
+    const admin = withDatabase(database.url, 'postgres')
+    await query(admin, `alter database ${name} allow_connections false`)
+    await query(admin, `select pg_terminate_backend(pid) from pg_stat_activity where datname = '${name}'`)
+    await expect.poll(() => status('/readyz'), { timeout: 10_000 }).toBe(503)
+    expect(await status('/livez')).toBe(200)
+    await query(admin, `alter database ${name} allow_connections true`)
+    await expect.poll(() => status('/readyz'), { timeout: 10_000 }).toBe(200)
+  })
+})
+
 describe('a start', () => {
   it('a relay with another key is turned away by the database, the same key is not', async () => {
-    const DATABASE_URL = database.url
+    const DATABASE_URL = another.url
     const first = await start('one', { DATABASE_URL })
     const second = await start('two', { DATABASE_URL, SEALPOST_SECRETS_FILE: join(folder, 'one', 'secrets.json') })
     expect(second.server_key).toEqual(first.server_key)

@@ -2,7 +2,7 @@
  * The composition root of a relay: what is opened, in which order, and closed in reverse. Nothing else knows the parts
  * together.
  *
- * data folder → secrets → database → migrations → server key → store → bus → ingest → http and gateway → listening.
+ * data folder → secrets → database → migrations → server key → store → sweep → bus → http → gateway (ingest, relay) → listening.
  * A start that fails closes what it had opened.
  */
 import { SealpostError } from '@sealpost/protocol'
@@ -12,12 +12,15 @@ import type { Config } from './config.ts'
 import { openDataFolder } from './data-folder.ts'
 import { createGateway } from './gateway/gateway.ts'
 import { createHttp } from './http/router.ts'
+import { startSweep } from './jobs/sweep.ts'
 import type { Log } from './log.ts'
 import { openSecrets } from './secrets.ts'
 import { type Database, openEmbeddedDatabase, openExternalDatabase } from './store/database.ts'
 import { migrate } from './store/migrate.ts'
-import { claimDatabase } from './store/server-identity.ts'
 import { createStore } from './store/store.ts'
+
+const OTHER_KEY =
+  'the database belongs to a relay with another key; put its secrets.json back (or name it with SEALPOST_SECRETS_FILE), or use another database'
 
 export type RunningServer = {
   /** The address listened on, as a URL. */
@@ -62,17 +65,22 @@ export async function startServer(config: Config, { logger, test }: ServerOption
         : await openExternalDatabase(config.database_url, logger, config.database_wait_ms_max)
     open.push(() => database.stop())
     await migrate(database.connection)
-    await claimDatabase(database.connection, secrets.server_key)
-    const store = await createStore({ connection: database.connection, logger })
+    const store = await createStore({ connection: database.connection, log: logger, clock_skew_ms: config.clock_skew_ms })
     open.push(() => store.close())
+    if ((await store.claimServerKey(secrets.server_key)) === 'mismatch') throw new SealpostError('server_identity', OTHER_KEY)
+    open.push(startSweep(store, logger))
     const bus = createMemoryBus()
     open.push(() => bus.close())
 
     let draining = false
     const http = createHttp({ store, bus, secrets, config, draining: () => draining, logger })
     open.push(() => http.close())
-    const gateway = createGateway({ server: http.server, store, bus, secrets, config, logger })
-    open.push(() => gateway.close())
+    const gateway = createGateway({ store, bus, secrets, config, logger })
+    open.push(async () => {
+      await gateway.drain()
+      await gateway.close()
+    })
+    gateway.attach(http.server)
     const port = await listen(http, config)
 
     const stopped = Promise.withResolvers<void>()
