@@ -22,7 +22,7 @@ export function createPairingRoutes(deps: PairingRouteDeps): Answers<'put_offer'
       const retry_after_ms = await deps.limits.take('offer', call.caller?.user_id ?? null)
       return retry_after_ms === null ? putSlot(deps, call, 'offer') : { problem: { code: 'rate_limited', retry_after_ms } }
     },
-    put_join: (call) => putSlot(deps, { ...call, caller: null }, 'join'),
+    put_join: (call) => putSlot(deps, call, 'join'),
     put_reveal: (call) => putSlot(deps, call, 'reveal'),
     put_done: (call) => putSlot(deps, call, 'done'),
     read_slot: (call) => readSlot(deps, call),

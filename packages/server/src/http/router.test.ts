@@ -16,8 +16,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Hint, Store } from '../ports.ts'
 import { createStore } from '../store/store.ts'
 import { addTestDevice, assertAs, createTestAccount, extendAccount, type TestAccount } from '../testing/account.ts'
-import { createTestDatabase, type TestDatabase } from '../testing/database.ts'
+import { createTestDatabase, query, type TestDatabase } from '../testing/database.ts'
 import { createHttp, type HttpDeps } from './router.ts'
+import { createTokens } from './tokens.ts'
 
 const seed = nodeCrypto.random(32)
 const server_key = nodeCrypto.ed25519Public(seed)
@@ -94,7 +95,8 @@ describe('POST /api/log', () => {
     const built = account.entries[0]!
     const as = (signer: TestAccount['device'] | 'root') => assertAs(account, server_key, 'log', { signer })
     expect(await postEntry(account, built, await as(stranger.device))).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
-    expect(await postEntry(account, built, await assertAs(stranger, server_key, 'log'))).toMatchObject({ status: 401 })
+    for (const signer of [stranger.device, 'root'] as const)
+      expect(await postEntry(account, built, await assertAs(stranger, server_key, 'log', { signer }))).toMatchObject({ status: 401 })
     const forged = { ...(await as('root')), sig: (await as(account.device)).sig }
     expect(await postEntry(account, built, forged)).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
     expect(await postEntry(account, built, await as('root'))).toMatchObject({ status: 200 })
@@ -269,6 +271,46 @@ describe('POST /api/log/read', () => {
     expect((await readLog(account)).body.entries).toHaveLength(4)
   })
 
+  it('pages have 50 entries, and a revoked device is told of no page that it may not read', async () => {
+    const account = await createTestAccount()
+    const { device } = await addTestDevice(account, 'phone')
+    await extendAccount(account, { type: 'revoke_device', device_id: device.device_id, pins: null })
+    while (account.log.log_seq < 51)
+      await extendAccount(account, { type: 'rename_device', device_id: account.device.device_id, name: `n${account.log.log_seq}` })
+    for (const built of account.entries) {
+      const proof = await assertAs(account, server_key, 'log')
+      expect(
+        await post('/api/log', {
+          ...wire(built),
+          boxes: { [account.device.device_id]: built.boxes[account.device.device_id] },
+          proof,
+          repair: true,
+        }),
+      ).toMatchObject({ status: 200 })
+    }
+    const first = await readLog(account)
+    expect({ has_more: first.body.has_more, length: first.body.entries.length }).toEqual({ has_more: true, length: 50 })
+    const rest = await readLog(account, { from_log_seq: 50 })
+    expect({ has_more: rest.body.has_more, length: rest.body.entries.length }).toEqual({ has_more: false, length: 2 })
+    const own = await readLog(account, { signer: device })
+    expect({ has_more: own.body.has_more, length: own.body.entries.length }).toEqual({ has_more: false, length: 3 })
+  })
+
+  it('nobody of a suspended account reads its log or gets a token', async () => {
+    const account = await registered()
+    const { device, built } = await addTestDevice(account, 'phone')
+    await postEntry(account, built)
+    await postEntry(account, await extendAccount(account, { type: 'revoke_device', device_id: device.device_id, pins: null }))
+    await query(database.url, `update account set active = false where user_id = decode('${toHex(account.root.sign_pub)}', 'hex')`)
+    for (const signer of [account.device, device, 'root'] as const)
+      expect(await readLog(account, { signer })).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
+    for (const signer of [account.device, device])
+      expect(await post('/api/auth/token', await assertAs(account, server_key, 'token', { signer }))).toMatchObject({
+        status: 401,
+        body: { code: 'unauthorized' },
+      })
+  })
+
   it('nobody reads the log of another account, and an unknown signer is told no more than a wrong one', async () => {
     const account = await registered()
     const other = await registered()
@@ -314,6 +356,15 @@ describe('POST /api/auth/token', () => {
       body: { code: 'device_revoked' },
     })
   })
+})
+
+it('a token of the right device under another key of it is worth nothing', async () => {
+  const account = await registered()
+  const tokens = createTokens([secrets.jwt_sign_seed], server_key, () => store.now())
+  const claims = { user_id: account.user_id, device_id: account.device.device_id }
+  const issue = async (sign_pub: Uint8Array) => (await tokens.issue({ ...claims, sign_pub })).access_token
+  expect((await putSlot(mailbox(), 'offer', await issue(account.device.sign_pub))).status).toBe(204)
+  expect((await putSlot(mailbox(), 'offer', await issue(account.root.sign_pub))).status).toBe(401)
 })
 
 const mailbox = () => toBase64url(nodeCrypto.random(16))
