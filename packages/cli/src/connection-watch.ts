@@ -45,12 +45,16 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
     failure ??= notice.error
     failed.abort(failure)
   }
-  note(sealpost.state)
+  const look = (): void => {
+    // A failure may have come before anybody listened, and a follower hears of the state late.
+    if (sealpost.failure !== null) take({ is: 'error', error: sealpost.failure, terminal: true })
+    note(sealpost.state)
+  }
+  look()
   const stop = sealpost.on(take)
 
   const isGone = (): boolean => {
-    // A follower hears of the state late; what counts is what it is now.
-    note(sealpost.state)
+    look()
     return away !== null && attemptFailed && performance.now() - away > (metBefore ? GRACE_MS.later : GRACE_MS.first)
   }
 
@@ -80,7 +84,7 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
     async settle(ms, signal) {
       const until = performance.now() + ms
       while (performance.now() < until && !signal.aborted && failure === null) {
-        note(sealpost.state)
+        look()
         if (away === null) return true
         if (attemptFailed) return false
         await new Promise((resolve) => setTimeout(resolve, LOOK_MS / 5))

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { toBase64url } from '@sealpost/protocol'
-import { fingerprintOf as fingerprintOfRelay } from '../../server/src/serve.ts'
+import { fingerprintOf as fingerprintOfRelay } from '@sealpost/server'
 import { expect, test } from 'vitest'
 import { fingerprintOf } from './fingerprint.ts'
 

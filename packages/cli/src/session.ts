@@ -15,6 +15,8 @@ export async function withSession<T>({ home, signal }: Context, work: (session: 
     await opened.close()
     throw error
   })
+  // A follower asks its leader how things stand.
+  if (sealpost.role === 'follower') await sealpost.status()
   const watch = watchConnection(sealpost)
   try {
     return await work({ sealpost, watch, signal })

@@ -23,7 +23,7 @@ export function addDevices(program: Command): void {
 }
 
 async function listDevices(context: Context, options: { json?: boolean }): Promise<Exit> {
-  return withSession(context, async (session) => {
+  return withSession<Exit>(context, async (session) => {
     const connected = await session.watch.settle(PRESENCE_MS, session.signal)
     if (session.watch.failure !== null) throw session.watch.failure
     if (connected) await sendLeftovers(session)
@@ -52,6 +52,6 @@ function presenceOf({ revoked, online, last_seen }: Device): string {
   return online === false ? 'offline' : 'unknown'
 }
 
-function day(ms: number): string {
-  return new Date(ms).toISOString().slice(0, 16).replace('T', ' ')
+function day(ms: number | null): string {
+  return ms === null ? '-' : new Date(ms).toISOString().slice(0, 16).replace('T', ' ')
 }

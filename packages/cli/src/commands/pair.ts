@@ -28,7 +28,7 @@ async function pair(context: Context, options: Options): Promise<Exit> {
   const skip = options.yes === true
   if (!skip && !isInteractive())
     throw new UsageError('pair asks whether the check phrases are the same, which needs a terminal', 'use --yes to go on without comparing')
-  return withSession(context, async (session) => {
+  return withSession<Exit>(context, async (session) => {
     await sendLeftovers(session)
     const device = await session.watch.during(
       (signal) =>

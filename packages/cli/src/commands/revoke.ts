@@ -17,7 +17,7 @@ export function addRevoke(program: Command): void {
 }
 
 async function revoke(context: Context, text: string): Promise<Exit> {
-  return withSession(context, async (session) => {
+  return withSession<Exit>(context, async (session) => {
     const { sealpost, watch, signal } = session
     await sendLeftovers(session)
     await watch.settle(5_000, signal)

@@ -39,7 +39,7 @@ export function addSend(program: Command): void {
     .option('--type <type>', 'type of the events', 'app')
     .option('--ttl <duration>', 'how long the events are of use: 30s, 15m, 1h, 2d')
     .option('--lines', 'one event per line')
-    .option('--queue', 'put it in the outbox and do not wait')
+    .option('--queue', 'put it in the outbox and do not wait (exit 75)')
     .addHelpText(
       'after',
       examples(
@@ -70,9 +70,9 @@ async function send(context: Context, file: string | undefined, options: Options
       if (sending.queued > 0) say(`sent ${sending.sent}, queued ${sending.queued - sending.decided}`)
       throw error
     }
-    if (options.queue === true && session.watch.failure === null && !session.signal.aborted) {
+    if (options.queue === true) {
       say(`queued ${sending.queued}`)
-      return 'ok'
+      return sending.queued === 0 ? 'ok' : 'queued'
     }
     return report(sending, session, await settle(sending))
   })

@@ -16,8 +16,8 @@ const FROM = ['start', 'last', 'now'] as const
 type Options = { stream: string; from: (typeof FROM)[number]; json?: boolean; count?: string; idleExit?: string }
 type EventItem = Extract<StreamEvent, { is: 'event' }>
 
-/** Each consumer of a home has its own place in a stream; this is that of `tail`. */
-const CONSUMER = 'tail'
+/** Each consumer of a home has its own place in a stream. Reading from elsewhere does not move the place of `--from last`. */
+const CONSUMER = { last: 'tail', start: 'tail-start', now: 'tail-now' } as const
 
 export function addTail(program: Command): void {
   program
@@ -72,24 +72,26 @@ async function follow(session: Session, options: Options, count: number, idle_ms
   let left = count
   let alarms = 0
   try {
-    idle.start()
-    for await (const item of sealpost.stream(options.stream).events({ from: options.from, signal: ended.signal, consumer: CONSUMER })) {
-      idle.stop()
+    const { from, stream } = options
+    const items = sealpost.stream(stream).events({ from, signal: ended.signal, consumer: CONSUMER[from] })
+    while (left > 0) {
+      idle.start()
+      const { done, value: item } = await items.next().finally(idle.stop)
+      if (done === true) break
       if (item.is === 'event') {
-        await print(options.json === true ? `${JSON.stringify(toJson(item))}\n` : item.data)
+        // Thrown into the iterator, a failed write keeps the place before this event.
+        await print(options.json === true ? `${JSON.stringify(toJson(item))}\n` : item.data).catch((error: unknown) => items.throw(error))
         left -= 1
-        if (left === 0) break
       } else {
         if (item.is === 'alarm' || (item.is === 'gap' && item.reason === 'unexplained')) alarms += 1
         if (options.json === true) sayJson(item)
         else say(describe(item))
       }
-      idle.start()
     }
+    await items.return()
   } catch (error) {
     if (!(ended.signal.aborted && error instanceof SealpostError && error.code === 'aborted')) throw error
   } finally {
-    idle.stop()
     signal.removeEventListener('abort', stop)
     watch.failed.removeEventListener('abort', stop)
   }
