@@ -177,10 +177,10 @@ export function createConnection(ports: ConnectionPorts): Connection {
         return
       case 'check':
         void ports.check(effect.why).then(
-          (then) => input({ is: 'checked', then }),
+          (next) => input({ is: 'checked', next }),
           (error: unknown) => {
             last_error = toError(error)
-            input({ is: 'checked', then: 'later' })
+            input({ is: 'checked', next: 'later' })
           },
         )
         return

@@ -117,6 +117,14 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
     running = null
   }
 
+  async function idle(): Promise<void> {
+    const current = running
+    if (current === null) return
+    await current
+    // offered while we waited
+    await idle()
+  }
+
   async function applyRecords(message: RecordsMessage): Promise<void> {
     const records = decodeRecords(message.body, LIMITS.replayEventsMax)
     checkPositions(records, message)
@@ -245,9 +253,7 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
       running ??= run()
       return true
     },
-    async idle() {
-      while (running !== null) await running
-    },
+    idle,
   }
 }
 

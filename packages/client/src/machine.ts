@@ -71,7 +71,7 @@ export type MachineInput =
   /** The driver found the server's bytes wrong, or wants a fresh session. */
   | { is: 'broken'; close: 'bad_frame' | 'normal' | 'timeout' }
   | { is: 'other_key' }
-  | { is: 'checked'; then: 'connect' | 'later' | ErrorCode }
+  | { is: 'checked'; next: 'connect' | 'later' | ErrorCode }
   | { is: 'fatal'; code: ErrorCode }
 
 export type ConnectionState = 'connecting' | 'replaying' | 'live' | 'offline'
@@ -151,7 +151,7 @@ export function step(state: MachineState, input: MachineInput, jitter: number): 
     case 'other_key':
       return state.at === 'hello' ? look(state.run, 'identity', CLOSE.normal.code, state) : stay(state)
     case 'checked':
-      return state.at === 'checking' ? onChecked(state, input.then, jitter) : stay(state)
+      return state.at === 'checking' ? onChecked(state, input.next, jitter) : stay(state)
     case 'fatal':
       return state.at === 'stopped' || state.at === 'idle' ? stay(state) : stop(state, input.code)
     default:
@@ -289,10 +289,10 @@ function look(run: Run, why: CheckReason, close: number | null, from?: MachineSt
   )
 }
 
-function onChecked(state: Extract<MachineState, { at: 'checking' }>, then: 'connect' | 'later' | ErrorCode, jitter: number): Stepped {
-  if (then === 'connect') return connect(state.run)
-  if (then === 'later') return wait({ ...state.run, checked: false }, jitter)
-  return stopWith(state.run, then, false)
+function onChecked(state: Extract<MachineState, { at: 'checking' }>, next: 'connect' | 'later' | ErrorCode, jitter: number): Stepped {
+  if (next === 'connect') return connect(state.run)
+  if (next === 'later') return wait({ ...state.run, checked: false }, jitter)
+  return stopWith(state.run, next, false)
 }
 
 function stop(state: MachineState, code: ErrorCode): Stepped {

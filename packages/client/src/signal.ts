@@ -9,7 +9,7 @@ export function createTopic<T>(): Topic<T> {
   const listeners = new Set<(value: T) => void>()
   return {
     emit(value) {
-      for (const listener of [...listeners]) {
+      for (const listener of Array.from(listeners)) {
         try {
           listener(value)
         } catch (error) {

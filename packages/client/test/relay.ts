@@ -1,0 +1,106 @@
+/** A real relay on a database of its own, and homes of devices in temporary folders, for the tests of one file. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll } from 'vitest'
+import { readConfig } from '../../server/src/config.ts'
+import type { Log } from '../../server/src/log.ts'
+import { type RunningServer, startServer } from '../../server/src/server.ts'
+import { useDatabase } from '../../server/src/testing/database.ts'
+import { Sealpost, type Home } from '../src/index.ts'
+import { openHome } from '../src/node.ts'
+
+const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
+
+export type Relay = {
+  readonly url: string
+  readonly server: RunningServer
+  readonly folder: string
+  /** Stops the server; `start` brings it back on the same port and data. */
+  stop(): Promise<void>
+  start(env?: Record<string, string>): Promise<void>
+  home(name: string): Promise<Home>
+  /** Closed after the test. */
+  keep<T extends { close(): Promise<void> }>(closable: T): T
+  create(name: string): Promise<{ sealpost: Sealpost; recovery_words: string }>
+  /** A second device of the account, paired. */
+  pair(existing: Sealpost, name: string, wrap?: (home: Home) => Home): Promise<Sealpost>
+}
+
+export function useRelay(): Relay {
+  const database = useDatabase()
+  let folder = ''
+  let server: RunningServer | undefined
+  let port = 0
+  let open: { close(): Promise<void> }[] = []
+  let homes = 0
+
+  const relay: Relay = {
+    get url() {
+      return running().url
+    },
+    get server() {
+      return running()
+    },
+    get folder() {
+      return folder
+    },
+    async stop() {
+      await server?.stop()
+      server = undefined
+    },
+    async start(env = {}) {
+      const config = readConfig({
+        SEALPOST_PORT: String(port),
+        SEALPOST_DATA: join(folder, 'data'),
+        DATABASE_URL: database.url,
+        ...env,
+      })
+      server = await startServer(config, { logger: silent, test: true })
+      port = server.port
+    },
+    home: (name) => openHome(join(folder, `${name}-${++homes}`)),
+    keep(closable) {
+      open.push(closable)
+      return closable
+    },
+    async create(name) {
+      const made = await Sealpost.create({ home: await relay.home(name), server: relay.url, name, device_type: 'desktop' })
+      relay.keep(made.sealpost)
+      return made
+    },
+    async pair(existing, name, wrap = (home) => home) {
+      const home = wrap(await relay.home(name))
+      const joined = Promise.withResolvers<Sealpost>()
+      await existing.pair({
+        onCode(code) {
+          Sealpost.join({ home, server: relay.url, code, name, device_type: 'mobile', confirm: () => Promise.resolve(true) }).then(
+            joined.resolve,
+            joined.reject,
+          )
+        },
+        confirm: () => Promise.resolve(true),
+      })
+      return relay.keep(await joined.promise)
+    },
+  }
+
+  function running(): RunningServer {
+    if (server === undefined) throw new Error('the relay is not running')
+    return server
+  }
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'sc-'))
+    await relay.start()
+  })
+  afterEach(async () => {
+    await Promise.all(open.map((closable) => closable.close()))
+    open = []
+  })
+  afterAll(async () => {
+    await relay.stop()
+    rmSync(folder, { recursive: true, force: true })
+  })
+  return relay
+}
