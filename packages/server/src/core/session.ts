@@ -150,12 +150,14 @@ const ESTABLISHING: Row<'establishing'> = {
     if (!result.ok) return result.code === 'device_revoked' ? { state, effects: [{ do: 'check_device', who }] } : closing('auth_failed')
     const e = result.established
     const position = e.mode === 'reset' ? e.floor : auth.cursor.position
+    // a long log is told in pieces
+    const told = Math.min(e.log_seq, e.entries.at(-1)?.log_seq ?? auth.log_seq ?? -1)
     const opened: Open = {
       at: 'open',
       who,
       session_id,
       history_id: e.history_id,
-      log: { told: e.log_seq, wanted: e.log_seq, reading: false },
+      log: { told, wanted: e.log_seq, reading: false },
       after_log: [],
       intake: { next: e.last_device_seq + 1, discarding: false, acked: auth.last_device_seq, events: 0, bytes: 0, first: 0 },
       outbox: {
@@ -208,7 +210,6 @@ const ESTABLISHING: Row<'establishing'> = {
           from_position: position,
         },
       })
-    if (e.acked_event_missing) effects.push({ do: 'log_loss', who, claimed: auth.last_device_seq, stored: e.last_device_seq })
     effects.push({ do: 'open', who, session_id }, { do: 'read_presence', who }, { do: 'arm', timer: 'rekey_age', ms: rules.rekey_after_ms })
     const next = stepOpen(opened, { is: 'head', position: opened.outbox.head }, rules)
     return { state: next.state, effects: [...effects, ...next.effects] }

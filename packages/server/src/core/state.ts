@@ -242,7 +242,6 @@ export type Effect =
   | { do: 'read_tips'; who: Who; head: ClientHeadOf<'tips_request'> }
   /** What the client says it has taken over. */
   | { do: 'seen'; who: Who; position: number }
-  | { do: 'log_loss'; who: Who; claimed: number; stored: number }
   | { do: 'arm'; timer: Timer; ms: number }
   | { do: 'disarm'; timer: Timer }
   | { do: 'close'; name: CloseName }

@@ -264,11 +264,6 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
       seenPosition = Math.max(seenPosition, position)
       presence.touch(who, seenPosition)
     },
-    log_loss: ({ who, claimed, stored }) =>
-      logger.error(
-        { device_id: who.device_id, claimed, stored },
-        'acked_event_missing: a device knows events as acked that are not stored',
-      ),
     arm: ({ timer, ms }) => connection.arm(timer, ms),
     disarm: ({ timer }) => connection.disarm(timer),
     close: ({ name }) => connection.close(name),
