@@ -156,13 +156,13 @@ export function runProgram(command, args, options = {}) {
   })
 }
 
-/** npm passes every signal on but the one that cannot be caught. */
+/** npm passes every signal on but the one that cannot be caught: then this process gets another parent. */
 function watchParent(onGone) {
   if (process.env.npm_lifecycle_event === undefined) return undefined
   const parent = process.ppid
   return setInterval(() => {
     if (process.ppid !== parent) onGone()
-  }, 500).unref()
+  }, 100).unref()
 }
 
 function runNode(args) {

@@ -7,11 +7,14 @@
 import { chmod, mkdir, readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { SealpostError } from '@sealpost/protocol'
 import { writeDurably } from './durable-file.ts'
 
 /** Raised when an older version could no longer use the folder. */
 const DATA_VERSION = 1
+/** A relay that was told to end and one that starts may overlap by this long. */
+const LOCK_MS_MAX = 2_000
 
 export type DataFolder = { path: string; close(): void }
 
@@ -24,7 +27,7 @@ export async function openDataFolder(dir: string): Promise<DataFolder> {
   } catch (cause) {
     throw new SealpostError('disk', `the data folder ${path} cannot be made (${codeOf(cause)}); choose another with --data`, { cause })
   }
-  const lock = lockFolder(path)
+  const lock = await takeLock(path)
   try {
     await checkVersion(path)
   } catch (error) {
@@ -32,6 +35,19 @@ export async function openDataFolder(dir: string): Promise<DataFolder> {
     throw error
   }
   return { path, close: () => lock.close() }
+}
+
+/** One that is ending still holds it for a moment. */
+async function takeLock(path: string): Promise<DatabaseSync> {
+  const deadline = Date.now() + LOCK_MS_MAX
+  for (;;) {
+    try {
+      return lockFolder(path)
+    } catch (error) {
+      if (!(error instanceof SealpostError && error.code === 'data_in_use') || Date.now() > deadline) throw error
+      await sleep(50)
+    }
+  }
 }
 
 function lockFolder(path: string): DatabaseSync {

@@ -8,9 +8,8 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { SealpostError, toBase64url } from '@sealpost/protocol'
-import { destination, pino } from 'pino'
 import { type Config, type ConfigFlags, readConfig } from './config.ts'
-import type { Log } from './log.ts'
+import { createLog, type Log } from './log.ts'
 import { type RunningServer, startServer } from './server.ts'
 
 const SAME_SIGNAL_MS = 1000
@@ -27,8 +26,7 @@ export type ServeOptions = {
 export async function serve(options: ServeOptions = {}): Promise<void> {
   const write = options.write ?? ((text: string) => void process.stdout.write(text))
   const config = readConfig(options.env ?? process.env, options.flags, (path) => readFileSync(path, 'utf8'))
-  // Synchronous: the last lines before an exit are not lost, and a relay logs little.
-  const logger = pino({ level: config.log_level, base: null }, destination({ fd: 2, sync: true }))
+  const logger = createLog(config.log_level)
   const ending = listenForEnd(options.signal)
   try {
     const starting = startServer(config, { logger })

@@ -72,7 +72,9 @@ export function createPools(options: PoolOptions): Pools {
       onConnect: prepare as (client: ClientBase) => void,
     })
     // an idle connection that breaks is replaced at the next query
-    pool.on('error', (err) => options.log.warn({ err }, 'a connection to the database broke'))
+    pool.on('error', (err) => {
+      if (!pool.ending) options.log.warn({ err }, 'a connection to the database broke')
+    })
     return pool
   }
   const main = open(options.main_max ?? MAIN_MAX, 'sealpost')
