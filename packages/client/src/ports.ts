@@ -200,6 +200,7 @@ export interface DeviceStore {
   countAlarms(): Promise<number>
 
   // ------------------------------ small facts (JSON values, ≤ 64 KiB each)
+  /** Undefined when it was never written. */
   readNote(key: string): Promise<unknown>
   writeNote(key: string, value: unknown): Promise<void>
 
