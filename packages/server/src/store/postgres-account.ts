@@ -48,6 +48,8 @@ export async function choosePostgresAccount(only?: PostgresAccount['way']): Prom
         `--reuid=${NOBODY}`,
         `--regid=${NOBODY}`,
         '--clear-groups',
+        // Without it access(2) looks at a path without the capability, and initdb does not find its programs.
+        '--securebits=+no_setuid_fixup',
         '--inh-caps=-all,+dac_override',
         '--ambient-caps=-all,+dac_override',
         '--pdeathsig',
