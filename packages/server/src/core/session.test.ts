@@ -1,0 +1,725 @@
+import { encodeMessage, encodeRecord, LIMITS, type ClientHead, type SessionKeys } from '@sealpost/protocol'
+import { describe, expect, it } from 'vitest'
+import { GATEWAY_LIMITS } from '../gateway/limits.ts'
+import type { DeviceRow, Established, StoredEvent } from '../ports.ts'
+import { INITIAL, INPUTS, isReading, STATES, step } from './session.ts'
+import type { Effect, Input, Open, State, Step } from './state.ts'
+
+const rules = GATEWAY_LIMITS
+const bytes = (length: number, fill = 1): Uint8Array => new Uint8Array(length).fill(fill)
+const DEVICE = '00000000-0000-4000-8000-00000000000a'
+const OTHER = '00000000-0000-4000-8000-00000000000b'
+const keys: SessionKeys = { th: bytes(32), c2s: bytes(32, 2), s2c: bytes(32, 3), gen: 0 }
+const newKeys: SessionKeys = { ...keys, th: bytes(32, 9), gen: 1 }
+const device: DeviceRow = {
+  user_no: 7,
+  device_no: 1,
+  user_id: 'u',
+  device_id: DEVICE,
+  sign_pub: bytes(32),
+  active: true,
+  revoked_log_seq: null,
+  account_active: true,
+}
+const { user_no, device_no, user_id, device_id, sign_pub } = device
+const who = { user_no, device_no, user_id, device_id, sign_pub }
+const auth = {
+  user_id: 'u',
+  device_id: DEVICE,
+  log_seq: 2,
+  log_head: null,
+  cursor: { position: 4, event_id: null, received_at: null, history_id: null },
+  last_device_seq: 3,
+  features: [],
+  client: { name: 'c', version: '1' },
+}
+const established: Established = {
+  log_seq: 2,
+  log_head: bytes(32),
+  history_id: 'h',
+  head_position: 4,
+  floor: 0,
+  last_device_seq: 3,
+  acked_event_missing: false,
+  mode: 'live',
+  reset_reason: null,
+  entries: [],
+}
+const hello = { type: 'server_hello' as const, body: 'e30', sig: 'A' }
+const authHead = { type: 'client_auth' as const, body: 'e30', sig: 'A' }
+
+const authenticating: State = { at: 'authenticating', keys, auth: null }
+const establishing: State = { at: 'establishing', keys, auth, who, head: 0 }
+const refusing: State = { at: 'refusing', who, from_log_seq: 3, upto_log_seq: 4, session: null }
+const open = run(establishing, { is: 'established', session_id: 's', result: { ok: true, established } }).state as Open
+
+function run(state: State, ...inputs: Input[]): Step {
+  let at: Step = { state, effects: [] }
+  for (const input of inputs) {
+    const next = step(rules, at.state, input)
+    at = { state: next.state, effects: [...at.effects, ...next.effects] }
+  }
+  return at
+}
+
+const message = (head: ClientHead, body: Uint8Array = bytes(0), gen = 0): Input => ({
+  is: 'message',
+  head,
+  body,
+  gen,
+  json: encodeMessage(head).subarray(4),
+})
+const entry = (log_seq: number) => ({ log_seq, body: bytes(3, log_seq), sig: bytes(64), box: null })
+
+function stored(position: number, options: { device_no?: number; device_seq?: number; epoch?: number; size?: number } = {}): StoredEvent {
+  const client = bytes(options.size ?? 60, 0)
+  new DataView(client.buffer).setUint32(40, options.epoch ?? 2)
+  const { device_no = 2, device_seq = position } = options
+  return { position, stream_seq: position, received_at: 1_000 + position, device_no, device_seq, stream_no: 1, flags: 0, client }
+}
+
+const committed = (...events: StoredEvent[]): Input => ({ is: 'hint', hint: { is: 'committed', events } })
+
+function record(device_seq: number, options: { device_id?: string; epoch?: number; payload?: number } = {}): Uint8Array {
+  return encodeRecord({
+    server: null,
+    event_id: '01890000-0000-7000-8000-000000000001',
+    device_id: options.device_id ?? DEVICE,
+    device_seq,
+    epoch: options.epoch ?? 2,
+    ttl: null,
+    prev_hash: null,
+    stream_id: 'main',
+    type: 'app',
+    sig: bytes(64),
+    payload: bytes(options.payload ?? 40),
+    payload_hash: null,
+  })
+}
+
+const events = (...records: Uint8Array[]): Input => message({ type: 'event' }, Buffer.concat(records))
+
+/** Effects as short words: what is done, and for messages which. */
+function words(effects: readonly Effect[]): string[] {
+  return effects.map((effect) => {
+    if (effect.do === 'send' || effect.do === 'send_events') return `send ${effect.head.type}`
+    if (effect.do === 'close') return `close ${effect.name}`
+    if (effect.do === 'arm' || effect.do === 'disarm') return `${effect.do} ${effect.timer}`
+    return effect.do
+  })
+}
+
+function sent<T extends string>(step: Step, type: T) {
+  return step.effects.flatMap((e) => ('head' in e && (e.do === 'send' || e.do === 'send_events') && e.head.type === type ? [e] : []))
+}
+
+function rule(title: string, state: State, input: Input | Input[], effects: string[], at: State['at']): void {
+  it(title, () => {
+    const next = run(state, ...(Array.isArray(input) ? input : [input]))
+    expect(words(next.effects)).toEqual(effects)
+    expect(next.state.at).toBe(at)
+  })
+}
+
+describe('R09: the handshake', () => {
+  const establish = { is: 'established', session_id: 's', result: { ok: true, established } } as const
+  rule('a new connection has one step of time', INITIAL, { is: 'opened' }, ['arm handshake'], 'hello')
+  rule('a client_hello is answered', INITIAL, { is: 'hello', json: bytes(2) }, ['arm handshake', 'answer_hello'], 'answering')
+  rule(
+    'with the answer there are keys in both directions',
+    { at: 'answering' },
+    { is: 'hello_answered', hello, keys },
+    ['arm handshake', 'send_text', 'expect_keys', 'use_keys'],
+    'proving',
+  )
+  rule(
+    'no shared version ends it',
+    { at: 'answering' },
+    { is: 'hello_refused', code: 'unsupported_version' },
+    ['close unsupported_version'],
+    'closed',
+  )
+  rule('a bad hello ends it', { at: 'answering' }, { is: 'hello_refused', code: 'bad_frame' }, ['close bad_frame'], 'closed')
+  rule('client_auth is checked', { at: 'proving', keys }, message(authHead), ['arm handshake', 'authenticate'], 'authenticating')
+  rule('anything else in its place ends it', { at: 'proving', keys }, message({ type: 'ping', t: 1 }), ['close bad_frame'], 'closed')
+  rule('a second hello ends it', { at: 'proving', keys }, { is: 'hello', json: bytes(2) }, ['close bad_frame'], 'closed')
+  rule(
+    'hints are wanted before the fence is written',
+    authenticating,
+    { is: 'authenticated', device, auth, valid: true },
+    ['arm handshake', 'subscribe', 'establish'],
+    'establishing',
+  )
+  rule(
+    'a signature that does not hold: 4401',
+    authenticating,
+    { is: 'authenticated', device, auth, valid: false },
+    ['close auth_failed'],
+    'closed',
+  )
+  rule(
+    'an unknown device: 4401',
+    authenticating,
+    { is: 'authenticated', device: null, auth, valid: false },
+    ['close auth_failed'],
+    'closed',
+  )
+  rule(
+    'a deleted account: 4401',
+    authenticating,
+    { is: 'authenticated', device: { ...device, active: false, account_active: false, revoked_log_seq: 4 }, auth, valid: true },
+    ['close auth_failed'],
+    'closed',
+  )
+  rule(
+    'a device that is not active: 4401',
+    authenticating,
+    { is: 'authenticated', device: { ...device, active: false }, auth, valid: true },
+    ['close auth_failed'],
+    'closed',
+  )
+  rule(
+    'a revoked device gets the entries first',
+    authenticating,
+    { is: 'authenticated', device: { ...device, active: false, revoked_log_seq: 4 }, auth, valid: true },
+    ['arm handshake', 'read_log'],
+    'refusing',
+  )
+  rule(
+    'one that knows them is told at once',
+    authenticating,
+    { is: 'authenticated', device: { ...device, active: false, revoked_log_seq: 2 }, auth, valid: true },
+    ['close device_revoked'],
+    'closed',
+  )
+  rule(
+    'a revoked device with a wrong signature: 4401',
+    authenticating,
+    { is: 'authenticated', device: { ...device, active: false, revoked_log_seq: 4 }, auth, valid: false },
+    ['close auth_failed'],
+    'closed',
+  )
+  rule(
+    'established, then open',
+    establishing,
+    establish,
+    ['disarm handshake', 'send session_established', 'open', 'read_presence', 'arm rekey_age'],
+    'open',
+  )
+  rule(
+    'later entries follow session_established',
+    establishing,
+    { ...establish, result: { ok: true, established: { ...established, log_seq: 4, entries: [entry(3), entry(4)] } } },
+    ['disarm handshake', 'send session_established', 'send log_entry', 'send log_entry', 'open', 'read_presence', 'arm rekey_age'],
+    'open',
+  )
+  rule(
+    'a long log is read on',
+    establishing,
+    { ...establish, result: { ok: true, established: { ...established, log_seq: 9, entries: [entry(3)] } } },
+    ['disarm handshake', 'send session_established', 'send log_entry', 'open', 'read_presence', 'arm rekey_age', 'read_log'],
+    'open',
+  )
+  rule(
+    'then, in mode reset, the reset',
+    establishing,
+    { ...establish, result: { ok: true, established: { ...established, mode: 'reset', reset_reason: 'history_changed' } } },
+    ['disarm handshake', 'send session_established', 'send reset', 'open', 'read_presence', 'arm rekey_age'],
+    'open',
+  )
+  rule(
+    'what was committed meanwhile is read',
+    establishing,
+    [committed(stored(5)), establish],
+    ['disarm handshake', 'send session_established', 'open', 'read_presence', 'arm rekey_age', 'read_page'],
+    'open',
+  )
+  rule(
+    'revoked while it is established',
+    establishing,
+    { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } },
+    ['arm handshake', 'read_log'],
+    'refusing',
+  )
+  rule(
+    'revoked before it was established',
+    establishing,
+    [
+      { is: 'established', session_id: 's', result: { ok: false, code: 'device_revoked' } },
+      { is: 'device_checked', device: { ...device, revoked_log_seq: 3 } },
+    ],
+    ['check_device', 'arm handshake', 'read_log'],
+    'refusing',
+  )
+  rule(
+    'deleted before it was established',
+    establishing,
+    { is: 'established', session_id: 's', result: { ok: false, code: 'account_gone' } },
+    ['close auth_failed'],
+    'closed',
+  )
+  rule('not revoked after all', establishing, { is: 'device_checked', device }, ['close auth_failed'], 'closed')
+  rule(
+    'a newer session is not told from an older one before the fence is known',
+    establishing,
+    { is: 'hint', hint: { is: 'superseded', device_id: DEVICE, session_id: 'x' } },
+    [],
+    'establishing',
+  )
+  rule(
+    'entries up to the revocation and no further',
+    refusing,
+    { is: 'log_read', entries: [entry(3), entry(4), entry(5)], has_more: true },
+    ['send log_entry', 'send log_entry', 'close device_revoked'],
+    'closed',
+  )
+  rule(
+    'a long log of a revoked device is read on',
+    refusing,
+    { is: 'log_read', entries: [entry(3)], has_more: true },
+    ['send log_entry', 'read_log'],
+    'refusing',
+  )
+  for (const state of [INITIAL, { at: 'answering' } as State, { at: 'proving', keys } as State, authenticating, establishing])
+    rule(`${state.at}: too slow is 4452`, state, { is: 'timer', timer: 'handshake' }, ['close timeout'], 'closed')
+  rule('the store fails: 1011', authenticating, { is: 'failed', what: 'handshake' }, ['close error'], 'closed')
+})
+
+describe('the open session', () => {
+  rule(
+    'R04: a newer session of the device ends it',
+    open,
+    { is: 'hint', hint: { is: 'superseded', device_id: DEVICE, session_id: 'x' } },
+    ['leave', 'close superseded'],
+    'closed',
+  )
+  rule('its own announcement does not', open, { is: 'hint', hint: { is: 'superseded', device_id: DEVICE, session_id: 's' } }, [], 'open')
+  rule('nor that of another device', open, { is: 'hint', hint: { is: 'superseded', device_id: OTHER, session_id: 'x' } }, [], 'open')
+  rule('a fenced run ends it', open, { is: 'settled', outcome: { is: 'cut', why: 'fenced' } }, ['leave', 'close superseded'], 'closed')
+  rule(
+    'R04: revoked: the entry, then 4403, and no nack',
+    open,
+    [
+      { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } },
+      { is: 'settled', outcome: { is: 'cut', why: 'not_active' } },
+      committed(stored(5)),
+      { is: 'log_read', entries: [entry(3)], has_more: false },
+    ],
+    ['arm handshake', 'read_log', 'send log_entry', 'leave', 'close device_revoked'],
+    'closed',
+  )
+  rule(
+    'a run of a device that is not active is looked into once',
+    open,
+    [
+      { is: 'settled', outcome: { is: 'cut', why: 'not_active' } },
+      { is: 'settled', outcome: { is: 'cut', why: 'not_active' } },
+    ],
+    ['check_device'],
+    'open',
+  )
+  rule(
+    'and ends as the look says: revoked',
+    { ...open, checking: true },
+    { is: 'device_checked', device: { ...device, revoked_log_seq: 3 } },
+    ['arm handshake', 'read_log'],
+    'refusing',
+  )
+  rule('or deleted', { ...open, checking: true }, { is: 'device_checked', device: null }, ['leave', 'close account_gone'], 'closed')
+  rule('or neither', { ...open, checking: true }, { is: 'device_checked', device }, ['leave', 'close error'], 'closed')
+  rule('a hello as text ends it', open, { is: 'hello', json: bytes(1) }, ['leave', 'close bad_frame'], 'closed')
+  rule('client_auth outside a rekey ends it', open, message(authHead), ['leave', 'close bad_frame'], 'closed')
+  rule('the peer is gone', open, { is: 'gone' }, ['leave'], 'closed')
+  rule('nothing was read for too long', open, { is: 'stalled' }, ['leave', 'close stalled'], 'closed')
+  rule('G03: too many messages wait', open, { is: 'overflow' }, ['leave', 'close inbound_overflow'], 'closed')
+  rule(
+    'R07: a drain with nothing in flight',
+    open,
+    { is: 'drain', retry_after_ms: 9 },
+    ['send going_away', 'leave', 'close draining'],
+    'closed',
+  )
+  rule(
+    'R07: a drain waits for the ack of what is in flight',
+    open,
+    [
+      events(record(4)),
+      { is: 'drain', retry_after_ms: 9 },
+      {
+        is: 'settled',
+        outcome: { is: 'acked', acks: [{ received_at: 1, rows: [{ device_seq: 4, position: 5, stream_seq: 1 }] }], events: 1, bytes: 999 },
+      },
+    ],
+    ['submit', 'send going_away', 'send ack', 'leave', 'close draining'],
+    'closed',
+  )
+
+  it('R08: presence of other devices is told, its own is not', () => {
+    const online = (device_id: string): Input => ({ is: 'hint', hint: { is: 'presence', device_id, online: true, last_seen: 5 } })
+    expect(words(run(open, online(OTHER), online(DEVICE)).effects)).toEqual(['send presence'])
+  })
+
+  it('an unreadable body, one without records, with a server part or with too many ends it', () => {
+    const withServer = record(4).slice()
+    withServer[4] = 4
+    const many = Buffer.concat(Array.from({ length: rules.batch_events + 1 }, (_, i) => record(4 + i)))
+    for (const body of [bytes(0), bytes(20), withServer, many])
+      expect(words(run(open, message({ type: 'event' }, body)).effects), String(body.length)).toEqual(['leave', 'close bad_frame'])
+  })
+
+  it('cuts runs where the epoch changes, and counts what is in flight', () => {
+    const next = run(open, events(record(4), record(5), record(6, { epoch: 3 })))
+    expect(next.effects.flatMap((e) => (e.do === 'submit' ? [[e.run.first_seq, e.run.epoch, e.run.events.length]] : []))).toEqual([
+      [4, 2, 2],
+      [6, 3, 1],
+    ])
+    expect((next.state as Open).intake).toMatchObject({ next: 7, events: 3, first: 4 })
+  })
+
+  it('a nack is cumulative: higher numbers are discarded until the expected one arrives', () => {
+    const refused: Input = {
+      is: 'settled',
+      outcome: { is: 'refused', code: 'unavailable', device_seq: 4, expected: 4, log_seq: null, retry_after_ms: 5, events: 2, bytes: 10 },
+    }
+    const next = run(open, events(record(4), record(5)), refused, events(record(6)), events(record(7), record(8)), events(record(4)))
+    expect(words(next.effects)).toEqual(['submit', 'send nack', 'submit'])
+    expect(sent(next, 'nack')[0]!.head).toEqual({
+      type: 'nack',
+      code: 'unavailable',
+      device_seq: 4,
+      expected_device_seq: 4,
+      retry_after_ms: 5,
+    })
+    expect((next.state as Open).intake).toMatchObject({ next: 5, discarding: false, events: 1 })
+  })
+
+  it('a stale epoch is refused behind the entries that are missing', () => {
+    const refused: Input = {
+      is: 'settled',
+      outcome: { is: 'refused', code: 'stale_epoch', device_seq: 4, expected: 4, log_seq: 3, retry_after_ms: null, events: 1, bytes: 10 },
+    }
+    const next = run(open, events(record(4)), refused)
+    expect(words(next.effects)).toEqual(['submit', 'read_log'])
+    const told = run(next.state, { is: 'log_read', entries: [entry(3)], has_more: false })
+    expect(words(told.effects)).toEqual(['send log_entry', 'send nack'])
+    const failed = run(next.state, { is: 'failed', what: 'log' }, { is: 'head', position: 4 })
+    expect(words(failed.effects)).toEqual(['read_log'])
+    expect(words(run(next.state, { is: 'log_read', entries: [], has_more: false }).effects)).toEqual(['send nack'])
+  })
+
+  it('reads nothing while the flight is full, and again after the ack', () => {
+    const full: State = { ...open, intake: { ...open.intake, events: rules.inflight_events } }
+    expect(isReading(rules, full)).toBe(false)
+    expect(isReading(rules, { ...open, intake: { ...open.intake, events: 1, bytes: rules.inflight_bytes } })).toBe(false)
+    expect(isReading(rules, run(full, { is: 'settled', outcome: { is: 'acked', acks: [], events: 1, bytes: 0 } }).state)).toBe(true)
+    expect(isReading(rules, { ...open, requests: rules.requests })).toBe(false)
+    for (const at of STATES) if (at !== 'open') expect(isReading(rules, sampleStates[at])).toBe(at === 'hello' || at === 'proving')
+  })
+
+  it('requests are answered, and refused with their id', () => {
+    const asked = run(
+      open,
+      message({ type: 'log_append', id: 1, body: 'e30', sig: 'A', boxes: {} }),
+      message({ type: 'log_request', id: 2, from_log_seq: 0 }),
+      message({ type: 'tips_request', id: 3, device_id: OTHER }),
+      message({ type: 'ack', position: 4 }),
+      message({ type: 'replay_request', id: 4, last_ack_device_seq: 0, streams: ['x'] }),
+    )
+    expect(words(asked.effects)).toEqual(['append', 'read_entries', 'read_tips', 'seen', 'send error'])
+    expect((asked.state as Open).requests).toBe(3)
+    const head = { type: 'log_entries' as const, id: 2, entries: [], has_more: false }
+    const done = run(
+      asked.state,
+      { is: 'answer', head },
+      { is: 'answer', head: { type: 'tips', id: 3, last_device_seq: 1, complete: true }, events: [] },
+      { is: 'appended', id: 1, result: { ok: true, log_seq: 3, log_head: bytes(32), user_no: 7, already_known: false, revoked: [] } },
+    )
+    expect(words(done.effects)).toEqual(['send log_entries', 'send tips', 'read_log'])
+    expect(words(run(done.state, { is: 'log_read', entries: [entry(3)], has_more: false }).effects)).toEqual([
+      'send log_entry',
+      'send log_result',
+    ])
+    expect((done.state as Open).requests).toBe(0)
+  })
+
+  it('a refused log entry says why; a conflict comes behind the entries that are missing', () => {
+    const appended = (code: 'log_conflict' | 'name_taken' | 'not_found' | 'account_gone', log_head: Uint8Array | null): Input => ({
+      is: 'appended',
+      id: 1,
+      result: { ok: false, code, log_seq: 3, log_head },
+    })
+    expect(words(run(open, appended('name_taken', bytes(32))).effects)).toEqual(['send log_result'])
+    expect(words(run(open, appended('log_conflict', bytes(32))).effects)).toEqual(['read_log'])
+    expect(words(run(open, appended('not_found', null)).effects)).toEqual(['send error'])
+    expect(words(run(open, appended('account_gone', null)).effects)).toEqual(['leave', 'close account_gone'])
+  })
+})
+
+describe('R01: delivery', () => {
+  const page = (after: number, events: StoredEvent[], upto: number, head_position: number): Input => ({
+    is: 'page',
+    after,
+    token: 'token',
+    page: { events, upto, tip: { event_id: OTHER, received_at: 9 }, head_position, floor: 0 },
+  })
+
+  it('a batch behind a hole is read from the store, and goes on where it stood', () => {
+    const hole = run(open, committed(stored(6)))
+    expect(words(hole.effects)).toEqual(['read_page'])
+    const filled = run(hole.state, committed(stored(7)), page(4, [stored(5), stored(6)], 6, 6))
+    expect(sent(filled, 'event')[0]!.head).toEqual({ type: 'event', after: 4, upto: 6 })
+    expect(words(filled.effects)).toEqual(['send event', 'read_page'])
+  })
+
+  it('the log entry of an epoch leaves before its first record', () => {
+    const later = run(open, committed(stored(5, { epoch: 3 })))
+    expect(words(later.effects)).toEqual(['read_page'])
+    const held = run(later.state, page(4, [stored(5, { epoch: 3 })], 5, 5))
+    expect(words(held.effects)).toEqual(['read_log'])
+    expect(words(run(held.state, { is: 'log_read', entries: [entry(3)], has_more: false }).effects)).toEqual([
+      'send log_entry',
+      'send event',
+    ])
+  })
+
+  it('a page with an own event in flight waits for its ack, and then leaves it out', () => {
+    const own = stored(5, { device_no: 1, device_seq: 4 })
+    const held = run(open, events(record(4)), committed(stored(9)), page(4, [own, stored(6)], 6, 6))
+    expect(words(held.effects)).toEqual(['submit', 'read_page'])
+    const acked: Input = {
+      is: 'settled',
+      outcome: { is: 'acked', acks: [{ received_at: 1, rows: [{ device_seq: 4, position: 5, stream_seq: 1 }] }], events: 1, bytes: 1 },
+    }
+    const next = run(held.state, acked)
+    expect(words(next.effects).slice(0, 2)).toEqual(['send ack', 'send event'])
+    const event = sent(next, 'event')[0]!
+    expect('events' in event && event.events.map((e) => e.position)).toEqual([6])
+  })
+
+  it('above the high mark no hint is taken; below the low one it goes on from the store', () => {
+    const full = run(open, { is: 'backlog', full: true }, committed(stored(5)), committed(stored(6)), { is: 'head', position: 6 })
+    expect(words(full.effects)).toEqual([])
+    const again = run(full.state, { is: 'backlog', full: false })
+    expect(words(again.effects)).toEqual(['read_page'])
+    expect(again.effects[0]).toMatchObject({ ask: { after: 4, job: null } })
+  })
+
+  it('pages of a replay follow each other; the last switches to live at exactly its end', () => {
+    const replaying = { ...open, outbox: { ...open.outbox, mode: 'replay' as const, sent: 0, told: 0, head: 4 } }
+    const asked = run(
+      replaying,
+      message({ type: 'replay_request', id: 5, last_ack_device_seq: 9, pages: 2, limit: 2 }),
+      committed(stored(5)),
+    )
+    expect(asked.effects).toMatchObject([{ do: 'read_page', ask: { after: 0, limit: 2, own: { device_no: 1, upto_seq: 9 } } }])
+    const first = run(asked.state, page(0, [stored(1), stored(2)], 2, 4))
+    expect(words(first.effects)).toEqual(['send replay_response', 'read_page'])
+    expect(sent(first, 'replay_response')[0]!.head).toMatchObject({
+      id: 5,
+      after: 0,
+      upto: 2,
+      has_more: true,
+      total_events: 4,
+      continuation_token: 'token',
+    })
+    const second = run(first.state, page(2, [stored(3)], 4, 4))
+    expect(sent(second, 'replay_response')[0]!.head).toMatchObject({ after: 2, upto: 4, has_more: false, tip: { event_id: OTHER } })
+    expect(words(second.effects)).toEqual(['send replay_response', 'read_page'])
+    expect((second.state as Open).outbox).toMatchObject({ mode: 'live', sent: 4, told: 4, head: 5 })
+    expect((second.state as Open).requests).toBe(0)
+  })
+
+  it('a page that could not be read is refused with the id of its request', () => {
+    const asked = run(open, message({ type: 'replay_request', id: 6, last_ack_device_seq: 0, query: true }))
+    const next = run(asked.state, { is: 'page_refused', code: 'invalid_token' })
+    expect(sent(next, 'error')[0]!.head).toMatchObject({ id: 6, code: 'invalid_token' })
+    expect(
+      words(run(run(open, committed(stored(6))).state, { is: 'page_refused', code: 'unavailable' }, { is: 'head', position: 6 }).effects),
+    ).toEqual(['read_page'])
+  })
+})
+
+describe('G12: rekey', () => {
+  const helloMessage = message({ type: 'client_hello', versions: [1], client_eph: 'A', client_nonce: 'A', session_id: 's' })
+  const proving = run(open, helloMessage, { is: 'hello_answered', hello, keys: newKeys })
+  const renewed = run(proving.state, message(authHead, bytes(0), 1), { is: 'rekey_checked', valid: true })
+
+  it('the four messages again, sealed; sending switches at session_established', () => {
+    expect(words(proving.effects)).toEqual(['arm rekey_deadline', 'answer_hello', 'send server_hello', 'expect_keys'])
+    expect(words(renewed.effects)).toEqual([
+      'check_rekey',
+      'use_keys',
+      'send session_established',
+      'disarm rekey_deadline',
+      'arm rekey_age',
+      'arm rekey_rest',
+    ])
+    expect(sent(renewed, 'session_established')[0]!.head).toEqual({
+      type: 'session_established',
+      session_id: 's',
+      gen: 1,
+      rekey_after_s: 3600,
+      rekey_after_frames: 2 ** 20,
+    })
+    expect((renewed.state as Open).keys).toEqual({ th: newKeys.th, gen: 1 })
+  })
+  it('touches neither cursor nor mode nor what is in flight', () => {
+    const { keys: _, rekey: __, rested: ___, ...rest } = renewed.state as Open
+    expect(open).toMatchObject(rest)
+  })
+  rule('data of the old generation flows on until client_auth', proving.state, events(record(4)), ['submit'], 'open')
+  rule(
+    'data of the new generation before client_auth ends it',
+    proving.state,
+    message({ type: 'event' }, record(4), 1),
+    ['leave', 'close bad_frame'],
+    'closed',
+  )
+  rule('client_auth of the old generation ends it', proving.state, message(authHead, bytes(0), 0), ['leave', 'close bad_frame'], 'closed')
+  rule(
+    'a proof that does not hold: 4455',
+    proving.state,
+    [message(authHead, bytes(0), 1), { is: 'rekey_checked', valid: false }],
+    ['check_rekey', 'leave', 'close rekey_failed'],
+    'closed',
+  )
+  rule(
+    'keys that are old are asked for once',
+    open,
+    [
+      { is: 'timer', timer: 'rekey_age' },
+      { is: 'rekey_due', reason: 'frames' },
+    ],
+    ['send rekey_required', 'arm rekey_deadline'],
+    'open',
+  )
+  rule(
+    'not in time: 4455',
+    open,
+    [
+      { is: 'rekey_due', reason: 'policy' },
+      { is: 'timer', timer: 'rekey_deadline' },
+    ],
+    ['send rekey_required', 'arm rekey_deadline', 'leave', 'close rekey_failed'],
+    'closed',
+  )
+  rule(
+    'on its own a client does it once a minute',
+    renewed.state,
+    message({ ...(helloMessage as Extract<Input, { is: 'message' }>).head } as ClientHead, bytes(0), 1),
+    ['leave', 'close rate_limited'],
+    'closed',
+  )
+  rule(
+    'asked for, it may do it again',
+    renewed.state,
+    [{ is: 'rekey_due', reason: 'frames' }, helloMessage],
+    ['send rekey_required', 'arm rekey_deadline', 'answer_hello'],
+    'open',
+  )
+  rule(
+    'or after the minute',
+    renewed.state,
+    [{ is: 'timer', timer: 'rekey_rest' }, helloMessage],
+    ['arm rekey_deadline', 'answer_hello'],
+    'open',
+  )
+  rule(
+    'of another session: 4451',
+    open,
+    message({ type: 'client_hello', versions: [1], client_eph: 'A', client_nonce: 'A', session_id: 'x' }),
+    ['leave', 'close bad_frame'],
+    'closed',
+  )
+  rule(
+    'without a session: 4451',
+    open,
+    message({ type: 'client_hello', versions: [1], client_eph: 'A', client_nonce: 'A' }),
+    ['leave', 'close bad_frame'],
+    'closed',
+  )
+  rule(
+    'a hello that cannot be answered ends it',
+    open,
+    [helloMessage, { is: 'hello_refused', code: 'bad_frame' }],
+    ['arm rekey_deadline', 'answer_hello', 'leave', 'close bad_frame'],
+    'closed',
+  )
+  const last: State = { ...open, keys: { ...open.keys, gen: LIMITS.genMax } }
+  rule('generation 255 is the last: asked for', last, { is: 'rekey_due', reason: 'age' }, ['leave', 'close draining'], 'closed')
+  rule('generation 255 is the last: wished', last, helloMessage, ['leave', 'close draining'], 'closed')
+  rule('while the proof is checked nothing else is read', proving.state, message(authHead, bytes(0), 1), ['check_rekey'], 'open')
+})
+
+const sampleStates: { [S in State['at']]: State } = {
+  hello: INITIAL,
+  answering: { at: 'answering' },
+  proving: { at: 'proving', keys },
+  authenticating,
+  establishing,
+  refusing,
+  open,
+  closed: { at: 'closed', name: null },
+}
+
+const sampleInputs: { [I in Input['is']]: Input[] } = {
+  opened: [{ is: 'opened' }],
+  hello: [{ is: 'hello', json: bytes(2) }],
+  message: [
+    message({ type: 'client_hello', versions: [1], client_eph: 'A', client_nonce: 'A' }),
+    message(authHead),
+    events(record(4)),
+    message({ type: 'replay_request', id: 1, last_ack_device_seq: 0 }),
+    message({ type: 'ack', position: 1 }),
+    message({ type: 'log_append', id: 1, body: 'e30', sig: 'A', boxes: {} }),
+    message({ type: 'log_request', id: 1, from_log_seq: 0 }),
+    message({ type: 'tips_request', id: 1, device_id: OTHER }),
+    message({ type: 'ping', t: 1 }),
+  ],
+  bad_frame: [{ is: 'bad_frame' }],
+  too_large: [{ is: 'too_large' }],
+  overflow: [{ is: 'overflow' }],
+  stalled: [{ is: 'stalled' }],
+  gone: [{ is: 'gone' }],
+  timer: (['handshake', 'rekey_age', 'rekey_deadline', 'rekey_rest'] as const).map((timer) => ({ is: 'timer', timer })),
+  rekey_due: [{ is: 'rekey_due', reason: 'age' }],
+  backlog: [
+    { is: 'backlog', full: true },
+    { is: 'backlog', full: false },
+  ],
+  drain: [{ is: 'drain', retry_after_ms: 1 }],
+  hello_answered: [{ is: 'hello_answered', hello, keys }],
+  hello_refused: [{ is: 'hello_refused', code: 'bad_frame' }],
+  authenticated: [{ is: 'authenticated', device, auth, valid: true }],
+  established: [{ is: 'established', session_id: 's', result: { ok: true, established } }],
+  rekey_checked: [{ is: 'rekey_checked', valid: true }],
+  log_read: [{ is: 'log_read', entries: [entry(3)], has_more: false }],
+  device_checked: [{ is: 'device_checked', device }],
+  page: [{ is: 'page', page: { events: [], upto: 4, tip: null, head_position: 4, floor: 0 }, after: 4, token: null }],
+  page_refused: [{ is: 'page_refused', code: 'unavailable' }],
+  settled: [{ is: 'settled', outcome: { is: 'acked', acks: [], events: 0, bytes: 0 } }],
+  appended: [{ is: 'appended', id: 1, result: { ok: false, code: 'log_conflict', log_seq: 2, log_head: bytes(32) } }],
+  answer: [{ is: 'answer', head: { type: 'pong', t: 1 } }],
+  presence: [{ is: 'presence', devices: [] }],
+  failed: (['handshake', 'log', 'device'] as const).map((what) => ({ is: 'failed', what })),
+  hint: [committed(stored(5)), { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } }],
+  head: [{ is: 'head', position: 4 }],
+}
+
+describe('every state × every input', () => {
+  it.each(STATES)('%s: each input has a defined outcome, and an end is an end', (at) => {
+    expect(new Set(Object.keys(sampleInputs))).toEqual(new Set(INPUTS))
+    for (const input of INPUTS.flatMap((is) => sampleInputs[is])) {
+      const before = JSON.stringify(sampleStates[at])
+      const next = step(rules, sampleStates[at], input)
+      expect(STATES, `${at} × ${input.is}`).toContain(next.state.at)
+      expect(next.effects.every((effect) => typeof effect.do === 'string')).toBe(true)
+      expect(JSON.stringify(sampleStates[at]), 'a step changes no state that it was given').toBe(before)
+      // a connection is closed exactly when its state says so, and nothing follows the close
+      const closes = next.effects.filter((effect) => effect.do === 'close')
+      if (at === 'closed') expect(next).toEqual({ state: sampleStates.closed, effects: [] })
+      else expect(closes.length, `${at} × ${input.is}`).toBe(next.state.at === 'closed' && input.is !== 'gone' ? 1 : 0)
+      if (closes.length > 0) expect(next.effects.at(-1)).toBe(closes[0])
+    }
+  })
+})
