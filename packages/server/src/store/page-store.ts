@@ -14,6 +14,7 @@ const RECORD_HEAD_BYTES = 29
 
 /**
  * $1 user · $2 after · $3 limit · $4 bytes · $5 own device (0 = none) · $6 own upto · $7 streams or null · $8 positions.
+ * The first record is there whatever its size; the one that is cut off comes without its bytes, to tell that it is there.
  * The first row of the outer join is there even when no event is; `until` is the last position looked at.
  */
 const PAGE = {
@@ -36,7 +37,7 @@ const PAGE = {
                  and (i.device_no <> $5::int4 or i.device_seq > $6::int8)
                  and ($7::int4[] is null or i.stream_no = any($7::int4[]))
                order by i.position limit $3::int4) e) w
-     where w.total - octet_length(w.record) - ${RECORD_HEAD_BYTES} <= $4::int8) x on true
+     where w.rank <= 2 or w.total - octet_length(w.record) - ${RECORD_HEAD_BYTES} <= $4::int8) x on true
  order by x.position`,
 }
 

@@ -1,0 +1,168 @@
+import { bytesToUuid, recordBytes } from '@sealpost/protocol'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Page, PageRequest, StoredEvent } from '../ports.ts'
+import { createAccount, makeRun, openSession, type TestEvent } from '../testing/accounts.ts'
+import { useDatabase } from '../testing/database.ts'
+import { silent } from '../testing/log.ts'
+import { createStore, type PostgresStore } from './store.ts'
+
+const database = useDatabase()
+let store: PostgresStore
+
+beforeAll(async () => {
+  store = await createStore({ connection: database.connection, log: silent })
+})
+afterAll(() => store.close())
+
+const read = (user_no: number, after: number, more: Partial<PageRequest> = {}): Promise<Page> =>
+  store.readPage({ user_no, after, limit: 100, bytes: 1_000_000, own: null, streams: null, ...more })
+
+const positions = (page: Page): number[] => page.events.map((event) => event.position)
+
+/** Each row is a device and what it sends; returns all events by position. */
+async function fill(rows: [device_no: number, events: number | TestEvent[]][]): Promise<{ user_no: number; events: StoredEvent[] }> {
+  const { user_no, log_seq } = await createAccount(store, 2)
+  const sessions = [await openSession(store, user_no, 1), await openSession(store, user_no, 2)]
+  const next = [1, 1]
+  const events: StoredEvent[] = []
+  for (const [device_no, list] of rows) {
+    const at = device_no - 1
+    const run = makeRun({ user_no, device_no, session_id: sessions[at]!, epoch: log_seq, first_seq: next[at]! }, list)
+    const [verdict] = await store.ingest([run], true)
+    if (verdict?.is !== 'stored') throw new Error(verdict?.is)
+    next[at]! += run.events.length
+    events.push(...verdict.events)
+  }
+  return { user_no, events }
+}
+
+const tipOf = ({ client, received_at }: StoredEvent) => ({ event_id: bytesToUuid(client), received_at })
+
+describe('readPage', () => {
+  it('an account without events has an empty page at its head', async () => {
+    const { user_no } = await createAccount(store)
+    expect(await read(user_no, 0)).toEqual({ events: [], upto: 0, tip: null, head_position: 0, floor: 0 })
+  })
+
+  it('hands out what was stored, number by number and byte by byte', async () => {
+    const { user_no, events } = await fill([
+      [1, 3],
+      [2, [{ stream_id: 'x', ttl: 60 }]],
+    ])
+    const page = await read(user_no, 0)
+    expect(page.events.map((event) => ({ ...event, client: Buffer.from(event.client) }))).toEqual(
+      events.map((event) => ({ ...event, client: Buffer.from(event.client) })),
+    )
+    expect(page).toMatchObject({ upto: 4, tip: tipOf(events[3]!), head_position: 4, floor: 0 })
+  })
+
+  it('pages of any size join without hole or overlap', async () => {
+    const { user_no, events } = await fill([
+      [1, 7],
+      [2, 4],
+      [1, 6],
+    ])
+    for (const limit of [1, 2, 5, 17, 100]) {
+      const seen: number[] = []
+      for (let after = 0; ; ) {
+        const page = await read(user_no, after, { limit })
+        expect(page.tip).toEqual(tipOf(events[page.upto - 1]!))
+        seen.push(...positions(page))
+        if (page.upto === page.head_position) break
+        expect(page.upto).toBe(seen.at(-1))
+        after = page.upto
+      }
+      expect(seen).toEqual(events.map((event) => event.position))
+    }
+    expect(await read(user_no, 17)).toMatchObject({ events: [], upto: 17, tip: tipOf(events[16]!), head_position: 17 })
+  })
+
+  it('ends before the byte bound, but has one record at least', async () => {
+    const { user_no, events } = await fill([[1, Array.from({ length: 6 }, () => ({ payload: new Uint8Array(1000) }))]])
+    const each = recordBytes(0, events[0]!.client, { position: 1, stream_seq: 1, received_at: 1 })
+    expect(await read(user_no, 0, { bytes: 3 * each })).toMatchObject({ upto: 3, tip: tipOf(events[2]!) })
+    expect(await read(user_no, 0, { bytes: 3 * each - 1 })).toMatchObject({ upto: 2 })
+    expect(await read(user_no, 3, { bytes: 1 })).toMatchObject({ upto: 4, head_position: 6, events: [{ position: 4 }] })
+    expect(positions(await read(user_no, 0, { bytes: 6 * each }))).toHaveLength(6)
+  })
+
+  it('leaves out own events up to the number that the device knows, and moves on past them', async () => {
+    const { user_no, events } = await fill([
+      [1, 2],
+      [2, 1],
+      [1, 3],
+    ])
+    const page = await read(user_no, 0, { own: { device_no: 1, upto_seq: 4 } })
+    expect(positions(page)).toEqual([3, 6])
+    expect(page.upto).toBe(6)
+    const all = await read(user_no, 3, { own: { device_no: 1, upto_seq: 5 } })
+    expect(all).toEqual({ events: [], upto: 6, tip: tipOf(events[5]!), head_position: 6, floor: 0 })
+  })
+
+  it('R03: a filter hands out only its streams, and nothing for one that does not exist', async () => {
+    const { user_no, events } = await fill([[1, ['a', 'b', 'a', 'c', 'b', 'c'].map((stream_id) => ({ stream_id }))]])
+    expect(positions(await read(user_no, 0, { streams: ['a', 'b'] }))).toEqual([1, 2, 3, 5])
+    expect(positions(await read(user_no, 1, { streams: ['a'], limit: 1 }))).toEqual([3])
+    expect(await read(user_no, 0, { streams: ['none'] })).toEqual({
+      events: [],
+      upto: 6,
+      tip: tipOf(events[5]!),
+      head_position: 6,
+      floor: 0,
+    })
+    expect(await read(user_no, 0, { streams: [] })).toMatchObject({ events: [], upto: 6 })
+  })
+
+  it('R10: shows nothing of another user', async () => {
+    const a = await fill([[1, 3]])
+    const b = await fill([[1, 2]])
+    expect((await read(b.user_no, 0)).events.map((event) => bytesToUuid(event.client))).toEqual(
+      b.events.map((event) => bytesToUuid(event.client)),
+    )
+    expect(await store.readTip(a.user_no, 4)).toBeNull()
+  })
+
+  it('looks at 10,000 positions at most', async () => {
+    const { user_no } = await fill([[1, 1]])
+    await store.pools.main.query(
+      `insert into event (user_no, position, stream_seq, device_seq, received_at, stream_no, device_no, flags, record)
+       select user_no, g, g, g, received_at, stream_no, device_no, 0, record from event, generate_series(2, 10500) g where user_no = $1`,
+      [user_no],
+    )
+    await store.pools.main.query('update head set last = 10500 where user_no = $1', [user_no])
+    const own = { device_no: 1, upto_seq: 20_000 }
+    const first = await read(user_no, 0, { own })
+    expect(first).toMatchObject({ events: [], upto: 10_000, head_position: 10_500 })
+    expect(first.tip).not.toBeNull()
+    expect(await read(user_no, first.upto, { own })).toMatchObject({ events: [], upto: 10_500 })
+    expect(positions(await read(user_no, 300, { limit: 1000 }))).toHaveLength(1000)
+    // what retention removed is not looked at
+    await store.pools.main.query('delete from event where user_no = $1 and position <= 400', [user_no])
+    await store.pools.main.query('update account set floor = 400 where user_no = $1', [user_no])
+    expect(await read(user_no, 0, { own })).toMatchObject({ upto: 10_400, floor: 400 })
+  })
+
+  it('names no tip where retention took the entry', async () => {
+    const { user_no } = await fill([[1, 3]])
+    await store.pools.main.query('delete from event where user_no = $1', [user_no])
+    await store.pools.main.query('update account set floor = 3 where user_no = $1', [user_no])
+    expect(await read(user_no, 0)).toEqual({ events: [], upto: 3, tip: null, head_position: 3, floor: 3 })
+    expect(await read(2 ** 40, 5)).toEqual({ events: [], upto: 5, tip: null, head_position: 5, floor: 0 })
+  })
+})
+
+describe('readHeads, readTip', () => {
+  it('give the position of each user, 0 for one without events', async () => {
+    const a = await fill([[1, 3]])
+    const b = await createAccount(store)
+    expect(await store.readHeads([a.user_no, b.user_no, 2 ** 40])).toEqual(
+      new Map([
+        [a.user_no, 3],
+        [b.user_no, 0],
+        [2 ** 40, 0],
+      ]),
+    )
+    expect(await store.readHeads([])).toEqual(new Map())
+    expect(await store.readTip(a.user_no, 2)).toEqual(tipOf(a.events[1]!))
+  })
+})

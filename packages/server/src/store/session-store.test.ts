@@ -1,0 +1,190 @@
+import { randomUUID } from 'node:crypto'
+import { bytesToUuid, type Cursor, equalBytes } from '@sealpost/protocol'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Log } from '../log.ts'
+import type { Established, EstablishRequest, StoredEvent } from '../ports.ts'
+import { append, createAccount, makeDevice, makeRun, openSession, type TestAccount } from '../testing/accounts.ts'
+import { useDatabase } from '../testing/database.ts'
+import { silent } from '../testing/log.ts'
+import { createStore, type PostgresStore } from './store.ts'
+
+const database = useDatabase()
+const errors: unknown[] = []
+const log: Log = { ...silent, error: (fields: unknown) => void errors.push(fields) }
+let store: PostgresStore
+
+beforeAll(async () => {
+  store = await createStore({ connection: database.connection, log })
+})
+afterAll(() => store.close())
+
+const START: Cursor = { position: 0, event_id: null, received_at: null, history_id: null }
+
+const establish = (user_no: number, more: Partial<EstablishRequest> = {}) =>
+  store.establishSession({ user_no, device_no: 1, session_id: randomUUID(), cursor: START, last_device_seq: 0, log_seq: null, ...more })
+
+async function established(...args: Parameters<typeof establish>): Promise<Established> {
+  const result = await establish(...args)
+  if (!result.ok) throw new Error(result.code)
+  return result.established
+}
+
+async function fill(account: TestAccount, first_seq: number, events: number): Promise<StoredEvent[]> {
+  const { user_no, log_seq } = account
+  const session_id = await openSession(store, user_no, 1)
+  const [verdict] = await store.ingest([makeRun({ user_no, device_no: 1, session_id, epoch: log_seq, first_seq }, events)], true)
+  if (verdict?.is !== 'stored') throw new Error(verdict?.is)
+  return verdict.events
+}
+
+function cursorAt({ position, client, received_at }: StoredEvent, history_id = store.history_id): Cursor {
+  return { position, event_id: bytesToUuid(client), received_at, history_id }
+}
+
+describe('findDevice', () => {
+  it('finds a device with its key, also a revoked one; R10: only in its own account', async () => {
+    const account = await createAccount(store, 2)
+    const other = await createAccount(store)
+    const [first, second] = account.devices
+    const row = await store.findDevice(account.user_id, second!.device_id)
+    expect(row).toMatchObject({ user_no: account.user_no, device_no: 2, active: true, revoked_log_seq: null, account_active: true })
+    expect(row).toMatchObject({ user_id: account.user_id, device_id: second!.device_id })
+    expect(equalBytes(row!.sign_pub, second!.sign_pub)).toBe(true)
+    expect(await store.findDevice(other.user_id, second!.device_id)).toBeNull()
+    await append(store, account, { type: 'revoke_device', revoked: [{ device_id: second!.device_id }] }, first)
+    expect(await store.findDevice(account.user_id, second!.device_id)).toMatchObject({ active: false, revoked_log_seq: 2 })
+  })
+})
+
+describe('establishSession', () => {
+  it('tells where the account stands, and hands out the entries above the client’s, with its boxes', async () => {
+    const account = await createAccount(store, 3)
+    await fill(account, 1, 2)
+    const all = await established(account.user_no, { device_no: 2 })
+    expect(all).toMatchObject({
+      log_seq: 2,
+      head_position: 2,
+      floor: 0,
+      last_device_seq: 0,
+      history_id: store.history_id,
+      acked_event_missing: false,
+    })
+    expect(equalBytes(all.log_head, account.log_head!)).toBe(true)
+    expect(all.entries.map((entry) => [entry.log_seq, entry.box !== null])).toEqual([
+      [0, false],
+      [1, true],
+      [2, true],
+    ])
+    expect((await established(account.user_no, { log_seq: 1 })).entries.map((entry) => entry.log_seq)).toEqual([2])
+    expect((await established(account.user_no, { log_seq: 2 })).entries).toEqual([])
+    expect((await established(account.user_no, { log_seq: 7 })).entries).toEqual([])
+  })
+
+  it('the newest session wins: the one before is fenced', async () => {
+    const account = await createAccount(store)
+    const { user_no, log_seq } = account
+    const old = await openSession(store, user_no, 1)
+    const current = await openSession(store, user_no, 1)
+    const send = async (session_id: string) =>
+      (await store.ingest([makeRun({ user_no, device_no: 1, session_id, epoch: log_seq, first_seq: 1 }, 1)], false))[0]!.is
+    expect(await send(old)).toBe('fenced')
+    await store.endSession(user_no, 1, old, { position: 0 })
+    expect(await send(current)).toBe('stored')
+    await store.endSession(user_no, 1, current, { position: 1 })
+    expect(await send(current)).toBe('fenced')
+  })
+
+  it('refuses a revoked device, an unknown one, a suspended and a deleted account', async () => {
+    const account = await createAccount(store, 2)
+    await append(store, account, { type: 'revoke_device', revoked: [{ device_id: account.devices[1]!.device_id }] })
+    expect(await establish(account.user_no, { device_no: 2 })).toEqual({ ok: false, code: 'device_revoked' })
+    expect(await establish(account.user_no, { device_no: 3 })).toEqual({ ok: false, code: 'auth_failed' })
+    expect(await establish(2 ** 40)).toEqual({ ok: false, code: 'account_gone' })
+    await store.pools.main.query('update account set active = false where user_no = $1', [account.user_no])
+    expect(await establish(account.user_no)).toEqual({ ok: false, code: 'auth_failed' })
+  })
+
+  describe('cursor and mode', () => {
+    it('at the start or at the head of what is stored', async () => {
+      const account = await createAccount(store)
+      expect(await established(account.user_no)).toMatchObject({ mode: 'live', reset_reason: null })
+      const events = await fill(account, 1, 3)
+      expect(await established(account.user_no)).toMatchObject({ mode: 'replay' })
+      expect(await established(account.user_no, { cursor: cursorAt(events[1]!) })).toMatchObject({ mode: 'replay' })
+      expect(await established(account.user_no, { cursor: cursorAt(events[2]!) })).toMatchObject({ mode: 'live' })
+    })
+
+    it('the same entry at the position is enough, whatever the history', async () => {
+      const account = await createAccount(store)
+      const events = await fill(account, 1, 2)
+      const cursor = cursorAt(events[1]!, account.user_id)
+      expect(await established(account.user_no, { cursor })).toMatchObject({ mode: 'live', reset_reason: null })
+    })
+
+    it('C6: another entry at the position, or none, resets, and the reason tells whether the history changed', async () => {
+      const account = await createAccount(store)
+      const events = await fill(account, 1, 2)
+      const other = account.user_id
+      const good = cursorAt(events[1]!)
+      const cursors: [Cursor, string][] = [
+        [{ ...good, event_id: randomUUID() }, 'cursor_unknown'],
+        [{ ...good, received_at: good.received_at! + 1 }, 'cursor_unknown'],
+        [{ ...good, event_id: null }, 'cursor_unknown'],
+        [{ ...good, position: 1 }, 'cursor_unknown'],
+        [{ ...good, position: 3 }, 'cursor_unknown'],
+        [{ ...good, position: 3, history_id: other }, 'history_changed'],
+        [{ ...good, event_id: randomUUID(), history_id: other }, 'history_changed'],
+        [{ ...good, event_id: randomUUID(), history_id: null }, 'history_changed'],
+      ]
+      for (const [cursor, reset_reason] of cursors)
+        expect(await established(account.user_no, { cursor })).toMatchObject({ mode: 'reset', reset_reason })
+    })
+
+    it('a row that retention took: the history decides', async () => {
+      const account = await createAccount(store)
+      const events = await fill(account, 1, 3)
+      await store.pools.main.query('delete from event where user_no = $1 and position <= 2', [account.user_no])
+      await store.pools.main.query('update account set floor = 2 where user_no = $1', [account.user_no])
+      expect(await established(account.user_no, { cursor: cursorAt(events[1]!) })).toMatchObject({ mode: 'replay', floor: 2 })
+      const foreign = cursorAt(events[1]!, account.user_id)
+      expect(await established(account.user_no, { cursor: foreign })).toMatchObject({ mode: 'reset', reset_reason: 'history_changed' })
+    })
+  })
+
+  it('B06: a claim above what is stored raises the number; in the same history it is a loss, and logged', async () => {
+    const account = await createAccount(store)
+    const [, last] = await fill(account, 1, 2)
+    const foreign = { ...cursorAt(last!), history_id: account.user_id }
+    errors.length = 0
+    expect(await established(account.user_no, { last_device_seq: 4, cursor: foreign })).toMatchObject({
+      last_device_seq: 4,
+      acked_event_missing: false,
+    })
+    expect(errors).toEqual([])
+    expect(await established(account.user_no, { last_device_seq: 6, cursor: cursorAt(last!) })).toMatchObject({
+      last_device_seq: 6,
+      acked_event_missing: true,
+    })
+    expect(errors).toMatchObject([{ code: 'acked_event_missing', claimed: 6, stored: 4 }])
+    expect((await fill(account, 7, 1))[0]).toMatchObject({ device_seq: 7, position: 3 })
+    // no claim brings a number out of the safe integers, where it would break batches of others
+    expect((await established(account.user_no, { last_device_seq: Number.MAX_SAFE_INTEGER })).last_device_seq).toBe(2 ** 52)
+  })
+})
+
+describe('presence', () => {
+  it('R08: remembers when a device was seen, at the end of its session or by a touch; forgets revoked ones', async () => {
+    const account = await createAccount(store, 3)
+    const { user_no } = account
+    const session_id = await openSession(store, user_no, 1)
+    await store.endSession(user_no, 1, session_id, { position: 5 })
+    await store.touchDevices([{ user_no, device_no: 2, position: 3 }])
+    await store.touchDevices([])
+    const seen = await store.readPresence(user_no)
+    expect(seen.map((row) => row.device_id)).toEqual(account.devices.map((device) => device.device_id))
+    expect(seen.map((row) => row.last_seen !== null && Math.abs(row.last_seen - store.now()) < 5_000)).toEqual([true, true, false])
+    await append(store, account, { type: 'revoke_device', revoked: [{ device_id: account.devices[2]!.device_id }] })
+    await append(store, account, { type: 'add_device', device: makeDevice() })
+    expect((await store.readPresence(user_no)).map((row) => row.device_id)).toEqual(account.devices.map((device) => device.device_id))
+  })
+})
