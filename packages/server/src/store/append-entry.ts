@@ -124,7 +124,7 @@ export function createAppendEntry(pool: Pool): (request: AppendRequest) => Promi
       const account = await readAccount(client, FIND_ACCOUNT, user_id)
       if (account === null) return { account, log: null, known: null, deleted: await isDeleted(client, user_id) }
       const known = await findKnown(client, account, request, entry_hash)
-      return { account, log: known === null ? await logs.load(client, account.user_no, request.user_id) : null, known, deleted: false }
+      return { account, log: known === null ? await logs.load(client, account, request.user_id) : null, known, deleted: false }
     })
     if (before.known !== null) return before.known
     if (before.deleted) return refuse('account_gone', null)

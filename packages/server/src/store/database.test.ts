@@ -6,9 +6,9 @@ import { Pool } from 'pg'
 import { describe, expect, it } from 'vitest'
 import type { Log } from '../log.ts'
 import { useDatabase } from '../testing/database.ts'
+import { silent } from '../testing/log.ts'
 import { openEmbeddedDatabase, openExternalDatabase } from './database.ts'
 
-const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
 const database = useDatabase()
 
 describe('the database of a relay', () => {

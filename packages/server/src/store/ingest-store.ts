@@ -7,18 +7,17 @@
  * heads, all for the time of the statement. Duplicates are looked up without a lock: stored rows do not change.
  */
 import { clientPartIds, equalBytes, FLAG } from '@sealpost/protocol'
-import type { Pool } from 'pg'
+import type { ClientBase } from 'pg'
 import type { DuplicateVerdict, IngestStore, Run, Verdict } from '../ports.ts'
 import { byteaArray, int2Array, int4Array, int8Array, uuidArray } from './binary-array.ts'
 import { buildBatch, type IngestAnswer, type IngestArrays, readVerdicts } from './ingest-batch.ts'
-import { withClient } from './pool.ts'
-import { createStreamDirectory } from './stream-numbers.ts'
+import { type Pools, withClient } from './pool.ts'
+import { createStreamDirectory, type StreamNumber } from './stream-numbers.ts'
+
+type StreamNumbers = (user_no: number, stream_id: string) => StreamNumber
 
 export type IngestStoreOptions = {
-  /** For the batches. */
-  ingest: Pool
-  /** For the look-up of duplicates. */
-  main: Pool
+  pools: Pools
   clock_skew_ms: number
   streams_max: number
 }
@@ -54,28 +53,36 @@ type DuplicateRow = {
 }
 
 export function createIngestStore(options: IngestStoreOptions): IngestStore {
-  const directory = createStreamDirectory(options.ingest, options.streams_max)
+  const { pools, clock_skew_ms } = options
+  const directory = createStreamDirectory(pools.incarnationOf, options.streams_max)
 
   async function ingest(runs: readonly Run[], patient: boolean): Promise<Verdict[]> {
     if (runs.length === 0) return []
-    const streamNumber = await directory.numberStreams(runs, patient)
-    const verdicts = runs.map((run) => withoutStream(run, streamNumber))
-    const places = [...runs.keys()].filter((at) => verdicts[at] === null)
-    if (places.length > 0) {
-      const batch = buildBatch(
-        places.flatMap((at) => runs[at] ?? []),
-        (user_no, stream_id) => {
-          const number = streamNumber(user_no, stream_id)
-          return typeof number === 'number' ? number : null
-        },
-      )
-      const values = [...toParameters(batch.arrays), options.clock_skew_ms, patient]
-      const { rows } = await withClient(options.ingest, (client) => client.query<IngestAnswer>({ ...INGEST, values }))
-      if (rows[0] === undefined) throw new TypeError('ingest answers one row')
-      const answers = readVerdicts(batch, rows[0], options.clock_skew_ms)
+    return withClient(pools.ingest, async (client) => {
+      const streamNumber = await directory.numberStreams(client, runs, patient)
+      const verdicts = runs.map((run) => withoutStream(run, streamNumber))
+      const places = [...runs.keys()].filter((at) => verdicts[at] === null)
+      const given = places.flatMap((at) => runs[at] ?? [])
+      const answers = given.length === 0 ? [] : await ingestNumbered(client, given, streamNumber, patient)
       for (const [i, at] of places.entries()) verdicts[at] = answers[i] ?? null
-    }
-    return verdicts.map((verdict) => verdict ?? { is: 'busy' })
+      return verdicts.map((verdict) => verdict ?? { is: 'busy' })
+    })
+  }
+
+  async function ingestNumbered(
+    client: ClientBase,
+    runs: readonly Run[],
+    streamNumber: StreamNumbers,
+    patient: boolean,
+  ): Promise<Verdict[]> {
+    const batch = buildBatch(runs, (user_no, stream_id) => {
+      const number = streamNumber(user_no, stream_id)
+      return typeof number === 'number' ? number : null
+    })
+    const values = [...toParameters(batch.arrays), clock_skew_ms, patient]
+    const { rows } = await client.query<IngestAnswer>({ ...INGEST, values })
+    if (rows[0] === undefined) throw new TypeError('ingest answers one row')
+    return readVerdicts(batch, rows[0], clock_skew_ms)
   }
 
   async function readDuplicates(
@@ -85,7 +92,7 @@ export function createIngestStore(options: IngestStoreOptions): IngestStore {
   ): Promise<DuplicateVerdict[]> {
     if (events.length === 0) return []
     const values = [user_no, device_no, int8Array(events.map((event) => event.device_seq))]
-    const { rows } = await withClient(options.main, (client) => client.query<DuplicateRow>({ ...DUPLICATES, values }))
+    const { rows } = await withClient(pools.main, (client) => client.query<DuplicateRow>({ ...DUPLICATES, values }))
     return events.map((event, i) => judgeDuplicate(event, rows[i]))
   }
 
@@ -93,7 +100,7 @@ export function createIngestStore(options: IngestStoreOptions): IngestStore {
 }
 
 /** A stream that has no number ends the run here, but for one above the limit: what stands before that rule is judged by the call. */
-function withoutStream(run: Run, streamNumber: (user_no: number, stream_id: string) => unknown): Verdict | null {
+function withoutStream(run: Run, streamNumber: StreamNumbers): Verdict | null {
   for (const { stream_id } of run.events) {
     const number = streamNumber(run.user_no, stream_id)
     if (number === 'busy') return { is: 'busy' }

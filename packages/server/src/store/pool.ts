@@ -10,7 +10,7 @@ import { LIMITS, SealpostError } from '@sealpost/protocol'
 import { type ClientBase, type ClientConfig, DatabaseError, Pool, type PoolClient } from 'pg'
 import type { Log } from '../log.ts'
 import { COLUMN_TYPES } from './column-types.ts'
-import { HISTORY_SQL, type HistoryRow, historyId } from './history.ts'
+import { HISTORY_SQL, type HistoryRow, historyId, incarnationOf } from './history.ts'
 
 export type Pools = {
   main: Pool
@@ -19,6 +19,8 @@ export type Pools = {
   history_id(): string
   /** Of the server behind this connection. */
   historyOf(client: ClientBase): string
+  /** Which run of which server is behind this connection. What is remembered of the store is good for one only. */
+  incarnationOf(client: ClientBase): string
   close(): Promise<void>
 }
 
@@ -48,16 +50,21 @@ select pg_is_in_recovery() as standby`
 
 /** Opens no connection yet. Throws nothing; the first query tells whether the database answers. */
 export function createPools(options: PoolOptions): Pools {
-  const histories = new WeakMap<ClientBase, string>()
+  const servers = new WeakMap<ClientBase, { history_id: string; incarnation: string }>()
   let latest = ''
   const prepare = async (client: ClientBase): Promise<void> => {
     // pg answers several statements in one text with a list
     const results = (await client.query(SETTINGS)) as unknown as { rows: { standby?: boolean }[] }[]
     if (results.at(-1)?.rows[0]?.standby !== false) throw new SealpostError('unavailable', 'the database is a standby')
-    const { rows } = await client.query<HistoryRow>(HISTORY_SQL)
+    const { rows } = await client.query<HistoryRow & { incarnation: string }>(HISTORY_SQL)
     if (rows[0] === undefined) throw new SealpostError('internal', 'the database has no identity: it was not migrated')
     latest = historyId(rows[0])
-    histories.set(client, latest)
+    servers.set(client, { history_id: latest, incarnation: incarnationOf(rows[0]) })
+  }
+  const serverOf = (client: ClientBase): { history_id: string; incarnation: string } => {
+    const server = servers.get(client)
+    if (server === undefined) throw new SealpostError('internal', 'the connection was not prepared')
+    return server
   }
   const open = (max: number, application_name: string): Pool => {
     const pool = new Pool({
@@ -83,11 +90,8 @@ export function createPools(options: PoolOptions): Pools {
     main,
     ingest,
     history_id: () => latest,
-    historyOf: (client) => {
-      const id = histories.get(client)
-      if (id === undefined) throw new SealpostError('internal', 'the connection was not prepared')
-      return id
-    },
+    historyOf: (client) => serverOf(client).history_id,
+    incarnationOf: (client) => serverOf(client).incarnation,
     close: async () => {
       await Promise.all([main.end(), ingest.end()])
     },

@@ -2,7 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { PAIRING_SLOTS } from '@sealpost/protocol'
 import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { createAccount } from '../testing/accounts.ts'
+import { createAccount, makeEvent } from '../testing/accounts.ts'
 import { createTestDatabase, useDatabase } from '../testing/database.ts'
 import { silent } from '../testing/log.ts'
 import { createClock } from './clock.ts'
@@ -11,6 +11,7 @@ import { migrate } from './migrate.ts'
 import { MIGRATIONS } from './migrations/index.ts'
 import { withTransaction } from './pool.ts'
 import { createStore, type PostgresStore } from './store.ts'
+import { createStreamDirectory } from './stream-numbers.ts'
 
 const database = useDatabase()
 let store: PostgresStore
@@ -87,6 +88,48 @@ describe('the store', () => {
     await store.ping()
     const [row] = (await query('select clock_ms() as ms')).rows as { ms: number }[]
     expect(Math.abs(store.now() - row!.ms)).toBeLessThan(100)
+  })
+})
+
+describe('what is remembered', () => {
+  it('stream numbers are good for one run of one server: another one is asked again', async () => {
+    const other = await createTestDatabase()
+    const second = await createStore({ connection: other.connection, log: silent })
+    const directory = createStreamDirectory((client) => (client === b ? 'b' : 'a'), 10, 3)
+    const a = await store.pools.main.connect()
+    const b = await second.pools.main.connect()
+    const [first, foreign] = [await createAccount(store), await createAccount(second)]
+    // a user of the same number with streams of the same names, numbered otherwise
+    const user_no = 77
+    for (const [client, { user_no: from }] of [
+      [a, first],
+      [b, foreign],
+    ] as const) {
+      await client.query(
+        'insert into account (user_no, log_seq, created_at, user_id, log_head) overriding system value select $2, 0, 0, sha256(user_id), log_head from account where user_no = $1',
+        [from, user_no],
+      )
+    }
+    const run = (...streams: string[]) => [
+      { user_no, device_no: 1, session_id: '', first_seq: 1, epoch: 0, events: streams.map((stream_id) => makeEvent(1, { stream_id })) },
+    ]
+    const ask = async (client: typeof a, ...streams: string[]) => {
+      const numbers = await directory.numberStreams(client, run(...streams), false)
+      return streams.map((stream) => numbers(user_no, stream))
+    }
+    expect(await ask(a, 'x', 'y')).toEqual([1, 2])
+    expect(await ask(b, 'y', 'x')).toEqual([1, 2])
+    expect(await ask(a, 'y', 'x')).toEqual([2, 1])
+    await a.query('delete from stream where user_no = $1', [user_no])
+    expect(await ask(a, 'x', 'y')).toEqual([1, 2])
+    // four names, room for three: the one used least recently is asked for again
+    await ask(a, 'z', 'w')
+    expect(await ask(a, 'y', 'z', 'w')).toEqual([2, 1, 2])
+    expect(await ask(a, 'x')).toEqual([3])
+    a.release()
+    b.release()
+    await second.close()
+    await other.drop()
   })
 })
 

@@ -77,8 +77,7 @@ export async function createStore(options: StoreOptions): Promise<PostgresStore>
 function composeStore(pools: Pools, options: StoreOptions) {
   return {
     ...createIngestStore({
-      ingest: pools.ingest,
-      main: pools.main,
+      pools,
       clock_skew_ms: options.clock_skew_ms ?? LIMITS.clockSkewMs,
       streams_max: options.streams_max ?? LIMITS.streamsPerUserMax,
     }),

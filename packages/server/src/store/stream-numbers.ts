@@ -1,19 +1,19 @@
 /**
  * Stream names to numbers. A number is given once, under the account's row lock, in a short transaction before the batch
- * that needs it; from then on it never changes, so that it may be remembered. Bounds: 10,000 streams per user, and
+ * that needs it; from then on it never changes, so that it may be remembered, but not beyond a restart of the database,
+ * which may have been a restore. Bounds: 10,000 streams per user, and
  * `CACHE_MAX` remembered names, the least recently used leave first.
  */
-import type { Pool } from 'pg'
+import type { ClientBase } from 'pg'
 import type { Run } from '../ports.ts'
 import { int8Array } from './binary-array.ts'
-import { withClient } from './pool.ts'
 
 /** `busy`: the account is locked by another writer. `gone`: no active account. `full`: the limit is reached. */
 export type StreamNumber = number | 'busy' | 'gone' | 'full'
 
 export type StreamDirectory = {
-  /** The numbers of all streams of `runs`, made where missing. */
-  numberStreams(runs: readonly Run[], patient: boolean): Promise<(user_no: number, stream_id: string) => StreamNumber>
+  /** The numbers of all streams of `runs`, made where missing; good for a batch on this connection. */
+  numberStreams(client: ClientBase, runs: readonly Run[], patient: boolean): Promise<(user_no: number, stream_id: string) => StreamNumber>
 }
 
 const CACHE_MAX = 200_000
@@ -23,7 +23,12 @@ const NUMBER = {
   text: 'select s.stream_no, s.outcome from number_streams($1::int8[], $2::text[], $3::int4, $4::bool) s',
 }
 
-export function createStreamDirectory(pool: Pool, streams_max: number, cache_max = CACHE_MAX): StreamDirectory {
+export function createStreamDirectory(
+  incarnationOf: (client: ClientBase) => string,
+  streams_max: number,
+  cache_max = CACHE_MAX,
+): StreamDirectory {
+  let incarnation = ''
   // a Map keeps the order of insertion; what is used is put back at the end
   const known = new Map<string, number>()
 
@@ -42,7 +47,11 @@ export function createStreamDirectory(pool: Pool, streams_max: number, cache_max
   }
 
   return {
-    async numberStreams(runs, patient) {
+    async numberStreams(client, runs, patient) {
+      if (incarnation !== incarnationOf(client)) {
+        incarnation = incarnationOf(client)
+        known.clear()
+      }
       const found = new Map<string, StreamNumber>()
       const missing = new Map<string, { user_no: number; stream_id: string }>()
       for (const { user_no, events } of runs) {
@@ -60,11 +69,11 @@ export function createStreamDirectory(pool: Pool, streams_max: number, cache_max
       if (missing.size > 0) {
         const pairs = [...missing.values()]
         const values = [int8Array(pairs.map((pair) => pair.user_no)), pairs.map((pair) => pair.stream_id), streams_max, patient]
-        const { rows } = await withClient(pool, (client) => client.query<{ stream_no: number; outcome: number }>({ ...NUMBER, values }))
+        const { rows } = await client.query<{ stream_no: number; outcome: number }>({ ...NUMBER, values })
         for (const [i, key] of [...missing.keys()].entries()) {
           const row = rows[i] ?? { stream_no: 0, outcome: 1 }
           found.set(key, row.outcome === 0 ? row.stream_no : row.outcome === 1 ? 'busy' : row.outcome === 2 ? 'gone' : 'full')
-          if (row.outcome === 0) remember(key, row.stream_no)
+          if (row.outcome === 0 && incarnation === incarnationOf(client)) remember(key, row.stream_no)
         }
       }
       return (user_no, stream_id) => found.get(keyOf(user_no, stream_id)) ?? 'busy'
