@@ -1,15 +1,20 @@
+import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { once } from 'node:events'
+import { decodeAcks } from '@sealpost/protocol'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { readConfig } from './config.ts'
-import type { Log } from './log.ts'
 import { type RunningServer, startServer } from './server.ts'
+import { createStore, type PostgresStore } from './store/store.ts'
+import { createAccount, type TestAccount } from './testing/accounts.ts'
 import { query, useDatabase, withDatabase } from './testing/database.ts'
+import { silent } from './testing/log.ts'
+import { connectRaw, type RawOptions } from './testing/raw-client.ts'
+import { makeRecords } from './testing/relay.ts'
 
-const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
 const database = useDatabase()
 const another = useDatabase()
 let folder: string
@@ -45,6 +50,41 @@ describe('a running relay', () => {
     await query(admin, `alter database ${name} allow_connections true`)
     await expect.poll(() => status('/readyz'), { timeout: 10_000 }).toBe(200)
   })
+})
+
+describe('a stop', () => {
+  it('under load acks what it stored, closes 1001, ends PostgreSQL; the next start holds every acked event (R07, B06)', async () => {
+    const server = await start('busy')
+    const store = await openStore('busy')
+    const account = await createAccount(store)
+    await store.close()
+    const client = await connectRaw(optionsOf(account, server))
+    for (let i = 0; i < 20; i++) client.sendRecords(...makeRecords(client, 1 + i * 50, 50, { epoch: account.log_seq }))
+    await client.next('ack')
+    const began = Date.now()
+    await server.stop()
+    expect(Date.now() - began).toBeLessThan(10_000)
+    expect(await client.closed).toMatchObject({ code: 1001 })
+    await expect(fetch(`${server.url}/livez`)).rejects.toThrow('fetch failed')
+    expect(existsSync(join(folder, 'busy/postgres/postmaster.pid'))).toBe(false)
+    const acks = client.received.flatMap((message) => (message.head.type === 'ack' ? decodeAcks(message.body) : []))
+    const acked = Math.max(0, ...acks.map((row) => row.device_seq))
+    const again = await connectRaw(optionsOf(account, await start('busy')))
+    expect(again.established.last_device_seq).toBeGreaterThanOrEqual(acked)
+    expect(again.established.head_position).toBe(again.established.last_device_seq)
+    await again.close()
+  }, 60_000)
+
+  function openStore(data: string): Promise<PostgresStore> {
+    const connection = { host: join(folder, data, 'run'), user: 'sealpost', database: 'sealpost' }
+    return createStore({ connection, log: silent })
+  }
+
+  function optionsOf(account: TestAccount, { url, server_key }: RunningServer): RawOptions {
+    const { device_id, sign_seed } = account.devices[0]!
+    const log_head = Buffer.from(account.log_head!).toString('base64url')
+    return { url, server_key, identity: { user_id: account.user_id, device_id, sign_seed }, auth: { log_seq: account.log_seq, log_head } }
+  }
 })
 
 describe('a start', () => {
