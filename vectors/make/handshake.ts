@@ -187,7 +187,8 @@ const genuine = signed(body0)
 const otherServer = seed(0x23)
 const flip = (text: string, at: number): string => {
   const bytes = Buffer.from(text, 'hex')
-  bytes[at < 0 ? bytes.length + at : at] ^= 1
+  const place = at < 0 ? bytes.length + at : at
+  bytes[place] = (bytes[place] ?? 0) ^ 1
   return hex(bytes)
 }
 const authBody = known.handshake.client_auth_body as string
