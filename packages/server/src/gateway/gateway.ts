@@ -81,7 +81,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
     committed: (user_no, events) => bus.publish(user_no, { is: 'committed', events }),
     failed,
     now,
-    jitter: (min) => min + random() * min,
+    jitter: (min) => Math.floor(min + random() * min),
   })
   const session: SessionDeps = {
     crypto: nodeCrypto,

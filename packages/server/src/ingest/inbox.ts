@@ -32,7 +32,7 @@ export type InboxDeps = {
   failed(error: unknown): void
   /** ms, monotonic. */
   now(): number
-  /** A random wait in ms, from `min` to twice that. */
+  /** A random wait in whole ms, from `min` to twice that. */
   jitter(min: number): number
 }
 

@@ -27,6 +27,7 @@ import {
   utf8Decode,
 } from '@sealpost/protocol'
 import { nodeCrypto, type SyncAesGcmKey } from '@sealpost/protocol/node'
+import type { Socket } from 'node:net'
 import { type ClientOptions, WebSocket } from 'ws'
 import { makeEventId } from './accounts.ts'
 
@@ -52,7 +53,8 @@ export const NO_CURSOR: Cursor = { position: 0, event_id: null, received_at: nul
 
 /** A socket before and beneath the session: frames as bytes. */
 export class RawSocket {
-  readonly ws: WebSocket
+  /** With the socket beneath, for what no client should do. */
+  readonly ws: WebSocket & { _socket?: Socket }
   readonly opened: Promise<void>
   readonly closed: Promise<Closed>
   /** HTTP status of a refused upgrade. */
