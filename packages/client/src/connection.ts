@@ -251,28 +251,28 @@ export function createConnection(ports: ConnectionPorts): Connection {
 
   function drain(of: Channel): Promise<void> {
     of.draining = true
-    const done = run(of).finally(() => {
-      of.draining = false
-    })
+    const done = run(of)
     drains.set(of, done)
     return done
   }
 
   async function run(of: Channel): Promise<void> {
-    for (let frame = of.inbound.shift(); frame !== undefined; frame = of.inbound.shift()) {
-      if (!current(of)) return
-      try {
+    try {
+      for (let frame = of.inbound.shift(); frame !== undefined; frame = of.inbound.shift()) {
+        if (!current(of)) return
         if (typeof frame === 'string') await onText(of, frame)
         else {
           const handled = onFrame(of, frame)
           if (handled instanceof Promise) await handled
         }
-      } catch (error) {
-        of.inbound.length = 0
-        if (current(of)) onFault(error)
-        return
+        throttle(of)
       }
-      throttle(of)
+    } catch (error) {
+      of.inbound.length = 0
+      if (current(of)) onFault(error)
+    } finally {
+      // in the same step as the look that found nothing: a frame that comes now starts the next run
+      of.draining = false
     }
   }
 
