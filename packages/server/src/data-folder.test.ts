@@ -24,7 +24,7 @@ describe('the data folder', () => {
     const first = await openDataFolder(folder)
     first.close()
     await writeFile(join(folder, 'version'), '2\n')
-    await expect(openDataFolder(folder)).rejects.toMatchObject({ code: 'data_newer', message: expect.stringContaining('update Sealpost') })
+    await expect(openDataFolder(folder)).rejects.toMatchObject({ code: 'data_newer', message: expect.stringContaining('newer version') })
     await writeFile(join(folder, 'version'), 'x')
     await expect(openDataFolder(folder)).rejects.toMatchObject({ code: 'internal' })
   })

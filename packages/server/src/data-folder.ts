@@ -60,7 +60,7 @@ function lockFolder(path: string): DatabaseSync {
     lock?.close()
     // SQLITE_BUSY: https://www.sqlite.org/rescode.html#busy
     if ((cause as { errcode?: number }).errcode === 5) {
-      throw new SealpostError('data_in_use', `another relay uses the data folder ${path}; stop it, or choose another with --data`, {
+      throw new SealpostError('data_in_use', `another relay uses the data folder ${path}`, {
         cause,
       })
     }
@@ -81,7 +81,7 @@ async function checkVersion(path: string): Promise<void> {
   const version = Number(text.trim())
   if (!/^\d{1,6}\s*$/.test(text)) throw new SealpostError('internal', `${file} is damaged: it should hold one number`)
   if (version <= DATA_VERSION) return
-  const sentence = `the data folder ${path} was written by a newer version (format ${version}, this one knows ${DATA_VERSION}); update Sealpost`
+  const sentence = `the data folder ${path} was written by a newer version (format ${version}, this one knows ${DATA_VERSION})`
   throw new SealpostError('data_newer', sentence)
 }
 

@@ -104,8 +104,7 @@ async function listen(http: ReturnType<typeof createHttp>, { host, port }: Confi
     await http.listen({ host, port })
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    if (code === 'EADDRINUSE')
-      throw new SealpostError('port_in_use', `port ${port} of ${host} is taken; choose another with --port`, { cause })
+    if (code === 'EADDRINUSE') throw new SealpostError('port_in_use', `port ${port} of ${host} is taken`, { cause })
     if (code === 'EACCES')
       throw new SealpostError('invalid_config', `port ${port} may not be used by this user; choose another with --port`, { cause })
     if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {

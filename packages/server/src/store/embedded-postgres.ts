@@ -275,7 +275,7 @@ function startFailure(data_dir: string, account: PostgresAccount, output: string
   const cause = new Error(output)
   const reason = lastLine(output)
   if (BUSY.test(output)) return new SealpostError('data_in_use', `another process holds the database in ${data_dir}: ${reason}`, { cause })
-  if (/No space left|Read-only file system|Disk quota/i.test(output)) {
+  if (/No space left|Check free disk space|Read-only file system|Disk quota/i.test(output)) {
     return new SealpostError('disk', `no room for the database in ${data_dir}`, { cause })
   }
   if (account.way === 'setuid' && /ermission denied|EACCES/.test(output)) {
@@ -286,7 +286,8 @@ function startFailure(data_dir: string, account: PostgresAccount, output: string
 }
 
 function writeLine(logger: Log | undefined, line: string): void {
-  if (/\b(FATAL|PANIC)\b/.test(line)) logger?.warn({ from: 'postgres' }, line)
+  // What a shutdown says to a connection that is just closing is no news.
+  if (/\b(FATAL|PANIC)\b/.test(line) && !line.includes('due to administrator command')) logger?.warn({ from: 'postgres' }, line)
   else logger?.debug({ from: 'postgres' }, line)
 }
 
