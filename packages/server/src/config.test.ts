@@ -1,5 +1,6 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { readConfig } from './config.ts'
+import { readConfig, VARIABLES } from './config.ts'
 
 describe('the configuration', () => {
   it('has a default for everything', () => {
@@ -46,6 +47,13 @@ describe('the configuration', () => {
     expect(readConfig({ DATABASE_URL_FILE: '/run/secrets/db' }, {}, read).database_url).toBe('postgresql://u:p@h/db')
     expect(() => readConfig({ DATABASE_URL_FILE: '/missing' }, {}, read)).toThrow('DATABASE_URL_FILE: the file cannot be read')
     expect(() => readConfig({ DATABASE_URL_FILE: '/run/secrets/db', DATABASE_URL: 'x' }, {}, read)).toThrow('keep one')
+  })
+
+  it('.env.example names every variable, in order, with a value that is valid', () => {
+    const example = readFileSync(new URL('../../../.env.example', import.meta.url), 'utf8')
+    const rows = [...example.matchAll(/^#([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value])
+    expect(rows.map(([name]) => name)).toEqual(Object.keys(VARIABLES))
+    expect(() => readConfig(Object.fromEntries(rows))).not.toThrow()
   })
 
   it('an empty variable is one that is not set', () => {
