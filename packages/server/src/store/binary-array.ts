@@ -4,7 +4,7 @@
  *
  *   i32 dimensions | i32 has nulls | u32 element type | i32 length | i32 lower bound | per element: i32 bytes | bytes
  */
-import { type Bytes, uuidToBytes } from '@sealpost/protocol'
+import { type Bytes, isUuid, SealpostError } from '@sealpost/protocol'
 
 const OID = { bytea: 17, int8: 20, int2: 21, int4: 23, uuid: 2950 } as const
 const HEADER_BYTES = 20
@@ -26,7 +26,7 @@ export function int2Array(values: readonly number[]): Buffer {
 }
 
 export function uuidArray(values: readonly string[]): Buffer {
-  return fixedArray(OID.uuid, 16, values, (out, at, value) => out.set(uuidToBytes(value), at))
+  return fixedArray(OID.uuid, 16, values, (out, at, value) => writeUuid(out, at, value))
 }
 
 export function byteaArray(values: readonly Bytes[]): Buffer {
@@ -54,6 +54,11 @@ function fixedArray<T>(oid: number, size: number, values: readonly T[], write: (
     at += 4 + size
   }
   return out
+}
+
+function writeUuid(out: Buffer, at: number, value: string): void {
+  if (!isUuid(value)) throw new SealpostError('invalid_encoding', 'not a lower-case UUID')
+  out.write(value.replaceAll('-', ''), at, 'hex')
 }
 
 function emptyArray(oid: number): Buffer {

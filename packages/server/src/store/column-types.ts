@@ -15,9 +15,12 @@ const PARSERS: Record<number, (text: string) => unknown> = {
   [INT8_ARRAY]: parseIntegers,
 }
 
+// types.getTypeParser is typed for the oids that pg knows by name
+const parserOf = types.getTypeParser as (oid: number, format?: 'text' | 'binary') => (text: string) => unknown
+
 export const COLUMN_TYPES: CustomTypesConfig = {
   getTypeParser: ((oid: number, format?: 'text' | 'binary') =>
-    (format === 'binary' ? undefined : PARSERS[oid]) ?? types.getTypeParser(oid, format)) as CustomTypesConfig['getTypeParser'],
+    (format === 'binary' ? undefined : PARSERS[oid]) ?? parserOf(oid, format)) as CustomTypesConfig['getTypeParser'],
 }
 
 function parseInteger(text: string): number {

@@ -75,8 +75,8 @@ export function createPools(options: PoolOptions): Pools {
       connectionTimeoutMillis: CONNECT_MS,
       query_timeout: QUERY_MS,
       keepAlive: true,
-      // pg awaits the answer, though its types do not say so
-      onConnect: prepare as (client: ClientBase) => void,
+      // oxlint-disable-next-line typescript/no-misused-promises -- pg awaits the answer, though its types do not say so
+      onConnect: prepare,
     })
     // an idle connection that breaks is replaced at the next query
     pool.on('error', (err) => {

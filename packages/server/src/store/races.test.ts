@@ -29,9 +29,9 @@ afterAll(async () => {
 const here = (): Store => nodes[0]!
 const there = (): Store => nodes[1]!
 
-/** Runs `round` ROUNDS times for each of USERS users, USERS at a time; 1,000 rounds in all. */
-async function race(round: (user: number, n: number) => Promise<void>): Promise<void> {
-  for (let n = 0; n < ROUNDS; n++) await Promise.all(Array.from({ length: USERS }, (_, user) => round(user, n)))
+/** Runs `round` for each of USERS users at a time, ROUNDS times: 1,000 rounds in all. */
+async function race(round: (user: number, n: number) => Promise<void>, rounds = ROUNDS): Promise<void> {
+  for (let n = 0; n < rounds; n++) await Promise.all(Array.from({ length: USERS }, (_, user) => round(user, n)))
 }
 
 /**
@@ -147,6 +147,32 @@ describe('1,000 rounds each', { timeout: 60_000 }, () => {
       [accounts.map((account) => account.user_no)],
     )
     expect([entries, boxes]).toEqual([USERS * (ROUNDS + 1), USERS * (ROUNDS + 1) * 2])
+  })
+})
+
+describe('rotate × ingest', { timeout: 60_000 }, () => {
+  it('B03: no event of an older epoch commits after the next one', async () => {
+    const accounts = await Promise.all(Array.from({ length: USERS }, () => createAccount(here(), 1)))
+    const sessions = await Promise.all(accounts.map((account) => openSession(here(), account.user_no, 1)))
+    const last = accounts.map(() => 0)
+    const start = createStarter()
+    const outcomes = { stored: 0, stale_epoch: 0 }
+    await race(async (user, n) => {
+      const account = accounts[user]!
+      const { user_no, log_seq: epoch } = account
+      const run = makeRun({ user_no, device_no: 1, session_id: sessions[user]!, first_seq: last[user]! + 1, epoch }, 1)
+      const rotate = async (): Promise<number[]> => {
+        await appendRepair(there(), account, { type: 'rotate_keys' })
+        return numbers('select count(*) from event where user_no = $1', [user_no])
+      }
+      const [verdict, eventsAtReturn] = await start(n + user, () => settle(here(), run), rotate)
+      if (verdict.is === 'stored') last[user]! += 1
+      else expect(verdict).toEqual({ is: 'stale_epoch', expected_seq: last[user]! + 1, log_seq: epoch + 1 })
+      expect(eventsAtReturn).toEqual([last[user]])
+      outcomes[verdict.is === 'stored' ? 'stored' : 'stale_epoch']++
+    }, 10)
+    await checkNumbers(accounts)
+    expect(Math.min(outcomes.stored, outcomes.stale_epoch)).toBeGreaterThan(5)
   })
 })
 

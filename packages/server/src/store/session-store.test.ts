@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { bytesToUuid, type Cursor, equalBytes } from '@sealpost/protocol'
+import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Log } from '../log.ts'
 import type { Established, EstablishRequest, StoredEvent } from '../ports.ts'
@@ -92,6 +93,20 @@ describe('establishSession', () => {
     expect(await send(current)).toBe('stored')
     await store.endSession(user_no, 1, current, { position: 1 })
     expect(await send(current)).toBe('fenced')
+  })
+
+  it('waits for whoever holds the account, and then tells what that one has written', async () => {
+    const account = await createAccount(store)
+    const other = new Client(database.connection)
+    await other.connect()
+    await other.query('begin')
+    await other.query('select from account where user_no = $1 for no key update', [account.user_no])
+    const waiting = established(account.user_no)
+    await other.query('select pg_sleep(0.05)')
+    await other.query('update account set log_seq = 9 where user_no = $1', [account.user_no])
+    await other.query('commit')
+    await other.end()
+    expect((await waiting).log_seq).toBe(9)
   })
 
   it('refuses a revoked device, an unknown one, a suspended and a deleted account', async () => {

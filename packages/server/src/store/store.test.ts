@@ -30,7 +30,7 @@ describe('migrate', () => {
     await client.connect()
     await client.query('drop schema public cascade; create schema public')
     const applied = await Promise.all([migrate(empty.connection), migrate(empty.connection), migrate(empty.connection)])
-    expect(applied.flat().sort()).toEqual(MIGRATIONS.map((migration) => migration.version))
+    expect(applied.flat().toSorted((a, b) => a - b)).toEqual(MIGRATIONS.map((migration) => migration.version))
     expect(await migrate(empty.connection)).toEqual([])
     await client.query(`insert into sealpost_migration (version, name) values (9999, 'later')`)
     await expect(migrate(empty.connection)).rejects.toMatchObject({ code: 'data_newer' })

@@ -151,7 +151,7 @@ export function makeEvent(device_seq: number, options: TestEvent = {}): RunEvent
 }
 
 export function makeRun(fields: Omit<Run, 'events'>, events: number | TestEvent[]): Run {
-  const list = typeof events === 'number' ? Array.from<TestEvent>({ length: events }).fill({}) : events
+  const list = typeof events === 'number' ? Array.from({ length: events }, (): TestEvent => ({})) : events
   return { ...fields, events: list.map((event, i) => makeEvent(fields.first_seq + i, event)) }
 }
 
