@@ -44,7 +44,7 @@ export function offerBatch(
   if (!facts.contiguous || facts.epoch > limit.log_told || facts.bytes > limit.bytes) return { outbox: moved, send: null }
   if (place(outbox.sent, first.position, last.position) !== 'next') return { outbox: moved, send: null }
   const rest = first.position <= outbox.sent ? events.slice(outbox.sent + 1 - first.position) : events
-  return pass(moved, leaveOut(rest, own), last.position, () => tipOf(last), events)
+  return pass(moved, facts.device_nos.includes(own.device_no) ? leaveOut(rest, own) : rest, last.position, () => tipOf(last), events)
 }
 
 /** Offers a page that was read after `after`; dropped when it no longer continues at what was sent. */

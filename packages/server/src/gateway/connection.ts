@@ -33,7 +33,7 @@ export type Listener = {
   alive(): void
 }
 
-/** What is queued outbound in the process; ms of the process's clock. */
+/** `outbound`: what is queued in the whole process. */
 export type Shared = { crypto: SyncCrypto; limits: GatewayLimits; outbound: { bytes: number } }
 
 export type Connection = {
@@ -59,6 +59,7 @@ type Frame = { data: Buffer; binary: boolean }
 
 const PAUSED_TIMERS: readonly Timer[] = ['rekey_deadline']
 const READ_STOP_FACTOR = 4
+const REVOKED_CLOSE_MS = 750
 
 export function createConnection(ws: WebSocket, socket: Socket, listener: Listener, shared: Shared, started: number): Connection {
   const { crypto, limits, outbound } = shared
@@ -264,7 +265,7 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
       if (sealer !== null && !closing()) write(sealer.seal(message))
     },
     sendText: write,
-    arm: (timer, ms) => void timers.set(timer, now + ms),
+    arm: (timer, ms) => void timers.set(timer, performance.now() + ms),
     disarm: (timer) => void timers.delete(timer),
     hold(ms) {
       if (closing()) return
@@ -281,7 +282,8 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
     pump,
     close(name) {
       if (closing()) return
-      closeAt = now + limits.closeMs
+      // a revoked device gets nothing more after a second, however slowly it reads (C4)
+      closeAt = performance.now() + (name === 'device_revoked' ? Math.min(limits.closeMs, REVOKED_CLOSE_MS) : limits.closeMs)
       waiting.length = 0
       setPaused(false)
       ws.close(CLOSE[name].code, name)

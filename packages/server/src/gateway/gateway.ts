@@ -20,6 +20,7 @@ import { createEventEncoder } from '../relay/event-message.ts'
 import { createPages } from '../relay/pages.ts'
 import type { Secrets } from '../secrets.ts'
 import { createAuthenticator } from './authenticate.ts'
+import { createEntryReader } from './log-entries.ts'
 import { GATEWAY_LIMITS, type GatewayLimits } from './limits.ts'
 import { createPresence } from './presence.ts'
 import { createSessionRun, type SessionDeps, type SessionRun } from './session-run.ts'
@@ -99,6 +100,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
       page_bytes: recordBudget(limits),
       failed,
     }),
+    readEntries: createEntryReader(store, limits),
     server: { sign_seed: secrets.server_sign_seed, server_key: secrets.server_key },
     logger,
     exclusively,

@@ -29,7 +29,7 @@ import type { PageOwner } from '../relay/continuation.ts'
 import type { Authenticator } from './authenticate.ts'
 import { createBucket } from './bucket.ts'
 import { type Connection, createConnection, type Shared } from './connection.ts'
-import { createEntryReader } from './log-entries.ts'
+import type { EntryPage } from './log-entries.ts'
 import type { Presence } from './presence.ts'
 
 export type SessionDeps = Shared & {
@@ -41,6 +41,7 @@ export type SessionDeps = Shared & {
   encoder: EventEncoder
   authenticator: Authenticator
   readPage(ask: PageAsk, owner: PageOwner): Promise<PageAnswer>
+  readEntries(who: Who, from_log_seq: number): Promise<EntryPage>
   server: { sign_seed: Uint8Array; server_key: Uint8Array }
   logger: Log
   /** Runs one at a time per key. */
@@ -64,7 +65,7 @@ export type SessionRun = {
 type Do<D extends Effect['do']> = Extract<Effect, { do: D }>
 
 export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDeps, started: number): SessionRun {
-  const { store, bus, inbox, presence, encoder, limits, logger } = deps
+  const { store, bus, inbox, presence, encoder, limits, logger, readEntries } = deps
   let state: State = INITIAL
   const mailbox: Input[] = []
   let running = false
@@ -76,7 +77,6 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     bytes: limits.bytesPerDevicePerSecond,
     burst_s: limits.burstSeconds,
   })
-  const readEntries = createEntryReader(store, limits)
   const sink = { settled: (outcome: Outcome): void => input({ is: 'settled', outcome }) }
 
   const connection: Connection = createConnection(

@@ -94,7 +94,7 @@ export function createInbox(deps: InboxDeps): Inbox {
     lane.scheduled = true
     setImmediate(() => {
       lane.scheduled = false
-      void runLane(lane)
+      runLane(lane).catch(deps.failed)
     })
   }
 
@@ -102,9 +102,12 @@ export function createInbox(deps: InboxDeps): Inbox {
     const batch = takeBatch(lane)
     if (batch.length === 0) return
     lane.running = true
-    await commit(batch, false)
-    lane.running = false
-    schedule(lane)
+    try {
+      await commit(batch, false)
+    } finally {
+      lane.running = false
+      schedule(lane)
+    }
   }
 
   function takeBatch(lane: Lane): Segment[] {
@@ -113,7 +116,7 @@ export function createInbox(deps: InboxDeps): Inbox {
     for (const user of lane.users) {
       if (room.events <= 0 || room.bytes <= 0) break
       if (user.busy >= BUSY_MAX) {
-        if (patients < PATIENT_MAX) void runPatient(lane, user)
+        if (patients < PATIENT_MAX) runPatient(lane, user).catch(deps.failed)
         continue
       }
       const suspect = suspects.has(user.user_no)
