@@ -12,7 +12,7 @@ const LOOK_MS = 50
 export type ConnectionWatch = {
   /** Runs `work` with a signal; rejects with what ended the wait. The signal also follows `signal`. */
   during<T>(work: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T>
-  /** True once connected, false as soon as an attempt failed or `ms` are over. */
+  /** True once connected and caught up, false as soon as an attempt failed or `ms` are over. */
   settle(ms: number, signal: AbortSignal): Promise<boolean>
   isConnected(): boolean
   /** The terminal error of the engine, once there is one. */
@@ -85,7 +85,7 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
       const until = performance.now() + ms
       while (performance.now() < until && !signal.aborted && failure === null) {
         look()
-        if (away === null) return true
+        if (sealpost.state === 'live') return true
         if (attemptFailed) return false
         await new Promise((resolve) => setTimeout(resolve, LOOK_MS / 5))
       }

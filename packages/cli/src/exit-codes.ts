@@ -23,7 +23,8 @@ type Row = { exit: Exit; hint: string }
 const BUG = 'try again; if it comes back, report it with the sentence above'
 const AGAIN = 'try again in a moment'
 const UPDATE = 'update sealpost on this device'
-const REPAIR = 'pair this device again from another one: sealpost pair there, sealpost join here with a new --home'
+const REJOIN = 'pair this device again: sealpost pair on another device, then sealpost join here'
+const REPAIR = `${REJOIN} with a new --home`
 const REMAINS = 'nothing is lost: it stays in the outbox and the next command sends it'
 
 export const OUTCOMES = {
@@ -47,7 +48,7 @@ export const OUTCOMES = {
   too_large: { exit: 'refused', hint: 'send it in smaller parts, for example one line each with --lines' },
   signup_closed: { exit: 'refused', hint: 'ask who runs the server, or run your own: sealpost serve' },
   account_gone: { exit: 'not_paired', hint: 'create a new account in a new home: sealpost init --home DIR' },
-  device_revoked: { exit: 'not_paired', hint: REPAIR },
+  device_revoked: { exit: 'not_paired', hint: REJOIN },
   server_identity: { exit: 'server_identity', hint: 'nothing was sent; check the address, and ask who runs the server before you go on' },
   superseded: {
     exit: 'refused',

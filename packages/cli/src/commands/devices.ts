@@ -1,13 +1,15 @@
 /** `sealpost devices`: the devices of the account, as the verified device log says. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Device } from '@sealpost/client'
 import type { Command } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
 import type { Exit } from '../exit-codes.ts'
 import { formatTable, plain, print, say } from '../output.ts'
-import { sendLeftovers, withSession } from '../session.ts'
+import { sendLeftovers, type Session, withSession } from '../session.ts'
 
 /** Presence comes right after the handshake. */
 const PRESENCE_MS = 3_000
+const LOOK_MS = 20
 
 export function addDevices(program: Command): void {
   program
@@ -28,10 +30,20 @@ async function listDevices(context: Context, options: { json?: boolean }): Promi
     if (session.watch.failure !== null) throw session.watch.failure
     if (connected) await sendLeftovers(session)
     else say('offline: this is what this device knows')
-    const devices = await session.sealpost.devices()
+    const devices = connected ? await devicesWithPresence(session) : await session.sealpost.devices()
     await print(options.json === true ? devices.map((device) => `${JSON.stringify(device)}\n`).join('') : `${plain(describe(devices))}\n`)
     return 'ok'
   })
+}
+
+async function devicesWithPresence({ sealpost, signal }: Session): Promise<Device[]> {
+  const until = performance.now() + PRESENCE_MS
+  for (;;) {
+    const devices = await sealpost.devices()
+    const isKnown = devices.some((device) => device.self && device.online !== null)
+    if (isKnown || signal.aborted || performance.now() > until) return devices
+    await sleep(LOOK_MS)
+  }
 }
 
 function describe(devices: readonly Device[]): string {
@@ -39,7 +51,7 @@ function describe(devices: readonly Device[]): string {
     `${device.name}${device.self ? ' (this device)' : ''}`,
     device.device_type,
     device.device_id,
-    `added ${day(device.added_at)}`,
+    day(device.added_at),
     presenceOf(device),
   ])
   return formatTable([['NAME', 'TYPE', 'ID', 'ADDED', 'STATE'], ...rows])

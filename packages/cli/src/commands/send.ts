@@ -22,6 +22,7 @@ type Options = { stream: string; type: string; ttl?: string; lines?: boolean; qu
 type Item = { data: Bytes; type: string; ttl?: number }
 
 const WINDOW = 20_000
+const LOOK_MS = 50
 /** One transaction of the outbox. */
 const BATCH = { items: 1_000, bytes: 4 * 1_048_576 } as const
 
@@ -66,7 +67,7 @@ async function send(context: Context, file: string | undefined, options: Options
       else await queueWhole(input, form, sending, session.signal)
     } catch (error) {
       // The lines before the failure are in the outbox and go out all the same.
-      if (sending.queued > 0 && options.queue !== true) await sending.finish().catch(() => {})
+      if (sending.queued > 0 && options.queue !== true) await settle(sending)
       if (sending.queued > 0) say(`sent ${sending.sent}, queued ${sending.queued - sending.decided}`)
       throw error
     }
@@ -87,20 +88,24 @@ type Sending = {
   add(items: Item[]): Promise<void>
   /** Waits until everything queued is decided. */
   finish(): Promise<void>
+  /** Counts what is decided already. */
+  look(): Promise<void>
 }
 
 function createSending(session: Session, stream: Stream): Sending {
   const { watch, signal } = session
   const batches: string[][] = []
 
-  const decideOldest = async (ended: AbortSignal): Promise<void> => {
-    const [batch] = batches
-    if (batch === undefined) return
-    for (const outcome of await stream.outcome(batch, { signal: ended })) {
+  const decide = async (event_ids: string[], ended: AbortSignal): Promise<void> => {
+    for (const outcome of await stream.outcome(event_ids, { signal: ended })) {
       sending.decided += 1
       if (outcome.state === 'acked') sending.sent += 1
-      else sending.refused.set(outcome.code ?? 'internal', (sending.refused.get(outcome.code ?? 'internal') ?? 0) + 1)
+      else sending.refused.set(outcome.code, (sending.refused.get(outcome.code) ?? 0) + 1)
     }
+  }
+  const decideOldest = async (ended: AbortSignal): Promise<void> => {
+    const [batch] = batches
+    if (batch !== undefined) await decide(batch, ended)
     batches.shift()
   }
 
@@ -121,6 +126,15 @@ function createSending(session: Session, stream: Stream): Sending {
     async finish() {
       while (batches.length > 0) await watch.during(decideOldest, signal)
     },
+    async look() {
+      // Items are decided in order, so the first open one ends the look.
+      const ids = batches.flat()
+      try {
+        for (const id of ids) await decide([id], AbortSignal.timeout(LOOK_MS))
+      } catch (error) {
+        if (!(error instanceof SealpostError)) throw error
+      }
+    },
   }
   return sending
 }
@@ -130,16 +144,17 @@ async function settle(sending: Sending): Promise<SealpostError | null> {
     await sending.finish()
     return null
   } catch (error) {
-    if (error instanceof SealpostError) return error
-    throw error
+    if (!(error instanceof SealpostError)) throw error
+    await sending.look()
+    return error
   }
 }
 
 function report(sending: Sending, session: Session, failure: SealpostError | null): Exit {
   const left = sending.queued - sending.decided
   say(`sent ${sending.sent}`)
-  for (const [code, count] of sending.refused) say(`sealpost: ${count} refused (${code})\n  ${hintOf(code)}`)
   const ended = session.watch.failure ?? failure
+  for (const [code, count] of sending.refused) if (code !== ended?.code) say(`sealpost: ${count} refused (${code})\n  ${hintOf(code)}`)
   if (ended !== null && ended.code !== 'unreachable' && ended.code !== 'aborted' && ended.code !== 'timeout') throw ended
   if (left > 0 || session.signal.aborted) {
     const why = session.signal.aborted ? 'interrupted' : 'the server cannot be reached'
