@@ -234,7 +234,8 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
     pingAt = now + limits.pingMs
     // behind a backlog it would measure the line, not the peer: there `stalled` decides
     if (counted > 0 || sealer === null) return
-    deadAt = now + limits.pongMs
+    // an unanswered ping keeps its deadline, however often another is due
+    deadAt = Math.min(deadAt, now + limits.pongMs)
     ws.ping()
   }
 

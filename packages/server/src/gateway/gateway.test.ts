@@ -5,7 +5,9 @@ import { append, makeEntry, makeEventId } from '../testing/accounts.ts'
 import { makeRecord, proveRaw, randomIdentity, RawSocket, startRaw } from '../testing/raw-client.ts'
 import { makeRecords, takeAcks, takeEvents, useRelay } from '../testing/relay.ts'
 
-const relay = useRelay({ limits: { handshake_step_ms: 600, tickMs: 50, headRoundMs: 200, rekey_rest_ms: 0, pingMs: 400, pongMs: 300 } })
+const limits = { tickMs: 50, headRoundMs: 200 }
+const relay = useRelay({ limits })
+const impatient = useRelay({ limits: { ...limits, handshake_step_ms: 800, pingMs: 300, pongMs: 700 } })
 
 describe('one event end to end', () => {
   it('G14: what one device sends is acked and reaches the others in order, with numbers without a hole', async () => {
@@ -386,10 +388,10 @@ describe('R08: presence and heartbeats', () => {
   })
 
   it('finds a peer that no longer answers, and tells the other devices', async () => {
-    const account = await relay.account(2)
-    const a = await relay.connect(account, 0)
+    const account = await impatient.account(2)
+    const a = await impatient.connect(account, 0)
     await a.next('presence')
-    const frozen = await relay.connect(account, 1)
+    const frozen = await impatient.connect(account, 1)
     await a.next('presence', ({ head }) => head.devices[0]!.device_id === frozen.identity.device_id && head.devices[0]!.online)
     frozen.socket.ws.pause()
     const { head } = await a.next('presence', ({ head }) =>
@@ -408,9 +410,9 @@ describe('R08: presence and heartbeats', () => {
 
 describe('R09: the handshake over a socket', () => {
   it('ends a step that lasts too long with 4452', async () => {
-    const silent = new RawSocket(relay.url)
+    const silent = new RawSocket(impatient.url)
     expect(await silent.closed).toMatchObject({ code: 4452 })
-    const greeted = await relay.greet(await relay.account())
+    const greeted = await impatient.greet(await impatient.account())
     expect(await greeted.closed).toMatchObject({ code: 4452 })
   })
 
