@@ -182,7 +182,7 @@ async function append(
   } else {
     const account = await readAccount(client, LOCK_ACCOUNT, user_id)
     if (account === null) return refuse((await isDeleted(client, user_id)) ? 'account_gone' : 'not_found', null)
-    if (!account.active) return refuse('account_gone', account)
+    if (!account.active) return refuse('not_found', account)
     if (account.log_seq !== log.log_seq || !equalBytes(account.log_head, log.log_head))
       return lostRace(client, request, user_id, entry_hash)
     user_no = account.user_no

@@ -64,7 +64,7 @@ async function numbers(text: string, values: unknown[]): Promise<number[]> {
   return (rows[0] ?? []).map(Number)
 }
 
-describe('1,000 rounds each', { timeout: 60_000 }, () => {
+describe('1,000 rounds each', { timeout: 120_000 }, () => {
   it('R01, G09: revoke × ingest: an event commits before the revocation or not at all', async () => {
     const accounts = await Promise.all(Array.from({ length: USERS }, () => createAccount(here(), 1)))
     const start = createStarter()
