@@ -55,7 +55,7 @@ async function measureCatchUp(from: string, to: string): Promise<number> {
   await sender.close()
   const began = performance.now()
   const receiver = await Sealpost.open({ home: await openHome(to) })
-  while ((await receiver.status()).cursor_position < (head ?? 0)) await new Promise((resolve) => setTimeout(resolve, 5))
+  while ((await receiver.status()).position < (head ?? 0)) await new Promise((resolve) => setTimeout(resolve, 5))
   const seconds = (performance.now() - began) / 1000
   await receiver.close()
   return seconds
