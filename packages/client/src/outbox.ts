@@ -138,21 +138,20 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     again = true
     if (pumping) return
     pumping = true
-    void run().finally(() => {
-      pumping = false
-    })
+    void run()
   }
 
   async function run(): Promise<void> {
-    while (again) {
-      again = false
-      try {
+    try {
+      while (again) {
+        again = false
         while (await mutex(pumpOnce)) again = false
-      } catch (error) {
-        ports.fatal(error instanceof SealpostError ? error : new SealpostError('internal', 'the outbox failed', { cause: error }))
-        return
       }
+    } catch (error) {
+      ports.fatal(error instanceof SealpostError ? error : new SealpostError('internal', 'the outbox failed', { cause: error }))
     }
+    // in the same turn as the last look at `again`
+    pumping = false
   }
 
   /** One batch; true when there may be another. */

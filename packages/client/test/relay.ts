@@ -20,6 +20,8 @@ export type Relay = {
   stop(): Promise<void>
   start(env?: Record<string, string>): Promise<void>
   home(name: string): Promise<Home>
+  /** Folder of the latest home of that name. */
+  last(name: string): string | undefined
   /** Closed after the test. */
   keep<T extends { close(): Promise<void> }>(closable: T): T
   create(name: string): Promise<{ sealpost: Sealpost; recovery_words: string }>
@@ -34,6 +36,7 @@ export function useRelay(): Relay {
   let port = 0
   let open: { close(): Promise<void> }[] = []
   let homes = 0
+  const folders = new Map<string, string>()
 
   const relay: Relay = {
     get url() {
@@ -59,7 +62,12 @@ export function useRelay(): Relay {
       server = await startServer(config, { logger: silent, test: true })
       port = server.port
     },
-    home: (name) => openHome(join(folder, `${name}-${++homes}`)),
+    home(name) {
+      const path = join(folder, `${name}-${++homes}`)
+      folders.set(name, path)
+      return openHome(path)
+    },
+    last: (name) => folders.get(name),
     keep(closable) {
       open.push(closable)
       return closable

@@ -1,0 +1,206 @@
+import { describe, expect, it } from 'vitest'
+import { type Home, type Notice, Sealpost, type StreamEvent, type Transport, type TransportHandlers } from '../src/index.ts'
+import { openHome } from '../src/node.ts'
+import { useRelay } from './relay.ts'
+
+const relay = useRelay()
+
+const text = (event: StreamEvent): string => (event.is === 'event' ? new TextDecoder().decode(event.data) : event.is)
+const bytes = (of: string): Uint8Array => new TextEncoder().encode(of)
+const settled = (call: () => unknown) => expect.poll(call, { timeout: 10_000 })
+
+async function take(events: AsyncIterable<StreamEvent>, count: number): Promise<StreamEvent[]> {
+  const out: StreamEvent[] = []
+  for await (const event of events) {
+    out.push(event)
+    if (out.length >= count) break
+  }
+  return out
+}
+
+/** A transport whose sockets a test can cut, as a network does: nothing said, nothing flushed. */
+function cuttable(transport: Transport): Transport & { cut(): void; sockets: number } {
+  const open = new Set<{ handlers: TransportHandlers; close(): void }>()
+  const wrapped = {
+    sockets: 0,
+    cut() {
+      for (const { handlers, close } of open) {
+        close()
+        handlers.closed(1006, '')
+      }
+      open.clear()
+    },
+    connect(url: string, protocols: readonly string[], handlers: TransportHandlers) {
+      let cut = false
+      wrapped.sockets++
+      const entry = {
+        handlers,
+        close() {
+          cut = true
+          socket.close(1000)
+        },
+      }
+      const guard =
+        <A extends unknown[]>(call: (...args: A) => void) =>
+        (...args: A): void => {
+          if (!cut) call(...args)
+        }
+      const socket = transport.connect(url, protocols, {
+        opened: guard(() => handlers.opened()),
+        text: guard((frame) => handlers.text(frame)),
+        binary: guard((frame) => handlers.binary(frame)),
+        closed: guard((code, reason, cause) => {
+          open.delete(entry)
+          handlers.closed(code, reason, cause)
+        }),
+      })
+      open.add(entry)
+      return socket
+    },
+  }
+  return wrapped
+}
+
+function withTransport(home: Home, transport: Transport): Home {
+  return { ...home, transport }
+}
+
+describe('a bad network', () => {
+  it('every event is acked once and arrives once, in order, over sockets that are cut again and again (R04, C3)', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    await laptop.close()
+    const home = await openHome(folderOf('laptop'))
+    const network = cuttable(home.transport)
+    const sender = relay.keep(await Sealpost.open({ home: withTransport(home, network) }))
+    const receiverNetwork: ReturnType<typeof cuttable>[] = []
+    const phone = await relay.pair(sender, 'phone', (of) => {
+      const cut = cuttable(of.transport)
+      receiverNetwork.push(cut)
+      return withTransport(of, cut)
+    })
+    const lines = Array.from({ length: 2_000 }, (_, i) => `${i}`)
+    const stop = new AbortController()
+    const cutting = (async () => {
+      for (let i = 0; i < 10 && !stop.signal.aborted; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 200))
+        if (i % 2 === 0) network.cut()
+        else receiverNetwork[0]?.cut()
+      }
+    })()
+    const received = take(phone.stream('main').events(), lines.length)
+    const ids: string[] = []
+    for (let i = 0; i < lines.length; i += 100)
+      ids.push(...(await sender.stream('main').enqueue(lines.slice(i, i + 100).map((line) => ({ data: bytes(line) })))))
+    const got = await received
+    stop.abort()
+    await cutting
+    expect(got.map(text)).toEqual(lines)
+    expect(got.map((event) => event.is === 'event' && event.stream_seq)).toEqual(lines.map((_, i) => i + 1))
+    const outcomes = await sender.stream('main').outcome(ids)
+    expect(outcomes.filter((outcome) => outcome.state !== 'acked')).toEqual([])
+    expect(network.sockets).toBeGreaterThan(2)
+    expect((await phone.status()).alarms).toBe(0)
+  }, 60_000)
+
+  it('what is queued while the server is away goes out when it is back, and flush waits for it (R09)', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    const phone = await relay.pair(laptop, 'phone')
+    const states: string[] = []
+    laptop.on((notice: Notice) => notice.is === 'state' && states.push(notice.state))
+    await relay.stop()
+    await settled(() => laptop.state).not.toBe('live')
+    await laptop.stream('main').enqueue([{ data: bytes('a') }, { data: bytes('b') }])
+    expect((await laptop.status()).outbox.pending).toBe(2)
+    const soon = new AbortController()
+    setTimeout(() => soon.abort(), 100)
+    await expect(laptop.flush({ signal: soon.signal })).rejects.toMatchObject({ code: 'aborted' })
+    await relay.start()
+    await laptop.flush()
+    expect((await take(phone.stream('main').events(), 2)).map(text)).toEqual(['a', 'b'])
+    expect(states).toContain('offline')
+    await settled(() => states.at(-1)).toBe('live')
+    expect((await laptop.status()).last_error).toBeNull()
+  }, 60_000)
+
+  it('an address where nobody answers is unreachable, and said so', async () => {
+    const options = { server: 'http://127.0.0.1:9', name: 'x', device_type: 'desktop' as const }
+    await expect(Sealpost.create({ ...options, home: await relay.home('x') })).rejects.toMatchObject({ code: 'unreachable' })
+    await expect(Sealpost.create({ ...options, server: 'http://relay.example', home: await relay.home('x') })).rejects.toMatchObject({
+      code: 'invalid_request',
+    })
+  })
+})
+
+describe('a reader', () => {
+  it('continues where it stopped, sees again only what it had not taken, and reads from the start without moving', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    const phone = await relay.pair(laptop, 'phone')
+    for (const line of ['1', '2', '3', '4']) await laptop.stream('main').send(bytes(line))
+    expect((await take(phone.stream('main').events(), 2)).map(text)).toEqual(['1', '2'])
+    const [next] = await take(phone.stream('main').events(), 1)
+    expect(next).toMatchObject({ position: 3, redelivered: true })
+    expect((await take(phone.stream('main').events({ from: 'start', consumer: 'other' }), 4)).map(text)).toEqual(['1', '2', '3', '4'])
+    const stop = new AbortController()
+    const live = (async () => {
+      const out: string[] = []
+      for await (const event of phone.stream('main').events({ from: 'now', consumer: 'now', signal: stop.signal })) {
+        out.push(text(event))
+        stop.abort()
+      }
+      return out
+    })()
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    await laptop.stream('main').send(bytes('5'))
+    expect(await live).toEqual(['5'])
+  })
+
+  it('a hole that the buffer left is filled from the server, in order', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    const home = await relay.home('phone')
+    const phone = await relay.pair(laptop, 'phone', () => home)
+    await phone.stream('main').send(bytes('own'))
+    for (const line of ['1', '2', '3', '4', '5']) await laptop.stream('main').send(bytes(line))
+    await laptop.stream('other').send(bytes('elsewhere'))
+    await settled(async () => (await phone.status()).position).toBe(7)
+    await home.store.trimReceived({ rows: 2, bytes: 1e9 })
+    expect((await take(phone.stream('main').events(), 5)).map(text)).toEqual(['1', '2', '3', '4', '5'])
+  })
+
+  it('an event past its ttl is never handed over; the gap is told', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    const phone = await relay.pair(laptop, 'phone')
+    await phone.close()
+    await laptop.stream('main').send(bytes('soon gone'), { ttl: 1 })
+    await laptop.stream('main').send(bytes('stays'))
+    await new Promise((resolve) => setTimeout(resolve, 1_100))
+    const again = relay.keep(await Sealpost.open({ home: await openHome(folderOf('phone')) }))
+    const [first, second] = await take(again.stream('main').events(), 2)
+    expect(first).toMatchObject({ is: 'gap', reason: 'expired' })
+    expect(text(second!)).toBe('stays')
+  })
+
+  it('20,000 missed events arrive opened and verified', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    const phone = await relay.pair(laptop, 'phone')
+    await phone.close()
+    const payload = new Uint8Array(256).fill(65)
+    for (let i = 0; i < 20; i++) await laptop.stream('main').enqueue(Array.from({ length: 1_000 }, () => ({ data: payload })))
+    await laptop.flush()
+    const began = performance.now()
+    const again = relay.keep(await Sealpost.open({ home: await openHome(folderOf('phone')) }))
+    let last = 0
+    for await (const event of again.stream('main').events()) {
+      if (event.is !== 'event' || event.stream_seq !== last + 1) throw new Error(`expected ${last + 1}`)
+      last = event.stream_seq
+      if (last === 20_000) break
+    }
+    const ms = performance.now() - began
+    expect(ms).toBeLessThan(20_000)
+  }, 90_000)
+})
+
+function folderOf(name: string): string {
+  const folder = relay.last(name)
+  if (folder === undefined) throw new Error(`no home of ${name}`)
+  return folder
+}
