@@ -11,11 +11,11 @@ const LAUNCHER = fileURLToPath(new URL('../packages/cli/bin/sealpost.js', import
 
 /** A program that tells what it was given, ends with 7, or waits for a signal and then ends with 9. */
 const MAIN = `
-process.stdout.write(JSON.stringify({ args: process.argv.slice(2), cwd: process.cwd(), flags: process.execArgv }) + '\\n')
 if (process.argv.includes('wait')) {
   setInterval(() => {}, 1000)
   process.on('SIGTERM', () => process.exit(9))
 } else process.exitCode = 7
+process.stdout.write(JSON.stringify({ args: process.argv.slice(2), cwd: process.cwd(), flags: process.execArgv }) + '\\n')
 `
 /** Stands where npm is: writes down that it was called. */
 const NPM = `
