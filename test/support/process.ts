@@ -88,10 +88,10 @@ export function startSealpost(args: readonly string[], options: ProgramOptions =
   return startProgram(process.execPath, [...NODE_FLAGS, CLI, ...args], options)
 }
 
-/** Runs it to its end and asks for exit code 0. */
+/** Runs it to its end and asks for exit code 0, or 75 (queued) for `--queue`. */
 export async function sealpost(args: readonly string[], options: ProgramOptions = {}): Promise<Ended> {
   const ended = await startSealpost(args, options).ended
-  if (ended.code !== 0) throw new Error(`sealpost ${args.join(' ')} ended with ${ended.code ?? ended.signal}:\n${ended.stderr}`)
+  if (ended.code !== (args.includes('--queue') ? 75 : 0)) throw new Error(`sealpost ${args.join(' ')} ended with ${ended.code ?? ended.signal}:\n${ended.stderr}`)
   return ended
 }
 
