@@ -325,6 +325,13 @@ describe('the open session', () => {
     ['arm handshake', 'read_log'],
     'refusing',
   )
+  rule(
+    'or suspended',
+    { ...open, checking: true },
+    { is: 'device_checked', device: { ...device, active: false, account_active: false } },
+    ['leave', 'close auth_failed'],
+    'closed',
+  )
   rule('or deleted', { ...open, checking: true }, { is: 'device_checked', device: null }, ['leave', 'close account_gone'], 'closed')
   rule('or neither', { ...open, checking: true }, { is: 'device_checked', device }, ['leave', 'close error'], 'closed')
   rule('a hello as text ends it', open, { is: 'hello', json: bytes(1) }, ['leave', 'close bad_frame'], 'closed')
