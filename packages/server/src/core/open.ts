@@ -130,6 +130,9 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
         told = entry.log_seq
         d.effects.push({ do: 'send', head: logEntryMessage(entry) })
       }
+    // a record of an epoch that the log does not have: nothing of it can be told, and asking again would not end
+    const page = d.s.read?.page ?? null
+    if (told === d.s.log.told && page !== null && factsOf(page.events).epoch > told) return end(d, 'error')
     // nothing came although more was announced: the announcement was wrong, and what waits for it goes on
     if (told === d.s.log.told) {
       wanted = told

@@ -489,6 +489,12 @@ describe('R01: delivery', () => {
     ])
   })
 
+  it('a record of an epoch that the log does not have ends the session instead of asking for ever', () => {
+    const held = run(open, committed(stored(5, { epoch: 9 })), page(4, [stored(5, { epoch: 9 })], 5, 5))
+    const next = run(held.state, { is: 'log_read', entries: [], has_more: false })
+    expect(words(next.effects)).toEqual(['leave', 'close error'])
+  })
+
   it('a page with an own event in flight waits for its ack, and then leaves it out', () => {
     const own = stored(5, { device_no: 1, device_seq: 4 })
     const held = run(open, events(record(4)), committed(stored(9)), page(4, [own, stored(6)], 6, 6))
