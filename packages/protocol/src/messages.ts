@@ -230,7 +230,7 @@ export function decodeHello<T extends 'client_hello' | 'server_hello'>(
   type: T,
   json: Bytes,
 ): T extends ClientType ? ClientHeadOf<T> : ServerHeadOf<T & ServerType> {
-  const head = checkHead<ClientHead | ServerHead>(type === 'client_hello' ? CLIENT_MESSAGES : SERVER_MESSAGES, json, EMPTY)
+  const head = checkHead(type === 'client_hello' ? CLIENT_MESSAGES : SERVER_MESSAGES, json, EMPTY)
   if (head.type !== type) throw new SealpostError('invalid_message', `expected ${type}`)
   return head as ReturnType<typeof decodeHello<T>>
 }
@@ -242,13 +242,13 @@ function splitMessage(bytes: Bytes): { json: Bytes; body: Bytes } {
   return { json: bytes.subarray(4, 4 + length), body: bytes.subarray(4 + length) }
 }
 
-function checkHead<H extends ClientHead | ServerHead>(rows: Record<string, Row>, json: Bytes, body: Bytes): H {
+function checkHead(rows: Record<string, Row>, json: Bytes, body: Bytes): ClientHead | ServerHead {
   const value = parseJson(json)
   const type = typeof value === 'object' && value !== null && 'type' in value ? value.type : undefined
   const row = typeof type === 'string' && Object.hasOwn(rows, type) ? rows[type] : undefined
   if (row === undefined) throw new SealpostError('invalid_message', 'unknown message type')
   if (row.body === 'none' && body.length > 0) throw new SealpostError('invalid_message', `${type as string} has no body`)
-  return { type, ...check(row.head, value, type as string) } as H
+  return { type, ...check(row.head, value, type as string) } as ClientHead | ServerHead
 }
 
 /** One row of an `ack` body: `u64 device_seq · u64 position · u64 stream_seq`. */
