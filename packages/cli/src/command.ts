@@ -19,12 +19,12 @@ export function homePath(option: string | undefined, env: NodeJS.ProcessEnv): st
 }
 
 /** An action of commander: `run` gets the context, then what commander gives (arguments, options), and says how it ended. */
-export function endWith<A extends readonly unknown[]>(run: (context: Context, ...args: A) => Promise<Exit>) {
+export function endWith(run: (context: Context, ...args: never[]) => Promise<Exit>) {
   return async function action(this: Command, ...args: unknown[]): Promise<void> {
     const { home } = this.optsWithGlobals<{ home?: string }>()
     const interrupt = listenForInterrupt()
     try {
-      const exit = await run({ home: homePath(home, process.env), signal: interrupt.signal }, ...(args.slice(0, -1) as unknown as A))
+      const exit = await run({ home: homePath(home, process.env), signal: interrupt.signal }, ...(args.slice(0, -1) as never[]))
       process.exitCode = EXIT[exit].code
     } finally {
       interrupt.close()

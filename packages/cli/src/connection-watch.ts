@@ -83,8 +83,9 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
     },
     async settle(ms, signal) {
       const until = performance.now() + ms
-      while (performance.now() < until && !signal.aborted && failure === null) {
+      while (performance.now() < until && !signal.aborted) {
         look()
+        if (failure !== null) return false
         if (sealpost.state === 'live') return true
         if (attemptFailed) return false
         await new Promise((resolve) => setTimeout(resolve, LOOK_MS / 5))

@@ -39,7 +39,7 @@ export function sayJson(value: unknown): void {
   process.stderr.write(`${JSON.stringify(value)}\n`)
 }
 
-const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g
+const CONTROLS = /(?![\n\t])[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu
 
 /** Without control and direction characters; line feeds and tabs stay. */
 export function plain(text: string): string {

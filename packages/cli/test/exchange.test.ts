@@ -138,6 +138,16 @@ describe('send and tail', () => {
     expect(stderr).toBe('')
   })
 
+  test('an event that could not be written is not taken: the next tail begins with it', async () => {
+    await sealpost(['send', '--home', world.laptop, '--stream', 'unread', '--lines'], { input: '1\n2\n' })
+    const tail = spawn(process.execPath, [...CLI, 'tail', '--home', world.phone, '--stream', 'unread'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+    tail.stdout.destroy()
+    expect((await once(tail, 'exit'))[0]).toBe(0)
+    expect((await received('unread', '--count', '2')).toString()).toBe('1\n2\n')
+  })
+
   test('tail ends with 0 on SIGINT', async () => {
     using tail = startSealpost(['tail', '--home', world.phone, '--stream', 'signal'])
     await sleep(1_000)

@@ -225,6 +225,7 @@ async function* readEvents(
       await store.saveConsumer(consumer, stream_id, { ...done, handed_row: last.row_no })
       for (const row of rows) {
         throwIfAborted(signal)
+        const before = done
         done = {
           done_row: row.row_no,
           done_position:
@@ -233,7 +234,14 @@ async function* readEvents(
         }
         if (shown !== null && row.row_no <= shown.row && (row.is === 'notice' || row.position <= shown.position)) continue
         const event = toEvent(row, member, home.clock.now() + member.status.clock_offset, row.row_no <= handed_before && from === 'last')
-        if (event !== null) yield event
+        if (event === null) continue
+        try {
+          yield event
+        } catch (error) {
+          // thrown into the iterator: this event was not taken
+          done = { ...before, handed_row: done.handed_row }
+          throw error
+        }
       }
       await store.saveConsumer(consumer, stream_id, done)
     }

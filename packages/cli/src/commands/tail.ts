@@ -126,7 +126,7 @@ function sayWhenOffline({ sealpost }: Session): () => void {
   })
 }
 
-function toJson({ data, is: _, ...event }: EventItem): Record<string, unknown> {
+function toJson({ data, ...event }: EventItem): Record<string, unknown> {
   const text = textOf(data)
   return { ...event, ...(text === null ? { data_b64: Buffer.from(data).toString('base64') } : { data: text }) }
 }

@@ -93,10 +93,10 @@ function createStateDatabase(path: string, durable: DatabaseSync, relaxed: Datab
   return {
     guard,
     run: (sql, ...values) => ({ changes: Number(prepared(sql).run(...values).changes) }),
-    get: (sql, ...values) => prepared(sql).get(...values) as Row | undefined,
-    all: (sql, ...values) => prepared(sql).all(...values) as Row[],
+    get: (sql, ...values) => prepared(sql).get(...values),
+    all: (sql, ...values) => prepared(sql).all(...values),
     each(sql, values, take) {
-      for (const row of prepared(sql).iterate(...values)) if (!take(row as Row)) break
+      for (const row of prepared(sql).iterate(...values)) if (!take(row)) break
     },
     transaction: (work) =>
       guard(() => {

@@ -78,12 +78,13 @@ describe('the socket', () => {
   })
 
   test('is 1006 when nobody listens, when the subprotocol is not echoed, and for an address that is none', async () => {
-    new WebSocketServer({ server, handleProtocols: () => false })
+    const refusing = new WebSocketServer({ server, handleProtocols: () => false })
     for (const address of [url.replace('http', 'ws'), 'ws://127.0.0.1:1', 'ws://']) {
       const { events, closed } = listen(address)
       await closed
       expect(events).toEqual([1006])
     }
+    refusing.close()
   })
 
   test('a frame above the limit ends it', async () => {
