@@ -17,6 +17,8 @@ import { createTestDatabase, query, TEST_POSTGRES, type TestDatabase, withDataba
 export type Seat = {
   readonly name: string
   readonly dir: string
+  /** device_id */
+  readonly id: string
   /** The open device. */
   readonly device: Sealpost
   /** Notices of the device since it was opened last. */
@@ -71,6 +73,7 @@ export function useRelayWorld(): RelayWorld {
     const seat: Seat = {
       name,
       dir,
+      id: first.device_id,
       get device() {
         if (device === null) throw new Error(`${name} is closed`)
         return device
@@ -183,12 +186,7 @@ export function useRelayWorld(): RelayWorld {
     database_url = database.url
     await world.start()
   })
-  afterEach(async (ctx) => {
-    if (process.env.DBG && ctx.task.result?.state === 'fail') {
-      for (const seat of seats) console.log(seat.name, JSON.stringify(seat.notices, (k, v) => v instanceof Error ? {c: (v as never as {code: string}).code, m: v.message, cause: String(v.cause)} : v), await seat.device.status().catch(String))
-      console.log(log.slice(-6000))
-    }
-    log = ''
+  afterEach(async () => {
     await Promise.all(seats.map((seat) => seat.close()))
     seats = []
   })
@@ -257,7 +255,7 @@ export async function listen(seat: Seat, stream_id: string, ms: number, from: 'l
 export async function until(holds: () => boolean | Promise<boolean>, ms = 10_000): Promise<void> {
   const end = performance.now() + ms
   while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${holds}`)
+    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${holds.toString()}`)
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
