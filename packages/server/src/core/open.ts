@@ -37,9 +37,6 @@ type MessageOf<T extends ClientType> = { head: Extract<ClientMessage, { head: { 
 /** What a head may take of a frame beside the records: message head, JSON, seal. */
 const HEAD_BYTES_MAX = 4_096
 
-/** The first read may have begun before the page was there; after the second the entry is missing in the store, and the client judges. */
-const DRY_READS_MAX = 2
-
 /** Records that fit into one frame, in bytes. */
 export function recordBudget(rules: Rules): number {
   return rules.frame_bytes - HEAD_BYTES_MAX
@@ -134,10 +131,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
     const page = d.s.read?.page ?? null
     if (told === d.s.log.told && page !== null && factsOf(page.events).epoch > told) return end(d, 'error')
     // nothing came although more was announced: the announcement was wrong, and what waits for it goes on
-    if (told === d.s.log.told) {
-      wanted = told
-      if (d.s.read !== null && d.s.read.page !== null) d.s.read = { ...d.s.read, dry: (d.s.read.dry ?? 0) + 1 }
-    }
+    if (told === d.s.log.told) wanted = told
     d.s.log = { told, wanted: Math.max(told, wanted), reading: false }
     const released = d.s.after_log.filter((waiting) => waiting.log_seq <= told || told === wanted)
     d.s.after_log = d.s.after_log.filter((waiting) => !released.includes(waiting))
@@ -346,7 +340,7 @@ function releasePage(d: Draft): void {
   if (read === null || read.page === null || outbox.full) return
   const { page, job, after, token } = read
   const { epoch } = factsOf(page.events)
-  if (epoch > d.s.log.told && (read.dry ?? 0) < DRY_READS_MAX) return wantLog(d, epoch)
+  if (epoch > d.s.log.told) return wantLog(d, epoch)
   // its ack is on the way, and leaves first
   const inFlight = (seq: number): boolean => intake.events > 0 && seq >= intake.first && seq < intake.next
   if (page.events.some((event) => event.device_no === who.device_no && inFlight(event.device_seq))) return

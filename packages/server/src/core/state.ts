@@ -81,11 +81,8 @@ export type Open = {
   after_log: readonly { log_seq: number; head: ServerHead }[]
   intake: Intake
   outbox: Outbox
-  /**
-   * The page that is being read, or (with `page`) that waits for a log entry or an ack that has to go before it. `dry`: reads of
-   * the log that brought nothing while it waited.
-   */
-  read: { job: Job | null; after: number; page: Page | null; token: string | null; dry?: number } | null
+  /** The page that is being read, or (with `page`) that waits for a log entry or an ack that has to go before it. */
+  read: { job: Job | null; after: number; page: Page | null; token: string | null } | null
   jobs: readonly Job[]
   /** Requests without an answer, jobs included. */
   requests: number
