@@ -16,6 +16,8 @@ export type Relay = {
   readonly url: string
   readonly server: RunningServer
   readonly folder: string
+  /** URL of the database of this file. */
+  readonly database: string
   /** Stops the server; `start` brings it back on the same port and data. */
   stop(): Promise<void>
   start(env?: Record<string, string>): Promise<void>
@@ -44,6 +46,9 @@ export function useRelay(): Relay {
     },
     get server() {
       return running()
+    },
+    get database() {
+      return database.url
     },
     get folder() {
       return folder
