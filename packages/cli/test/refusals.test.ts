@@ -208,9 +208,9 @@ describe('the home', () => {
     expect(await readFile(path)).toEqual(Buffer.alloc(8_192, 'not a database'))
   })
 
-  test('with a state that is cut off: 74', async () => {
-    const home = await copyHome(world.phone, join(world.folder, 'cut'))
-    await truncate(join(home, 'sealpost.sqlite'), 6_000)
+  test.each([0, 6_000])('with a state that is cut off after %i bytes: 74', async (bytes) => {
+    const home = await copyHome(world.phone, join(world.folder, `cut-${bytes}`))
+    await truncate(join(home, 'sealpost.sqlite'), bytes)
     expect((await run(['status', '--home', home])).code).toBe(74)
   })
 

@@ -2,6 +2,7 @@
  * A home on Node: one private folder with the state of one device (`sealpost.sqlite`), the lock of the leading process and
  * its Unix socket. Nothing is connected before the engine asks.
  */
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import type { Home } from '../ports.ts'
@@ -10,6 +11,7 @@ import { createCoordination } from './coordination.ts'
 import { openDeviceStore } from './device-store.ts'
 import { FILES, openHomeFolder } from './home-folder.ts'
 import { nodeHttp } from './http.ts'
+import { damaged } from './state-database.ts'
 import { nodeTransport } from './transport.ts'
 
 /**
@@ -18,6 +20,7 @@ import { nodeTransport } from './transport.ts'
  */
 export async function openHome(dir: string): Promise<Home> {
   const folder = openHomeFolder(dir)
+  refuseLostState(folder)
   const store = openDeviceStore(join(folder, FILES.state))
   const coordination = createCoordination(folder)
   return {
@@ -32,4 +35,11 @@ export async function openHome(dir: string): Promise<Home> {
       await store.close()
     },
   }
+}
+
+/** The lock is made after the state: where it stands alone, the state was lost, and a fresh one would hide that. */
+function refuseLostState(folder: string): void {
+  const state = join(folder, FILES.state)
+  if (statSync(join(folder, FILES.lock), { throwIfNoEntry: false }) === undefined) return
+  if ((statSync(state, { throwIfNoEntry: false })?.size ?? 0) === 0) throw damaged(state, 'it is missing or empty')
 }
