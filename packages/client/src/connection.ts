@@ -48,6 +48,15 @@ import { socketUrl } from './server-url.ts'
 
 export const SUBPROTOCOL = 'sealpost.1'
 const FRAMES_MAX = 64
+/** Never again unchanged, whoever finds it: connecting anew would find the same. */
+const FATAL: ReadonlySet<ErrorCode> = new Set([
+  'unsupported_version',
+  'unknown_version',
+  'log_fork',
+  'invalid_entry',
+  'device_revoked',
+  'state_damaged',
+])
 
 /** `session_established` of a first handshake: all its fields are there. */
 export type Established = Required<ServerHeadOf<'session_established'>>
@@ -180,7 +189,7 @@ export function createConnection(ports: ConnectionPorts): Connection {
           (next) => input({ is: 'checked', next }),
           (error: unknown) => {
             last_error = toError(error)
-            input({ is: 'checked', next: 'later' })
+            input({ is: 'checked', next: FATAL.has(last_error.code) ? last_error.code : 'later' })
           },
         )
         return
@@ -296,16 +305,10 @@ export function createConnection(ports: ConnectionPorts): Connection {
   function onFault(error: unknown): void {
     const known = toError(error)
     last_error = known
+    if (FATAL.has(known.code)) return input({ is: 'fatal', code: known.code })
     switch (known.code) {
       case 'server_identity':
         return input({ is: 'other_key' })
-      case 'unsupported_version':
-      case 'unknown_version':
-      case 'log_fork':
-      case 'invalid_entry':
-      case 'device_revoked':
-      case 'state_damaged':
-        return input({ is: 'fatal', code: known.code })
       case 'invalid_message':
       case 'invalid_encoding':
       case 'invalid_signature':

@@ -1,7 +1,7 @@
 import { type Bytes, concat, encodeRecord, type EventRecord, SealpostError } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
-import { deliver, entomb, NOW_MS, sealChain, sealTestEvent, testDevice, type TestEvent } from '../../protocol/src/testing/event-world.ts'
+import { deliver, entomb, NOW_MS, sealChain, sealTestEvent, testDevice } from '../../protocol/src/testing/event-world.ts'
 import { type Inbox, openInbox, type RecordsMessage } from './inbox.ts'
 import type { StreamNotice } from './notices.ts'
 import type { DeviceStore, ItemAck, ReceivedRow, StoredHead } from './ports.ts'
@@ -176,7 +176,7 @@ describe('the receive path', () => {
     const { world, inbox } = await createWorld()
     const chain = await sealChain(other, ['main', 'main', 'main', 'main'], (i) => (i === 3 ? { ttl: 1, event_id: expiredId } : {}))
     const expired = chain[3]!
-    inbox.offer(message(deliver([chain[0]!, chain[2]!, { record: entomb(expired.record) } as TestEvent])))
+    inbox.offer(message(deliver([chain[0]!, chain[2]!, { record: entomb(expired.record) }])))
     await inbox.idle()
     expect(world.told).toEqual([
       expect.objectContaining({ is: 'gap', reason: 'unexplained', from_device_seq: 2 }),

@@ -64,8 +64,14 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
       await (seat.role === 'leader' ? seat.resign() : seat.close())
       return
     }
-    if (seat.role === 'leader') await lead(seat)
-    else follow(seat)
+    if (seat.role === 'follower') return follow(seat)
+    try {
+      await lead(seat)
+    } catch (error) {
+      // another process may do better, and this one must not keep it from trying
+      await seat.resign()
+      throw error
+    }
   }
 
   async function lead(seat: LeaderSeat): Promise<void> {

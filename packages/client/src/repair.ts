@@ -31,7 +31,8 @@ export async function look(ports: RepairPorts, why: CheckReason): Promise<'conne
     return 'device_revoked'
   }
   const known = ports.account.log.log_seq
-  if (theirs !== null && theirs >= known) return why === 'log' ? 'connect' : 'unauthorized'
+  // it knows this device and all that this device knows, perhaps by another one since; refused again, the machine stops
+  if (theirs !== null && theirs >= known) return 'connect'
   const posted = await postMissing(ports, theirs === null ? 0 : theirs + 1)
   return posted ? 'connect' : 'unauthorized'
 }
@@ -82,6 +83,7 @@ const REFUSED: ReadonlySet<ErrorCode> = new Set([
   'account_gone',
 ])
 
+/** False: the server refuses the entries. What may pass is thrown and tried again later. */
 async function postMissing(ports: RepairPorts, from: number): Promise<boolean> {
   const { crypto, account } = ports
   const identity = ports.identity()
@@ -98,26 +100,27 @@ async function postMissing(ports: RepairPorts, from: number): Promise<boolean> {
       const boxes: Record<string, string> = row.box === null ? {} : { [identity.device_id]: toBase64url(row.box) }
       await rest.appendLog({ body: toBase64url(row.body), sig: toBase64url(row.sig), boxes, proof: await prove(), repair: true })
     }
-    const { log } = account
-    await account.openKeys([log.log_seq])
-    const signer = { id: identity.device_id, seed: identity.sign_seed }
-    const made = await buildEntry(
-      crypto,
-      log,
-      identity.user_id,
-      signer,
-      { type: 'rotate_keys' },
-      account.epochKey(log.log_seq),
-      ports.serverNow(),
-    )
-    const entry = { body: toBase64url(made.entry.body), sig: toBase64url(made.entry.sig) }
-    await rest.appendLog({ ...entry, boxes: made.boxes, proof: await prove() })
-    await account.apply([{ ...entry, box: made.boxes[identity.device_id] ?? null }])
-    return true
   } catch (error) {
-    // unreachable is tried again later; a refusal is an answer
-    if (error instanceof SealpostError && (error.code === 'unreachable' || error.code === 'timeout')) throw error
-    if (error instanceof SealpostError) return false
+    if (error instanceof SealpostError && !PASSING.has(error.code)) return false
     throw error
   }
+
+  const { log } = account
+  await account.openKeys([log.log_seq])
+  const signer = { id: identity.device_id, seed: identity.sign_seed }
+  const previous = account.epochKey(log.log_seq)
+  const made = await buildEntry(crypto, log, identity.user_id, signer, { type: 'rotate_keys' }, previous, ports.serverNow())
+  const entry = { body: toBase64url(made.entry.body), sig: toBase64url(made.entry.sig) }
+  try {
+    await rest.appendLog({ ...entry, boxes: made.boxes, proof: await prove() })
+  } catch (error) {
+    // another device that brought the same back was faster, or there were too many entries: what was missing is there all the same
+    if (error instanceof SealpostError && (error.code === 'log_conflict' || error.code === 'rate_limited')) return true
+    throw error
+  }
+  await account.apply([{ ...entry, box: made.boxes[identity.device_id] ?? null }])
+  return true
 }
+
+/** Answers that say nothing about this device. */
+const PASSING: ReadonlySet<ErrorCode> = new Set(['unreachable', 'timeout', 'unavailable', 'internal', 'rate_limited'])

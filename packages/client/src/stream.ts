@@ -94,7 +94,9 @@ export function openStream(home: Home, identity: Identity, member: Member, strea
     const done = new Map<string, OutcomeRow>()
     let open: readonly string[] = event_ids
     await watch(home, member, signal, async () => {
-      for (const row of await store.readOutcomes(open)) if (row.state !== 'pending') done.set(row.event_id, row)
+      const rows = await store.readOutcomes(open)
+      if (rows.length < new Set(open).size) throw new SealpostError('not_found', 'there is no such event in the outbox of this device')
+      for (const row of rows) if (row.state !== 'pending') done.set(row.event_id, row)
       open = open.filter((event_id) => !done.has(event_id))
       if (open.length === 0) return true
       if (member.status.terminal !== null) throw member.status.terminal
@@ -166,7 +168,11 @@ async function* readEvents(
   const before = await store.readConsumer(consumer, stream_id)
   const edges = await store.readReceivedEdges()
   let done: ConsumerState = before ?? { done_row: 0, done_position: 0, handed_row: 0 }
-  const handed_before = done.handed_row
+  // an orderly end handed over nothing beyond what was done, whatever was read ahead
+  const ended_note = `ended/${consumer}/${stream_id}`
+  const handed_before = (await store.readNote(ended_note)) === done.handed_row ? done.done_row : done.handed_row
+  let read_ahead = done.handed_row
+  let dirty = false
   /** Rows up to here were in the buffer when a read from the start began: what the query has shown is left out of them. */
   let shown: { row: number; position: number } | null = null
 
@@ -213,6 +219,8 @@ async function* readEvents(
       const rows = await store.readReceived(stream_id, done.done_row, READ_EVENTS, READ_BYTES)
       const last = rows.at(-1)
       if (last === undefined) {
+        if (dirty) await store.saveConsumer(consumer, stream_id, done)
+        dirty = false
         const row = done.done_row
         await watch(home, member, signal, async () => {
           if ((await store.readReceived(stream_id, row, 1, 1)).length > 0) return true
@@ -223,6 +231,8 @@ async function* readEvents(
       }
       // before they are handed over: after a crash they are known as possibly seen
       await store.saveConsumer(consumer, stream_id, { ...done, handed_row: last.row_no })
+      read_ahead = last.row_no
+      dirty = true
       for (const row of rows) {
         throwIfAborted(signal)
         const before = done
@@ -249,6 +259,7 @@ async function* readEvents(
     if (!(error instanceof SealpostError && error.code === 'aborted' && signal?.aborted === true)) throw error
   } finally {
     await store.saveConsumer(consumer, stream_id, done)
+    if (read_ahead > done.done_row) await store.writeNote(ended_note, read_ahead)
   }
 }
 

@@ -138,7 +138,7 @@ describe('a reader', () => {
     for (const line of ['1', '2', '3', '4']) await laptop.stream('main').send(bytes(line))
     expect((await take(phone.stream('main').events(), 2)).map(text)).toEqual(['1', '2'])
     const [next] = await take(phone.stream('main').events(), 1)
-    expect(next).toMatchObject({ position: 3, redelivered: true })
+    expect(next).toMatchObject({ position: 3, redelivered: false })
     expect((await take(phone.stream('main').events({ from: 'start', consumer: 'other' }), 4)).map(text)).toEqual(['1', '2', '3', '4'])
     const stop = new AbortController()
     const live = (async () => {
@@ -152,6 +152,24 @@ describe('a reader', () => {
     await new Promise((resolve) => setTimeout(resolve, 50))
     await laptop.stream('main').send(bytes('5'))
     expect(await live).toEqual(['5'])
+  })
+
+  it('after a crash what it may have seen comes again, marked (C2)', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    const phone = await relay.pair(laptop, 'phone')
+    for (const line of ['1', '2', '3']) await laptop.stream('main').send(bytes(line))
+    await settled(async () => (await phone.status()).position).toBe(3)
+    // never ended: what a killed process leaves behind
+    const killed = phone.stream('main').events()
+    await killed.next()
+    await killed.next()
+    const again = await take(phone.stream('main').events(), 3)
+    expect(again.map((event) => event.is === 'event' && [event.position, event.redelivered])).toEqual([
+      [1, true],
+      [2, true],
+      [3, true],
+    ])
+    await killed.return(undefined)
   })
 
   it('a hole that the buffer left is filled from the server, in order', async () => {

@@ -132,7 +132,7 @@ export function createMemoryStore(): MemoryStore {
     readPending: (after_item, limit, bytes) =>
       read(() => {
         const open = pending().filter((item) => item.item_no > after_item)
-        return within(open, limit, bytes, (item) => item.data.length).map(({ outcome: _, ...item }): PendingItem => ({ ...item }))
+        return within(open, limit, bytes, (item) => item.data.length).map(toPending)
       }),
     sealItems: (sealed) =>
       write(() => {
@@ -211,6 +211,10 @@ export function createMemoryStore(): MemoryStore {
       }),
     close: () => Promise.resolve(),
   }
+}
+
+function toPending({ event_id, stream_id, type, ttl, data, queued_at, item_no, sealed }: Item): PendingItem {
+  return { event_id, stream_id, type, ttl, data, queued_at, item_no, sealed }
 }
 
 /** The first ones up to `limit` and `bytes`; at least one when there is one. */

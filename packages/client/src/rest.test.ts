@@ -1,0 +1,72 @@
+import { tuple, utf8 } from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
+import { describe, expect, it } from 'vitest'
+import type { HttpRequest } from './ports.ts'
+import { createRest, followsChain } from './rest.ts'
+
+const seeds = [1, 2, 3].map((byte) => new Uint8Array(32).fill(byte))
+const keys = seeds.map((seed) => nodeCrypto.ed25519Public(seed))
+const link = (from: number, to: number, not_before = 5) => ({
+  key: keys[to]!,
+  not_before,
+  sig: nodeCrypto.ed25519Sign(seeds[from]!, tuple('server-key', keys[from]!, keys[to]!, not_before)),
+})
+
+function restWith(status: number, body: unknown) {
+  const requests: HttpRequest[] = []
+  const http = {
+    request(request: HttpRequest) {
+      requests.push(request)
+      return Promise.resolve({ status, headers: {}, body: typeof body === 'string' ? utf8(body) : utf8(JSON.stringify(body)) })
+    },
+  }
+  return { rest: createRest(http, 'https://x'), requests }
+}
+
+describe('a chain of server keys', () => {
+  it('is followed from the pinned key, link by link, to the key in use', async () => {
+    const chain = [link(0, 1), link(1, 2)]
+    expect(await followsChain(nodeCrypto, keys[0]!, { server_key: keys[2]!, chain })).toBe(true)
+    expect(await followsChain(nodeCrypto, keys[1]!, { server_key: keys[2]!, chain })).toBe(true)
+    expect(await followsChain(nodeCrypto, keys[2]!, { server_key: keys[2]!, chain: [] })).toBe(true)
+  })
+
+  it('a link that is missing, changed, or signed by another key leads nowhere', async () => {
+    const to = keys[2]!
+    for (const chain of [
+      [],
+      [link(1, 2)],
+      [link(0, 1)],
+      [link(0, 1), { ...link(1, 2), not_before: 6 }],
+      [link(0, 1), link(0, 2)].slice(0, 1),
+    ])
+      expect(await followsChain(nodeCrypto, keys[0]!, { server_key: to, chain })).toBe(false)
+  })
+})
+
+describe('an answer of the server', () => {
+  it('a problem becomes its code and sentence, anything else says what to do', async () => {
+    const problem = { type: 'about:blank', status: 409, code: 'name_taken', detail: 'That name is taken.' }
+    const assertion = { body: 'AA', sig: 'AA' }
+    await expect(restWith(409, problem).rest.createToken(assertion)).rejects.toMatchObject({
+      code: 'name_taken',
+      message: 'That name is taken.',
+    })
+    await expect(restWith(503, 'upstream').rest.createToken(assertion)).rejects.toMatchObject({ code: 'unreachable' })
+    await expect(restWith(404, '<html>').rest.readServer()).rejects.toMatchObject({ code: 'unreachable' })
+    await expect(restWith(400, { code: 'made_up' }).rest.createToken(assertion)).rejects.toMatchObject({ code: 'invalid_request' })
+    await expect(restWith(200, { access_token: 7 }).rest.createToken(assertion)).rejects.toMatchObject({ code: 'invalid_message' })
+  })
+
+  it('an empty slot is null, a filled one its bytes; the token goes into the header alone', async () => {
+    expect(await restWith(404, '').rest.readSlot('m', 'join', 25)).toBeNull()
+    const { rest, requests } = restWith(200, 'bytes')
+    expect(await rest.readSlot('m', 'join', 25)).toEqual(utf8('bytes'))
+    await rest.putSlot('m', 'offer', utf8('box'), 'secret-token')
+    expect(requests.map((request) => [request.method, request.url])).toEqual([
+      ['GET', 'https://x/api/pairing/m/join?wait=25'],
+      ['PUT', 'https://x/api/pairing/m/offer'],
+    ])
+    expect(requests[1]?.headers?.['authorization']).toBe('Bearer secret-token')
+  })
+})
