@@ -6,6 +6,7 @@ import { type Notice, Sealpost, type StreamEvent } from '@sealpost/client'
 import { openHome } from '@sealpost/client/node'
 import { decodeRecords, encodeRecord, type EventRecord, FLAG, fromBase64url, recordBytes, writeRecord } from '@sealpost/protocol'
 import { readConfig, type RunningServer, startServer } from '@sealpost/server'
+import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -55,7 +56,6 @@ export function useRelayWorld(): RelayWorld {
   let port = 0
   let log = ''
   let homes = 0
-  let copies = 0
   const made: string[] = []
   let seats: Seat[] = []
   const logger = createLog('debug', { write: (line: string) => (log += line) })
@@ -123,7 +123,7 @@ export function useRelayWorld(): RelayWorld {
     async backUp() {
       const { url } = JSON.parse(process.env[TEST_POSTGRES] ?? '') as { url: string }
       const from = new URL(database_url).pathname.slice(1)
-      const name = `${from}_${++copies}`
+      const name = `sealpost_copy_${randomBytes(8).toString('hex')}`
       await world.stop()
       await query(url, `create database ${name} template ${from}`)
       made.push(name)

@@ -122,5 +122,5 @@ async function postMissing(ports: RepairPorts, from: number): Promise<boolean> {
   return true
 }
 
-/** Answers that say nothing about this device. */
-const PASSING: ReadonlySet<ErrorCode> = new Set(['unreachable', 'timeout', 'unavailable', 'internal', 'rate_limited'])
+/** Answers that say nothing about this device. A conflict: another device brings back the same now, or a fork, which the next look finds. */
+const PASSING: ReadonlySet<ErrorCode> = new Set(['unreachable', 'timeout', 'unavailable', 'internal', 'rate_limited', 'log_conflict'])
