@@ -52,8 +52,8 @@ async function append(deps: LogRouteDeps, call: Call): Promise<Answer> {
   }
   const result = await deps.store.appendEntry({ user_id: decoded.user_id, entry, boxes, repair, allow_genesis: decoded.type === 'genesis' })
   if (!result.ok) return { problem: refusal(result) }
-  if (!result.already_known)
-    deps.bus.publish(result.user_no, { is: 'log', log_seq: result.log_seq, revoked: result.revoked.map((device) => device.device_id) })
+  // also of an entry that was there: who appended it may not have come to tell it
+  deps.bus.publish(result.user_no, { is: 'log', log_seq: result.log_seq, revoked: result.revoked.map((device) => device.device_id) })
   return { json: { log_seq: result.log_seq, log_head: toBase64url(result.log_head) } }
 }
 

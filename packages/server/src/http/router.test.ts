@@ -80,13 +80,14 @@ const readLog = async (account: TestAccount, options: Parameters<typeof assertAs
   post('/api/log/read', await assertAs(account, server_key, 'log-read', options))
 
 describe('POST /api/log', () => {
-  it('takes a genesis, says it again when it is posted again, and tells the sessions once', async () => {
+  it('takes a genesis, and when it is posted again says it and tells the sessions again', async () => {
     const account = await createTestAccount()
     hints.length = 0
     const first = await postEntry(account, account.entries[0]!)
     expect(first).toMatchObject({ status: 200, body: { log_seq: 0, log_head: toBase64url(account.log.log_head) } })
     expect(await postEntry(account, account.entries[0]!)).toMatchObject({ status: 200, body: first.body })
-    expect(hints.map(({ hint }) => hint)).toEqual([{ is: 'log', log_seq: 0, revoked: [] }])
+    const hint: Hint = { is: 'log', log_seq: 0, revoked: [] }
+    expect(hints.map((told) => told.hint)).toEqual([hint, hint])
   })
 
   it('takes the proof of the introduced device, of the signer, and of nobody else', async () => {

@@ -98,6 +98,13 @@ const REVOKE = {
   select r.device_no, r.device_id from revoked r order by r.device_no`,
 }
 
+/** Whom a stored entry revoked: for an answer that was lost, and with it the end of their sessions. */
+const REVOKED_BY = {
+  name: 'revoked_by_entry',
+  text: `select d.device_no, d.device_id from device_profile p join device d on d.user_no = p.user_no and d.device_no = p.device_no
+ where p.user_no = $1::int8 and p.revoked_log_seq = $2::int8 order by d.device_no`,
+}
+
 const RENAME = {
   name: 'rename_device',
   text: `update device_profile p set name = $3::text, name_key = $4::text from device d
@@ -244,13 +251,15 @@ async function lostRace(client: ClientBase, request: AppendRequest, user_id: Buf
   return (await findKnown(client, account, request, entry_hash)) ?? refuse('log_conflict', account)
 }
 
-/** An entry that is stored already is a success: the answer to it was lost. */
+/** An entry that is stored already is a success: the answer to it was lost, and what it means may not have been told. */
 async function findKnown(client: ClientBase, account: AccountRow, request: AppendRequest, entry_hash: Bytes): Promise<AppendResult | null> {
   const log_seq = readLogSeq(request.entry.body)
   if (log_seq === null || log_seq > account.log_seq) return null
   const row = (await client.query<{ entry_hash: Buffer }>({ ...ENTRY_HASH, values: [account.user_no, log_seq] })).rows[0]
   if (row === undefined || !equalBytes(row.entry_hash, entry_hash)) return null
-  return { ok: true, log_seq: account.log_seq, log_head: account.log_head, user_no: account.user_no, already_known: true, revoked: [] }
+  const { user_no } = account
+  const { rows: revoked } = await client.query<{ device_no: number; device_id: string }>({ ...REVOKED_BY, values: [user_no, log_seq] })
+  return { ok: true, log_seq: account.log_seq, log_head: account.log_head, user_no, already_known: true, revoked }
 }
 
 /** Where the body says it belongs, without judging it; what it is worth is in its hash. */

@@ -151,6 +151,16 @@ describe('appendEntry', () => {
     expect(await store.ingest([run], false)).toEqual([{ is: 'not_active' }])
   })
 
+  it('R01: a revocation that is stored already names its devices again, so that their sessions end though the first answer was lost', async () => {
+    const account = await createAccount(store, 3)
+    const device_id = account.devices[1]!.device_id
+    const revocation = await append(store, account, { type: 'revoke_device', revoked: [{ device_id }] })
+    const revoked = [{ device_no: 2, device_id }]
+    expect(await store.appendEntry(revocation)).toMatchObject({ ok: true, already_known: true, log_seq: 3, revoked })
+    await append(store, account, { type: 'rotate_keys' })
+    expect(await store.appendEntry(revocation)).toMatchObject({ ok: true, already_known: true, log_seq: 4, revoked })
+  })
+
   it('heads_stale: pins below what is stored are refused; without pins a revocation always ends', async () => {
     const account = await createAccount(store, 2)
     await ingest(account, 2, 1, ['a', 'a', 'b'])
