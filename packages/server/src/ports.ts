@@ -89,8 +89,8 @@ export interface ReadStore {
   readPage(request: PageRequest): Promise<Page>
   /** `event_id` and `received_at` of the entry at a position. */
   readTip(user_no: number, position: number): Promise<Tip | null>
-  /** Heads of many users in one query: user_no → position. */
-  readHeads(user_nos: readonly number[]): Promise<Map<number, number>>
+  /** Heads of many users in one query; accounts that are not there are left out. */
+  readHeads(user_nos: readonly number[]): Promise<Map<number, { position: number; log_seq: number }>>
 }
 
 // ---------------------------------------------------------------- devices and sessions (protocol.md §4)
@@ -106,6 +106,8 @@ export type DeviceRow = {
   /** Set when the device was revoked: the entry that did it. */
   revoked_log_seq: number | null
   account_active: boolean
+  /** The fence: the session that may write; null when none may. */
+  session_id: string | null
 }
 
 export type EstablishRequest = {

@@ -20,6 +20,7 @@ const device: DeviceRow = {
   active: true,
   revoked_log_seq: null,
   account_active: true,
+  session_id: 's',
 }
 const { user_no, device_no, user_id, device_id, sign_pub } = device
 const who = { user_no, device_no, user_id, device_id, sign_pub }
@@ -409,7 +410,7 @@ describe('the open session', () => {
     expect(words(next.effects)).toEqual(['submit', 'read_log'])
     const told = run(next.state, { is: 'log_read', entries: [entry(3)], has_more: false })
     expect(words(told.effects)).toEqual(['send log_entry', 'send nack'])
-    const failed = run(next.state, { is: 'failed', what: 'log' }, { is: 'head', position: 4 })
+    const failed = run(next.state, { is: 'failed', what: 'log' }, { is: 'head', position: 4, log_seq: 2 })
     expect(words(failed.effects)).toEqual(['read_log'])
     expect(words(run(next.state, { is: 'log_read', entries: [], has_more: false }).effects)).toEqual(['send nack'])
   })
@@ -510,7 +511,11 @@ describe('R01: delivery', () => {
   })
 
   it('above the high mark no hint is taken; below the low one it goes on from the store', () => {
-    const full = run(open, { is: 'backlog', full: true }, committed(stored(5)), committed(stored(6)), { is: 'head', position: 6 })
+    const full = run(open, { is: 'backlog', full: true }, committed(stored(5)), committed(stored(6)), {
+      is: 'head',
+      position: 6,
+      log_seq: 2,
+    })
     expect(words(full.effects)).toEqual([])
     const again = run(full.state, { is: 'backlog', full: false })
     expect(words(again.effects)).toEqual(['read_page'])
@@ -547,7 +552,10 @@ describe('R01: delivery', () => {
     const next = run(asked.state, { is: 'page_refused', code: 'invalid_token' })
     expect(sent(next, 'error')[0]!.head).toMatchObject({ id: 6, code: 'invalid_token' })
     expect(
-      words(run(run(open, committed(stored(6))).state, { is: 'page_refused', code: 'unavailable' }, { is: 'head', position: 6 }).effects),
+      words(
+        run(run(open, committed(stored(6))).state, { is: 'page_refused', code: 'unavailable' }, { is: 'head', position: 6, log_seq: 2 })
+          .effects,
+      ),
     ).toEqual(['read_page'])
   })
 })
@@ -717,7 +725,7 @@ const sampleInputs: { [I in Input['is']]: Input[] } = {
   presence: [{ is: 'presence', devices: [] }],
   failed: (['handshake', 'log', 'device'] as const).map((what) => ({ is: 'failed', what })),
   hint: [committed(stored(5)), { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } }],
-  head: [{ is: 'head', position: 4 }],
+  head: [{ is: 'head', position: 4, log_seq: 2 }],
 }
 
 describe('every state × every input', () => {

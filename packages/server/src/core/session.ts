@@ -211,7 +211,7 @@ const ESTABLISHING: Row<'establishing'> = {
         },
       })
     effects.push({ do: 'open', who, session_id }, { do: 'read_presence', who }, { do: 'arm', timer: 'rekey_age', ms: rules.rekey_after_ms })
-    const next = stepOpen(opened, { is: 'head', position: opened.outbox.head }, rules)
+    const next = stepOpen(opened, { is: 'head', position: opened.outbox.head, log_seq: e.log_seq }, rules)
     return { state: next.state, effects: [...effects, ...next.effects] }
   },
   device_checked: ({ auth, who }, { device }, rules) =>

@@ -202,8 +202,8 @@ export type Input =
   | { is: 'failed'; what: 'handshake' | 'log' | 'device' }
   // hints
   | { is: 'hint'; hint: Hint }
-  /** The position of the user as the store has it. */
-  | { is: 'head'; position: number }
+  /** The position of the user and the newest entry of the device log, as the store has them. */
+  | { is: 'head'; position: number; log_seq: number }
 
 // ---------------------------------------------------------------- effects
 

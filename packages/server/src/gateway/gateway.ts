@@ -167,8 +167,8 @@ export function createGateway(deps: GatewayDeps): Gateway {
     try {
       const heads = await store.readHeads(user_nos)
       for (const run of runs.keys()) {
-        const position = run.user_no === null ? undefined : heads.get(run.user_no)
-        if (position !== undefined) run.input({ is: 'head', position })
+        const head = run.user_no === null ? undefined : heads.get(run.user_no)
+        if (head !== undefined) run.input({ is: 'head', ...head })
       }
     } catch (error) {
       failed(error)

@@ -152,14 +152,13 @@ describe('readPage', () => {
 })
 
 describe('readHeads, readTip', () => {
-  it('give the position of each user, 0 for one without events', async () => {
+  it('give the position of each user, 0 for one without events, and the newest log entry', async () => {
     const a = await fill([[1, 3]])
-    const b = await createAccount(store)
+    const b = await createAccount(store, 2)
     expect(await store.readHeads([a.user_no, b.user_no, 2 ** 40])).toEqual(
       new Map([
-        [a.user_no, 3],
-        [b.user_no, 0],
-        [2 ** 40, 0],
+        [a.user_no, { position: 3, log_seq: 1 }],
+        [b.user_no, { position: 0, log_seq: 1 }],
       ]),
     )
     expect(await store.readHeads([])).toEqual(new Map())

@@ -49,8 +49,9 @@ const TIP = {
 
 const HEADS = {
   name: 'read_heads',
-  text: `select u.user_no, coalesce(h.last, 0) as last
-  from unnest($1::int8[]) u (user_no) left join head h on h.user_no = u.user_no and h.stream_no = 0`,
+  text: `select a.user_no, a.log_seq, coalesce(h.last, 0) as position
+  from unnest($1::int8[]) u (user_no) join account a on a.user_no = u.user_no
+  left join head h on h.user_no = u.user_no and h.stream_no = 0`,
 }
 
 const STREAMS = {
@@ -58,6 +59,7 @@ const STREAMS = {
   text: 'select s.stream_no from stream s where s.user_no = $1::int8 and s.stream_id = any($2::text[])',
 }
 
+type HeadRow = { user_no: number; position: number; log_seq: number }
 type TipRow = { tip_event: Buffer | null; tip_received_at: number | null }
 type PageRow = TipRow &
   Omit<StoredEvent, 'client' | 'position'> & {
@@ -101,8 +103,8 @@ export function createPageStore(pool: Pool): ReadStore {
     async readHeads(user_nos) {
       if (user_nos.length === 0) return new Map()
       const values = [int8Array(user_nos)]
-      const { rows } = await withClient(pool, (client) => client.query<{ user_no: number; last: number }>({ ...HEADS, values }))
-      return new Map(rows.map((row) => [row.user_no, row.last]))
+      const { rows } = await withClient(pool, (client) => client.query<HeadRow>({ ...HEADS, values }))
+      return new Map(rows.map(({ user_no, position, log_seq }) => [user_no, { position, log_seq }]))
     },
   }
 }

@@ -48,7 +48,14 @@ describe('findDevice', () => {
     const other = await createAccount(store)
     const [first, second] = account.devices
     const row = await store.findDevice(account.user_id, second!.device_id)
-    expect(row).toMatchObject({ user_no: account.user_no, device_no: 2, active: true, revoked_log_seq: null, account_active: true })
+    expect(row).toMatchObject({
+      user_no: account.user_no,
+      device_no: 2,
+      active: true,
+      revoked_log_seq: null,
+      account_active: true,
+      session_id: null,
+    })
     expect(row).toMatchObject({ user_id: account.user_id, device_id: second!.device_id })
     expect(equalBytes(row!.sign_pub, second!.sign_pub)).toBe(true)
     expect(await store.findDevice(other.user_id, second!.device_id)).toBeNull()
