@@ -321,6 +321,25 @@ describe('B02 G14 a server that lies about the device list', () => {
     expect((await phone.device.devices()).map((device) => device.name)).toEqual(['laptop', 'phone', 'tablet'])
   })
 
+  test('the key of an epoch kept back from one device: each of its events is an alarm, none is passed over', async () => {
+    const laptop = await world.create('laptop')
+    const phone = await world.pair(laptop, 'phone')
+    await say(laptop, 'notes', 'before')
+    expect(await hear(phone, 'notes', 'before')).toEqual(['before'])
+    await phone.close()
+    await world.pair(laptop, 'tablet')
+    await say(laptop, 'notes', 'closed')
+    const user = userOf(laptop)
+    await world.sql(`delete from log_box where user_no = ${user_no} and log_seq = 2`, [user])
+    await phone.open()
+    expect(await hear(phone, 'notes', 'alarm epoch_unreadable')).toEqual(['alarm epoch_unreadable'])
+    expect((await phone.device.status()).alarms).toBe(1)
+    expect(await hear(phone, 'notes', 'alarm epoch_unreadable', 'start')).toEqual(['before', 'alarm epoch_unreadable'])
+    // by then the phone has renewed the key
+    await say(laptop, 'notes', 'open again')
+    expect(await hear(phone, 'notes', 'open again')).toEqual(['open again'])
+  })
+
   test('a revocation hidden from one device: what the others send stays closed, and one who knows it brings it back', async () => {
     const laptop = await world.create('laptop')
     const phone = await world.pair(laptop, 'phone')

@@ -11,6 +11,7 @@ import {
   chainKey,
   type Crypto,
   decodeRecords,
+  type DeviceLog,
   type EventRecord,
   LIMITS,
   type Received,
@@ -34,9 +35,13 @@ import type {
   StoredCursor,
   StoredHead,
 } from './ports.ts'
+import { sleep } from './signal.ts'
 
 export const QUEUED_MAX = 16
 const TRIM_EVERY = 50
+/** The device that brings back entries has their other boxes only in the rotation that it sends right behind. */
+const KEY_WAIT_MS = 5_000
+const KEY_LOOK_MS = 100
 const TRIM = { rows: 100_000, bytes: 128 * 1_048_576 }
 const RESET_NOTE = 'reset_upto'
 
@@ -102,6 +107,8 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
   let queue: (RecordsMessage | ResetMessage)[] = []
   let running: Promise<void> | null = null
   let commits = 0
+  let session_no = 0
+  const unreadable = new Set<number>()
 
   async function run(): Promise<void> {
     // a message is worked on only while its session lives: a later session begins at the stored cursor
@@ -148,6 +155,7 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
     const moved = new Map<string, StoredHead>()
     while (rest.length > 0) {
       await account.openKeys(rest.map((record) => record.epoch).filter((epoch) => epoch <= account.log.log_seq))
+      await holdForKeys(rest)
       const page = await receivePage(crypto, context(), chains, rest)
       for (const item of page.items) items.push(item)
       for (const [key, head] of page.moved) moved.set(key, head)
@@ -157,7 +165,7 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
       await holdForEpoch(page.unknown_epoch.epoch)
     }
     const found = own === null ? NOTHING_OWN : await own.find(ownRecords(items, identity.device_id).map((record) => record.event_id))
-    const parts = toRows(items, identity.device_id, found, clock.now())
+    const parts = toRows(items, identity.device_id, found, clock.now(), (epoch) => isSealedTo(account.log, epoch, identity.device_id))
     const next = cursorAfter(cursor, message, all, history_id)
     const ownHeads = new Map<string, StoredHead>()
     let upto = own?.acked_device_seq ?? 0
@@ -202,6 +210,22 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
     }
   }
 
+  /** A key that was sealed to this device and is not there may come with the next entry; it is waited for once. */
+  async function holdForKeys(records: readonly EventRecord[]): Promise<void> {
+    const missing = records
+      .map((record) => record.epoch)
+      .find((epoch) => !unreadable.has(epoch) && isSealedTo(account.log, epoch, identity.device_id) && account.epochKey(epoch) === null)
+    if (missing === undefined) return
+    const began = session_no
+    for (let waited = 0; waited < KEY_WAIT_MS && account.epochKey(missing) === null; waited += KEY_LOOK_MS) {
+      await sleep(clock, KEY_LOOK_MS)
+      if (session_no !== began) throw new SealpostError('unreachable', 'the session ended while a key was waited for')
+      await account.openKeys([missing])
+    }
+    if (account.epochKey(missing) === null) unreadable.add(missing)
+    await holdForKeys(records)
+  }
+
   async function holdForEpoch(epoch: number): Promise<void> {
     if (account.log.log_seq < epoch) await ports.requestLog(account.log.log_seq + 1)
     if (account.log.log_seq < epoch)
@@ -239,6 +263,7 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
       floor = session.floor
     },
     end() {
+      session_no++
       queue = []
     },
     offer(message) {
@@ -255,6 +280,11 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
     },
     idle,
   }
+}
+
+/** Its key was sealed to this device: an event of it that stays closed is missing here, and not by intent. */
+export function isSealedTo(log: DeviceLog, epoch: number, device_id: string): boolean {
+  return log.epochs[epoch]?.sealed.has(device_id) === true
 }
 
 const NOTHING_OWN = { waiting: new Set<string>(), known: new Set<string>() }
@@ -305,6 +335,7 @@ export function toRows(
   device_id: string,
   own: { waiting: ReadonlySet<string>; known: ReadonlySet<string> },
   now_ms: number,
+  sealedToUs: (epoch: number) => boolean = () => false,
 ): Parts {
   const parts: Parts = { rows: [], acks: [], alarms: [], notices: [] }
   const notify = (notice: StreamNotice, stream_id: string | null, position: number): void => {
@@ -323,6 +354,11 @@ export function toRows(
           if (own.waiting.has(record.event_id))
             parts.acks.push({ event_id: record.event_id, device_seq: record.device_seq, position, stream_seq, received_at })
         } else if (item.is === 'event') parts.rows.push(eventRow(record, item.data))
+        else if (item.is === 'closed' && sealedToUs(record.epoch)) {
+          const alarm = { position: record.server.position, device_id: record.device_id, reason: 'epoch_unreadable' }
+          notify({ is: 'alarm', ...alarm }, record.stream_id, alarm.position)
+          parts.alarms.push({ ...alarm, at: now_ms })
+        }
         break
       }
       case 'gap': {

@@ -35,6 +35,7 @@ const CLIENT = { name: '@sealpost/client', version: '0.1.0' } as const
 const LOG_WAIT_MS = 10_000
 const ACK_EVERY_MS = 5_000
 const ROTATION_EVERY_MS = 3_600_000
+const UNREADABLE_WAIT_MS = 3_000
 const CONNECT_WAIT_MS = 20_000
 /** Pages asked for and not yet stored. */
 const PAGES_AHEAD = 3
@@ -100,6 +101,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
   let acked_position = received.cursor.position
   let cancelAck: (() => void) | null = null
   let cancelRotation: (() => void) | null = null
+  let cancelKeyWait: (() => void) | null = null
   let logWanted: Promise<void> | null = null
   let closed = false
   const opened = createTopic<void>()
@@ -116,7 +118,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       clockOffset: () => connection.clock_offset,
       send: (records) => session !== null && connection.send({ type: 'event' }, records),
       wantLog: () => requestLog(account.log.log_seq + 1),
-      wantRotation: (why) => void rotate(why === 'unreadable').catch(report),
+      wantRotation: (why) => (why === 'unreadable' ? waitForKey() : void rotate(false).catch(report)),
       reconcile: () => connection.reconnect(null),
       fatal,
       tell: (error) => notices.emit({ is: 'error', error, terminal: false }),
@@ -433,9 +435,9 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     cancelRotation?.()
     cancelRotation = clock.setTimer(ROTATION_EVERY_MS, scheduleRotation, true)
     void rotationDueNow()
-      .then((due) => {
+      .then(async (due) => {
         if (due === null || session === null || closed) return undefined
-        if (due === 'now') return rotate(false)
+        if (due === 'now') return (await account.sealingKey()) === null ? waitForKey() : rotate(false)
         cancelRotation?.()
         cancelRotation = clock.setTimer(ROTATION_SPREAD_MS * toUnit(crypto.random(6)), () => void rotate(false).catch(report), true)
         return undefined
@@ -459,6 +461,18 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       },
       clock.now(),
     )
+  }
+
+  /** Whoever brings back entries to a restored server rotates right behind, and hands the older keys on: a rotation from here would not. */
+  function waitForKey(): void {
+    cancelKeyWait ??= clock.setTimer(UNREADABLE_WAIT_MS, () => {
+      cancelKeyWait = null
+      if (session === null || closed) return
+      account
+        .sealingKey()
+        .then((key) => (key === null ? rotate(true) : outbox.pump()))
+        .catch(report)
+    })
   }
 
   async function rotate(unreadable: boolean): Promise<void> {
@@ -554,6 +568,8 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       closed = true
       cancelRotation?.()
       cancelRotation = null
+      cancelKeyWait?.()
+      cancelKeyWait = null
       connection.end()
       await inbox.idle()
       await outbox.idle()

@@ -7,7 +7,7 @@
  */
 import { type Bytes, eventTimeMs, expiresAtMs, LABEL, LIMITS, type Received, SealpostError } from '@sealpost/protocol'
 import { createEventId } from './event-id.ts'
-import { eventRow } from './inbox.ts'
+import { eventRow, isSealedTo } from './inbox.ts'
 import type { Member } from './member.ts'
 import type { StreamNotice } from './notices.ts'
 import type { ConsumerState, Home, Identity, NewItem, OutcomeRow, ReceivedItem } from './ports.ts'
@@ -185,7 +185,7 @@ async function* readEvents(
       let upto = 0
       for await (const page of queryStream(home, identity, member, { stream_id, after: 0, upto: null }, signal)) {
         for (const item of page.items) {
-          const event = toStreamEvent(item, member)
+          const event = toStreamEvent(item, member, identity.device_id)
           if (event !== null) yield event
         }
         upto = page.upto
@@ -201,7 +201,7 @@ async function* readEvents(
           const range = { stream_id, after: done.done_position, upto: trimmed_position }
           for await (const page of queryStream(home, identity, member, range, signal)) {
             for (const item of page.items) {
-              const event = toStreamEvent(item, member)
+              const event = toStreamEvent(item, member, identity.device_id)
               if (event === null || (event.is === 'event' && event.from.device_id === identity.device_id)) continue
               done = { ...done, done_position: Math.max(done.done_position, event.is === 'reset' ? 0 : event.position) }
               yield event
@@ -268,13 +268,18 @@ function positionAfter(notice: string, done: ConsumerState): number {
   return notice.includes('"is":"reset"') ? 0 : done.done_position
 }
 
-function toStreamEvent(item: Received, member: Member): StreamEvent | null {
+function toStreamEvent(item: Received, member: Member, reader: string): StreamEvent | null {
   switch (item.is) {
     case 'event':
       return toEvent(eventRow(item.record, item.data), member, 0, false)
     case 'gap': {
       const { stream_id, device_id, from_device_seq, reason, position } = item
       return { is: 'gap', stream_id, device_id, from_device_seq, reason, position }
+    }
+    case 'closed': {
+      const { epoch, device_id, server } = item.record
+      if (!isSealedTo(member.account.log, epoch, reader)) return null
+      return { is: 'alarm', position: server?.position ?? 0, device_id, reason: 'epoch_unreadable' }
     }
     case 'alarm':
       return { is: 'alarm', position: item.position, device_id: item.device_id, reason: item.reason }
