@@ -119,6 +119,28 @@ describe('ingest', () => {
     await other.end()
   })
 
+  it('two accounts that are locked, and waited for patiently, do not stall a third', async () => {
+    const locked = [await sender(), await sender()]
+    const free = [await sender(), await sender()]
+    for (const each of [...locked, ...free]) stored(await ingestOne(each, 1, 1))
+    const other = new Client(database.connection)
+    await other.connect()
+    await other.query('begin')
+    const user_nos = locked.map(({ user_no }) => user_no)
+    await other.query('select from account where user_no = any($1::int8[]) for no key update', [user_nos])
+    let waited = false
+    const waiting = Promise.all(locked.map((each) => store.ingest([run(each, 2, 1)], true))).finally(() => (waited = true))
+    const began = performance.now()
+    const lanes = await Promise.all(free.map((each) => ingestOne(each, 2, 1)))
+    const ms = performance.now() - began
+    expect(waited).toBe(false)
+    await other.query('commit')
+    for (const verdict of [...lanes, ...(await waiting).flat()]) stored(verdict)
+    await other.end()
+    // waiting for the locks would be 2 s
+    expect(ms).toBeLessThan(1000)
+  })
+
   it('R01: a batch that waited for a revocation, a new session or a new epoch sees it', async () => {
     const changes = [
       { text: 'update device set active = false where user_no = $1', is: 'not_active' },

@@ -29,10 +29,13 @@ export type PoolOptions = {
   log: Log
   main_max?: number | undefined
   ingest_max?: number | undefined
+  /** An idle connection broke: the server behind the next one may be another. */
+  broken?: (() => void) | undefined
 }
 
 const MAIN_MAX = 8
-const INGEST_MAX = 2
+/** Two lanes of the inbox, and the two patient batches beside them that may stand behind a lock. */
+const INGEST_MAX = 4
 const CONNECT_MS = 5_000
 /** A transaction that stands still keeps dead row versions alive for every batch. */
 const IDLE_IN_TRANSACTION_MS = 10_000
@@ -80,7 +83,9 @@ export function createPools(options: PoolOptions): Pools {
     })
     // an idle connection that breaks is replaced at the next query
     pool.on('error', (err) => {
-      if (!pool.ending) options.log.warn({ err }, 'a connection to the database broke')
+      if (pool.ending) return
+      options.log.warn({ err }, 'a connection to the database broke')
+      options.broken?.()
     })
     return pool
   }

@@ -62,6 +62,25 @@ describe('the store', () => {
     expect(new Set(ids).size).toBe(4)
   })
 
+  it('another past behind the same address is known within seconds, without a restart and without a call', async () => {
+    const restored = await createTestDatabase()
+    const relay = await createStore({ connection: restored.connection, log: silent })
+    const before = relay.history_id
+    const { user_no } = await createAccount(relay)
+    const sql = new Client(restored.connection)
+    await sql.connect()
+    await sql.query('update server_meta set store_id = gen_random_uuid()')
+    // what a restore and a promotion have in common: every connection ends
+    await sql.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()')
+    await expect.poll(() => relay.history_id, { timeout: 5_000, interval: 50 }).not.toBe(before)
+    const cursor = { position: 0, event_id: null, received_at: null, history_id: null }
+    const told = await relay.establishSession({ user_no, device_no: 1, session_id: randomUUID(), cursor, last_device_seq: 0, log_seq: null })
+    expect(told).toMatchObject({ ok: true, established: { history_id: relay.history_id } })
+    await relay.close()
+    await sql.end()
+    await restored.drop()
+  })
+
   it('the first server key claims the database, another one does not match', async () => {
     const key = randomBytes(32)
     expect(await store.claimServerKey(key)).toBe('ok')

@@ -34,12 +34,14 @@ export type PostgresStore = Store & {
 }
 
 const CLOCK_MS = 10_000
+/** After a connection broke or a question failed: who answers next may be another server, with another history. */
+const ASK_AGAIN_MS = 500
 const CLOCK = { name: 'clock', text: 'select clock_ms() as now' }
 
 /** Opens the store; throws `unavailable` when the database does not answer. */
 export async function createStore(options: StoreOptions): Promise<PostgresStore> {
   const { main_connections_max: main_max, ingest_connections_max: ingest_max } = options
-  const pools = createPools({ connection: options.connection, log: options.log, main_max, ingest_max })
+  const pools = createPools({ connection: options.connection, log: options.log, main_max, ingest_max, broken: () => askIn(ASK_AGAIN_MS) })
   const clock = createClock()
   const ping = async (): Promise<void> => {
     await withClient(pools.main, async (client) => {
@@ -48,15 +50,32 @@ export async function createStore(options: StoreOptions): Promise<PostgresStore>
       if (rows[0] !== undefined) clock.sample(rows[0].now, began, performance.now())
     })
   }
+  let closed = false
+  let timer: NodeJS.Timeout | undefined
+  const askIn = (ms: number): void => {
+    clearTimeout(timer)
+    if (closed) return
+    // a failure shows wherever the database is needed; the estimate only grows older
+    timer = setTimeout(() => {
+      ping().then(
+        () => askIn(CLOCK_MS),
+        () => askIn(ASK_AGAIN_MS),
+      )
+    }, ms)
+    timer.unref()
+  }
+  const close = async (): Promise<void> => {
+    closed = true
+    clearTimeout(timer)
+    await pools.close()
+  }
   try {
     await ping()
   } catch (error) {
-    await pools.close()
+    await close()
     throw error
   }
-  // a failure shows wherever the database is needed; the estimate only grows older
-  const timer = setInterval(() => void ping().catch(() => {}), CLOCK_MS)
-  timer.unref()
+  askIn(CLOCK_MS)
 
   return {
     ...composeStore(pools, options),
@@ -67,10 +86,7 @@ export async function createStore(options: StoreOptions): Promise<PostgresStore>
     now: clock.now,
     claimServerKey: (server_key) => claimServerKey(pools.main, server_key),
     pools: { main: pools.main, ingest: pools.ingest },
-    async close() {
-      clearInterval(timer)
-      await pools.close()
-    },
+    close,
   }
 }
 
