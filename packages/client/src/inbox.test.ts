@@ -21,6 +21,7 @@ async function createWorld(store: MemoryStore = createMemoryStore()) {
     adopted: [] as { seen: number; acks: readonly ItemAck[]; upto: number }[],
     caughtUp: 0,
     forgot: 0,
+    resets: [] as number[],
     logAsked: [] as number[],
     answerLog: () => account.rotate(),
   }
@@ -54,6 +55,7 @@ async function createWorld(store: MemoryStore = createMemoryStore()) {
           world.forgot++
           return Promise.resolve()
         },
+        resetStored: () => world.resets.push(store.transactions()),
         requestLog: (from) => {
           world.logAsked.push(from)
           world.answerLog()
@@ -194,6 +196,8 @@ describe('the receive path', () => {
     await inbox.idle()
     expect(world.told).toEqual([{ is: 'reset', reason: 'history_changed' }])
     expect(world.forgot).toBe(1)
+    // sending goes on only once the reset is on disk
+    expect(world.resets).toEqual([world.store.transactions()])
     // a restart in between forgets nothing of it
     const again = await open()
     again.begin({ history_id: 'h2', floor: 0 })

@@ -55,6 +55,8 @@ export type InboxPorts = {
   withOwn<T>(call: (own: OwnEvents) => Promise<T>): Promise<T>
   /** The own chains begin anew. */
   forgetOwnHeads(): Promise<void>
+  /** A reset is stored: what is sent from here on belongs to the new history. */
+  resetStored(): void
   /** Resolves when the entries from there on were applied. Throws `log_withheld`. */
   requestLog(from_log_seq: number): Promise<void>
   tell(notice: StreamNotice): void
@@ -247,6 +249,7 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
       alarms: [],
     })
     cursor = next
+    ports.resetStored()
     ports.stored()
   }
 

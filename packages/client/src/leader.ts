@@ -141,6 +141,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       clockOffset: () => connection.clock_offset,
       withOwn: (call) => outbox.withOwn(call),
       forgetOwnHeads: () => outbox.forgetHeads(),
+      resetStored: () => outbox.resetStored(),
       requestLog,
       tell: (notice) => notices.emit(notice),
       stored() {
@@ -250,7 +251,8 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     head_position = head.head_position
     inbox.begin({ history_id: head.history_id, floor: head.floor })
     const live = head.mode === 'live'
-    void outbox.begin({ last_device_seq: head.last_device_seq, limits: batchLimits(head.limits), caught_up: live }).catch(report)
+    const opening = { limits: batchLimits(head.limits), caught_up: live, resetting: head.mode === 'reset' }
+    void outbox.begin({ last_device_seq: head.last_device_seq, ...opening }).catch(report)
     if (live) gaps = 0
     if (head.mode === 'replay') beginReplay()
     scheduleRotation()
@@ -289,6 +291,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       case 'reset':
         head_position = head.head_position
         connection.reset()
+        outbox.holdForReset()
         offer({
           is: 'reset',
           reason: head.reason,

@@ -126,7 +126,7 @@ describe('the outbox', () => {
           world.connected = true
           server.discarding = false
           wire.length = 0
-          await outbox.begin({ last_device_seq: server.stored.length, limits: LIMITS_SMALL, caught_up: true })
+          await outbox.begin({ last_device_seq: server.stored.length, limits: LIMITS_SMALL, caught_up: true, resetting: false })
           await quiet(outbox)
         }
         const drop = (): void => {
@@ -186,14 +186,14 @@ describe('the outbox', () => {
     await enqueue(store, 3)
     const outbox = await open(0, new Map())
     world.connected = true
-    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true })
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
     await quiet(outbox)
     const sent = wire.flat().map((record) => toHex(record.sig))
     const kept = (await store.readPending(0, 10, 1e6)).map((item) => toHex(decodeRecords(item.sealed!.record)[0]!.sig))
     expect(sent).toEqual(kept)
     outbox.end()
     const again = await open(0, new Map())
-    await again.begin({ last_device_seq: 2, limits: LIMITS_SMALL, caught_up: true })
+    await again.begin({ last_device_seq: 2, limits: LIMITS_SMALL, caught_up: true, resetting: false })
     await quiet(again)
     expect(
       wire
@@ -208,7 +208,7 @@ describe('the outbox', () => {
     await enqueue(store, 50)
     const outbox = await open(0, new Map())
     world.connected = true
-    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true })
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
     await quiet(outbox)
     expect(wire.flat()).toHaveLength(10)
     expect(wire.every((batch) => batch.length <= 4)).toBe(true)
@@ -225,7 +225,7 @@ describe('the outbox', () => {
     const ids = await enqueue(store, 3, 1)
     const outbox = await open(0, new Map())
     world.connected = true
-    await outbox.begin({ last_device_seq: 2, limits: LIMITS_SMALL, caught_up: false })
+    await outbox.begin({ last_device_seq: 2, limits: LIMITS_SMALL, caught_up: false, resetting: false })
     await quiet(outbox)
     expect([outbox.held, wire.length]).toEqual([true, 0])
     // the replay shows both: one is the first of our items, the other nobody remembers
@@ -252,7 +252,7 @@ describe('the outbox', () => {
     const known = new Map([['s0', { device_seq: 1, event_hash: new Uint8Array(32), epoch: 0, position: 1 }]])
     const outbox = await open(1, known)
     world.connected = true
-    await outbox.begin({ last_device_seq: 5, limits: LIMITS_SMALL, caught_up: false })
+    await outbox.begin({ last_device_seq: 5, limits: LIMITS_SMALL, caught_up: false, resetting: false })
     await outbox.caughtUp()
     await quiet(outbox)
     expect(wire.flat()[0]).toMatchObject({ device_seq: 6, prev_hash: null })
@@ -264,17 +264,94 @@ describe('the outbox', () => {
     const outbox = await open(0, new Map())
     const conflict = { code: 'sequence_conflict', device_seq: 1, expected_device_seq: 1 }
     world.connected = true
-    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true })
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
     await quiet(outbox)
     await outbox.onNack(conflict)
     expect([world.reconciles, world.fatal.length, outbox.held]).toEqual([1, 0, true])
     outbox.end()
-    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: false })
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: false, resetting: false })
     await outbox.caughtUp()
     await quiet(outbox)
     expect(outbox.held).toBe(false)
     await outbox.onNack(conflict)
     expect(world.fatal[0]?.code).toBe('state_diverged')
+  })
+
+  it('after a reset of the history nothing leaves before it is stored, and then the next event of each stream has no link', async () => {
+    const { world, open, store, wire } = await createWorld()
+    const ids = await enqueue(store, 3, 1)
+    const known = new Map([['s0', { device_seq: 1, event_hash: new Uint8Array(32).fill(7), epoch: 0, position: 1 }]])
+    const before = await open(1, known)
+    world.connected = true
+    await before.begin({ last_device_seq: 1, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+    await quiet(before)
+    const sealed = wire.flat().map((record) => toHex(record.sig))
+    before.end()
+    wire.length = 0
+
+    const outbox = await open(1, known)
+    // the server has the first of them; what comes behind it links to a past that is gone
+    await outbox.begin({ last_device_seq: 2, limits: LIMITS_SMALL, caught_up: false, resetting: true })
+    await quiet(outbox)
+    outbox.pump()
+    await quiet(outbox)
+    expect(wire).toEqual([])
+    await outbox.forgetHeads()
+    await quiet(outbox)
+    expect(wire).toEqual([])
+    outbox.resetStored()
+    await quiet(outbox)
+    const sent = wire.flat()
+    expect(sent.map((record) => [record.event_id, record.device_seq])).toEqual(ids.map((id, i) => [id, i + 2]))
+    expect(toHex(sent[0]!.sig)).toBe(sealed[0])
+    expect(sent.slice(1).map((record) => toHex(record.sig))).not.toEqual(sealed.slice(1))
+    // the second goes on behind the one that is there, not behind what was forgotten
+    expect(sent[1]?.prev_hash).not.toBeNull()
+
+    const alone = await createWorld()
+    await enqueue(alone.store, 1, 1)
+    const fresh = await alone.open(1, known)
+    alone.world.connected = true
+    await fresh.begin({ last_device_seq: 1, limits: LIMITS_SMALL, caught_up: false, resetting: true })
+    await fresh.forgetHeads()
+    fresh.resetStored()
+    await quiet(fresh)
+    expect(alone.wire.flat()).toEqual([expect.objectContaining({ device_seq: 2, prev_hash: null })])
+  })
+
+  it('a reset that comes in the middle of a session holds it at once, and unseals only what has not left', async () => {
+    const { world, open, store, wire } = await createWorld()
+    await enqueue(store, 2, 1)
+    const outbox = await open(0, new Map())
+    world.connected = true
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+    await quiet(outbox)
+    expect(wire.flat()).toHaveLength(2)
+    outbox.holdForReset()
+    await enqueue(store, 1, 1)
+    outbox.pump()
+    await quiet(outbox)
+    await outbox.forgetHeads()
+    expect(wire.flat()).toHaveLength(2)
+    outbox.resetStored()
+    await quiet(outbox)
+    expect(wire.flat().map((record) => record.device_seq)).toEqual([1, 2, 3])
+  })
+
+  it('a stale epoch without a newer entry waits before it is sent again, and says so', async () => {
+    const { world, open, store, wire, clock } = await createWorld()
+    await enqueue(store, 1)
+    const outbox = await open(0, new Map())
+    world.connected = true
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+    await quiet(outbox)
+    await outbox.onNack({ code: 'stale_epoch', device_seq: 1, expected_device_seq: 1 })
+    await quiet(outbox)
+    expect(wire.flat()).toHaveLength(1)
+    expect(world.told.map((error) => error.code)).toEqual(['log_withheld'])
+    clock.advance(60_000)
+    await quiet(outbox)
+    expect(wire.flat()).toHaveLength(2)
   })
 
   it('a quota or a skewed clock pauses it and is told, an unknown code too; nothing is lost', async () => {
@@ -287,7 +364,7 @@ describe('the outbox', () => {
       await enqueue(store, 2)
       const outbox = await open(0, new Map())
       world.connected = true
-      await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true })
+      await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
       await quiet(outbox)
       await outbox.onNack({ code, device_seq: 1, expected_device_seq: 1 })
       await quiet(outbox)
@@ -306,7 +383,12 @@ describe('the outbox', () => {
     clock.advance(2_000)
     const outbox = await open(0, new Map())
     world.connected = true
-    await outbox.begin({ last_device_seq: 0, limits: { ...LIMITS_SMALL, inflight_events: LIMITS.inflightEventsMax }, caught_up: true })
+    await outbox.begin({
+      last_device_seq: 0,
+      limits: { ...LIMITS_SMALL, inflight_events: LIMITS.inflightEventsMax },
+      caught_up: true,
+      resetting: false,
+    })
     await quiet(outbox)
     expect(wire.flat().map((record) => [record.event_id, record.device_seq])).toEqual([[stays, 1]])
     expect(await store.readOutcomes([gone])).toEqual([{ event_id: gone, state: 'rejected', code: 'event_expired' }])

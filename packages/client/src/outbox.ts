@@ -4,7 +4,7 @@
  * Invariants: an item is sealed only while the session lets it be sent, and is on disk in its sealed form before the bytes
  * leave; a retry sends the same bytes; a number is given once the one before it is sealed and comes back when its item is
  * refused. While `held` (the server knows numbers that this device does not) nothing is sealed until the replay has shown
- * which of our events are there. One change at a time (`mutex`). Bound: `inflight_events`, `inflight_bytes`.
+ * which of our events are there; between a reset and its being stored nothing leaves at all. One change at a time (`mutex`). Bound: `inflight_events`, `inflight_bytes`.
  */
 import {
   type AckRow,
@@ -58,7 +58,8 @@ export type OutboxPorts = {
   settled(outcomes: readonly OutcomeRow[]): void
 }
 
-export type OutboxSession = { last_device_seq: number; limits: WindowLimits; caught_up: boolean }
+/** `resetting`: a `reset` follows. */
+export type OutboxSession = { last_device_seq: number; limits: WindowLimits; caught_up: boolean; resetting: boolean }
 
 /** The outbox as the receive path sees it when it meets own events. */
 export type OwnEvents = {
@@ -86,13 +87,18 @@ export type Outbox = {
   withOwn<T>(call: (own: OwnEvents) => Promise<T>): Promise<T>
   /** The replay reached live. */
   caughtUp(): Promise<void>
-  /** The next event of every stream has no `prev_hash` (protocol.md §3, `restart`). */
+  /** A reset arrived: nothing leaves until it is stored. */
+  holdForReset(): void
+  /** The next event of every stream has no `prev_hash` (protocol.md §3, `restart`), also what was sealed and is not on the server. */
   forgetHeads(): Promise<void>
+  resetStored(): void
   /** Resolves when nothing of this outbox runs any more. */
   idle(): Promise<void>
 }
 
 const READ_BYTES = 1_048_576
+/** A server that refuses an epoch and shows no newer one is not asked again at once. */
+const STALE_PAUSE_MS = 30_000
 /** Head of the message and what a frame adds. */
 const FRAME_SPARE_BYTES = 256
 
@@ -120,6 +126,9 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
   let tips = tipsOf(window, ackedHeads)
   let session: OutboxSession | null = null
   let held = false
+  let resetting = false
+  /** The server's number when the session began: what lies above was not stored before. */
+  let server_seq = acked
   /** Set by a conflict; the next session replays before it seals. */
   let mustReconcile = false
   let conflicts = 0
@@ -156,7 +165,7 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
 
   /** One batch; true when there may be another. */
   async function pumpOnce(): Promise<boolean> {
-    if (session === null || held || cancelPause !== null) return false
+    if (session === null || held || resetting || cancelPause !== null) return false
     const { limits } = session
     const batch = nextBatch(window, limits)
     if (batch.length > 0) {
@@ -212,8 +221,8 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
         sealed: { device_seq, epoch: key.epoch, event_hash, record },
       })
     }
-    // the session ended while we sealed: the numbers were told to nobody
-    if (session === null || held) {
+    // the session ended or was reset while we sealed: the numbers were told to nobody
+    if (session === null || held || resetting) {
       tips = tipsOf(window, ackedHeads)
       return false
     }
@@ -255,14 +264,16 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
         return
       case 'pause':
         if (action.tell) ports.tell(nackError(nack))
-        cancelPause?.()
-        cancelPause = clock.setTimer(action.ms, () => {
-          cancelPause = null
-          pump()
-        })
+        pause(action.ms)
         return
       case 'reseal': {
         if (account.log.log_seq <= action.epoch) await ports.wantLog()
+        if (account.log.log_seq <= action.epoch) {
+          // sealed anew it would be the same
+          ports.tell(new SealpostError('log_withheld', 'the server speaks of a newer entry of the device log and does not show it'))
+          pause(STALE_PAUSE_MS)
+          return
+        }
         const slot = window.slots[action.from]
         if (slot === undefined) return
         await store.unsealItems(slot.item_no)
@@ -288,6 +299,14 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
         held = true
         ports.reconcile()
     }
+  }
+
+  function pause(ms: number): void {
+    cancelPause?.()
+    cancelPause = clock.setTimer(ms, () => {
+      cancelPause = null
+      pump()
+    })
   }
 
   /** What is left after the replay is not on the server: it is sealed anew behind what is there. */
@@ -329,6 +348,15 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     if (removed.length > 0) await store.ackItems([], acked_device_seq, removed)
   }
 
+  async function beginChainsAnew(): Promise<void> {
+    await forget()
+    const from = window.slots.findIndex((slot, i) => i >= window.sent && slot.sealed.device_seq > server_seq)
+    const first = window.slots[from]
+    if (first === undefined) return
+    await store.unsealItems(first.item_no)
+    replaceWindow(truncate(window, from))
+  }
+
   return {
     get acked_device_seq() {
       return acked_device_seq
@@ -339,9 +367,11 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     get held() {
       return held
     },
-    begin: (opened) =>
-      mutex(async () => {
+    begin(opened) {
+      resetting = opened.resetting
+      return mutex(async () => {
         session = opened
+        server_seq = opened.last_device_seq
         window = rewind(window)
         seenOwn = 0
         ackedBefore = acked_device_seq
@@ -349,7 +379,8 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
         held = mustReconcile || opened.last_device_seq > sealed_high
         if (held && opened.caught_up) await finishReconcile()
         else pump()
-      }),
+      })
+    },
     end() {
       session = null
       cancelPause?.()
@@ -360,7 +391,14 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     onNack: (nack) => mutex(() => onNack(nack)).then(pump),
     withOwn: (call) => mutex(() => call({ acked_device_seq, heads: ackedHeads, find, adopt })).finally(pump),
     caughtUp: () => mutex(() => (held ? finishReconcile() : Promise.resolve())),
-    forgetHeads: () => mutex(forget),
+    holdForReset() {
+      resetting = true
+    },
+    forgetHeads: () => mutex(beginChainsAnew),
+    resetStored() {
+      resetting = false
+      pump()
+    },
     idle: () => mutex(() => Promise.resolve()),
   }
 }
