@@ -11,6 +11,14 @@ import { pairTwoDevices } from './support/two-devices.ts'
 
 const world = useWorld()
 
+/** Pairings of one home, one after another. */
+let paired: Promise<unknown> = Promise.resolve()
+function addDevice(name: string): Promise<string> {
+  const added = paired.then(() => world.addDevice(name))
+  paired = added.catch(() => undefined)
+  return added
+}
+
 /** A sentence, and in the next line what to do. */
 const SENTENCE = /^sealpost: \S.*\n {2}\S/m
 
@@ -48,8 +56,10 @@ test('a device that was revoked while it was away: 4, by whom and on which day',
   }
 })
 
-test('a home copied to a second machine and used in turn: nothing is lost, nothing comes twice', async () => {
-  const original = await world.addDevice('original')
+test.concurrent('a home copied to a second machine and used in turn: nothing is lost, nothing comes twice', {
+  timeout: 60_000,
+}, async () => {
+  const original = await addDevice('original')
   const send = (home: string, text: string): ReturnType<typeof run> => run(['send', '--home', home, '--stream', 'turns'], { input: text })
   expect((await send(original, '1\n')).code).toBe(0)
   const copy = await copyHome(original, join(world.folder, 'second machine'))
@@ -70,8 +80,10 @@ test('a home copied to a second machine and used in turn: nothing is lost, nothi
   expect(tail.stdout.toString()).toBe('1\n2\n3\n4\n5\n')
 })
 
-test('a home copied to a second machine and used at once: who is put out says so, and what it had goes out later', async () => {
-  const original = await world.addDevice('one of two')
+test.concurrent('a home copied to a second machine and used at once: who is put out says so, and what it had goes out later', {
+  timeout: 60_000,
+}, async () => {
+  const original = await addDevice('one of two')
   const copy = await copyHome(original, join(world.folder, 'two of two'))
   const ended = await Promise.all(
     [original, copy].map((home, i) => {
@@ -93,7 +105,7 @@ test('a home copied to a second machine and used at once: who is put out says so
   }
 })
 
-test('a port that is taken: 3, and the port is named', async () => {
+test.concurrent('a port that is taken: 3, and the port is named', async () => {
   const taken = createServer()
   await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve))
   const { port } = taken.address() as { port: number }
@@ -109,7 +121,7 @@ test('a port that is taken: 3, and the port is named', async () => {
   expect(ended.stdout.length).toBe(0)
 })
 
-test('a data folder of a newer version: 74, and it stays as it is', async () => {
+test.concurrent('a data folder of a newer version: 74, and it stays as it is', async () => {
   const data = join(world.folder, 'newer data')
   await mkdir(data, { mode: 0o700 })
   await writeFile(join(data, 'version'), '99\n')
@@ -119,7 +131,7 @@ test('a data folder of a newer version: 74, and it stays as it is', async () => 
   expect(ended.stderr).toMatch(SENTENCE)
 })
 
-test('a database that is down at the start: 69, without its password', async () => {
+test.concurrent('a database that is down at the start: 69, without its password', async () => {
   const ended = await run(['serve', '--port', '0', '--data', join(world.folder, 'no database')], {
     env: { DATABASE_URL: 'postgres://someone:secret-word@127.0.0.1:1/none', SEALPOST_DATABASE_WAIT_S: '1' },
   })
@@ -128,7 +140,7 @@ test('a database that is down at the start: 69, without its password', async () 
   expect(ended.stderr + ended.stdout.toString()).not.toContain('secret-word')
 })
 
-test('a database of another relay: 5, and it stays its own', async () => {
+test.concurrent('a database of another relay: 5, and it stays its own', async () => {
   const database = await createTestDatabase()
   const env = { DATABASE_URL: database.url }
   {
@@ -142,7 +154,9 @@ test('a database of another relay: 5, and it stays its own', async () => {
   expect(ended.stderr).toMatch(/secrets\.json/)
 })
 
-test('a database that goes away later: the relay stays and is not ready, a send is kept, and arrives when it is back', async () => {
+test.concurrent('a database that goes away later: the relay stays and is not ready, a send is kept, and arrives when it is back', {
+  timeout: 60_000,
+}, async ({ expect }) => {
   const database = await createTestDatabase()
   const door = await createDatabaseDoor(database.url)
   try {
@@ -175,4 +189,4 @@ test('a database that goes away later: the relay stays and is not ready, a send 
     await door.end()
     await database.drop()
   }
-}, 60_000)
+})
