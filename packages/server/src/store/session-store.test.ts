@@ -11,7 +11,12 @@ import { createStore, type PostgresStore } from './store.ts'
 
 const database = useDatabase()
 const errors: unknown[] = []
-const log: Log = { ...silent, error: (fields: unknown) => void errors.push(fields) }
+const warnings: unknown[] = []
+const log: Log = {
+  ...silent,
+  error: (fields: unknown) => void errors.push(fields),
+  warn: (fields: unknown) => void warnings.push(fields),
+}
 let store: PostgresStore
 
 beforeAll(async () => {
@@ -116,6 +121,35 @@ describe('establishSession', () => {
     expect((await waiting).log_seq).toBe(9)
   })
 
+  it('tells a long log as far as half a frame goes, and reads it when the account is free again', async () => {
+    const { user_no } = await createAccount(store)
+    const other = new Client(database.connection)
+    await other.connect()
+    await other.query(
+      `insert into log_entry (user_no, log_seq, stored_at, body, sig, entry_hash)
+       select $1, n, 0, convert_to(repeat('x', 10000), 'utf8'), decode(repeat('00', 64), 'hex'), sha256(n::text::bytea) from generate_series(1, 300) n`,
+      [user_no],
+    )
+    await other.query('update account set log_seq = 299 where user_no = $1', [user_no])
+    await other.query('begin; lock table log_entry in access exclusive mode')
+    const telling = established(user_no)
+    const fence = async () =>
+      (await store.pools.main.query('select from device where user_no = $1 and session_id is not null', [user_no])).rowCount
+    await expect.poll(fence, { interval: 10, timeout: 1_500 }).toBe(1)
+    await store.pools.main.query('select from account where user_no = $1 for no key update nowait', [user_no])
+    await other.query('commit')
+    const { log_seq, entries } = await telling
+    expect(log_seq).toBe(299)
+    expect(entries.map((entry) => entry.log_seq)).toEqual(entries.map((_, at) => at))
+    const bytes = entries.reduce((sum, { body, box }) => sum + body.length + (box?.length ?? 0), 0)
+    expect(bytes).toBeGreaterThan(256 * 1024)
+    expect(bytes).toBeLessThanOrEqual(512 * 1024)
+    expect((await established(user_no, { log_seq: 290 })).entries.map((entry) => entry.log_seq)).toEqual([
+      291, 292, 293, 294, 295, 296, 297, 298, 299,
+    ])
+    await other.end()
+  })
+
   it('refuses a revoked device, an unknown one, a suspended and a deleted account', async () => {
     const account = await createAccount(store, 2)
     await append(store, account, { type: 'revoke_device', revoked: [{ device_id: account.devices[1]!.device_id }] })
@@ -174,7 +208,7 @@ describe('establishSession', () => {
   })
 
   it('B06: a claim above what is stored raises the number; in the same history it is a loss, and logged', async () => {
-    const account = await createAccount(store)
+    const account = await createAccount(store, 2)
     const [, last] = await fill(account, 1, 2)
     const foreign = { ...cursorAt(last!), history_id: account.user_id }
     errors.length = 0
@@ -188,6 +222,14 @@ describe('establishSession', () => {
       acked_event_missing: true,
     })
     expect(errors).toMatchObject([{ code: 'acked_event_missing', claimed: 6, stored: 4 }])
+    // a cursor at 0 names no history: whether events were lost is not known
+    warnings.length = 0
+    expect(await established(account.user_no, { device_no: 2, last_device_seq: 3 })).toMatchObject({
+      last_device_seq: 3,
+      acked_event_missing: false,
+    })
+    expect(errors).toHaveLength(1)
+    expect(warnings).toMatchObject([{ code: 'acked_event_missing', device_no: 2, claimed: 3, stored: 0 }])
     expect((await fill(account, 7, 1))[0]).toMatchObject({ device_seq: 7, position: 3 })
     // no claim brings a number out of the safe integers, where it would break batches of others
     expect((await established(account.user_no, { last_device_seq: Number.MAX_SAFE_INTEGER })).last_device_seq).toBe(2 ** 52)

@@ -5,7 +5,7 @@
  *
  * Isolation: read committed. Locks: the account row, then the device row.
  */
-import { type Bytes, bytesToUuid, type Cursor, fromBase64url, toBase64url, uuidToBytes } from '@sealpost/protocol'
+import { type Bytes, bytesToUuid, type Cursor, fromBase64url, LIMITS, toBase64url, uuidToBytes } from '@sealpost/protocol'
 import type { Pool } from 'pg'
 import type { Log } from '../log.ts'
 import type { DeviceRow, Established, EstablishRequest, EstablishResult, SessionStore, StoredLogEntry } from '../ports.ts'
@@ -15,9 +15,9 @@ import { readLogEntries } from './read-log.ts'
 
 /** A claim never brings the numbers of a device near to 2^53, where the next one would not be a number any more. */
 const CLAIMED_SEQ_MAX = 2 ** 52
-/** Entries told at once in `session_established`; a client that misses more asks with `log_request`. */
-const ENTRIES_MAX = 1_000
-const ENTRY_BYTES_MAX = 8 * 1_048_576
+/** Entries told at once with `session_established`; what is missing above them is told in pages. */
+const ENTRIES_MAX = 200
+const ENTRY_BYTES_MAX = LIMITS.frameBytesMax / 2
 
 const FIND = {
   name: 'find_device',
@@ -73,22 +73,24 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
     const { cursor, user_no, device_no } = request
     const event = cursor.event_id === null ? null : Buffer.from(uuidToBytes(cursor.event_id))
     const values = [user_no, device_no, request.session_id, cursor.position, event, cursor.received_at, claimed]
-    const read = await withTransaction(pool, async (client) => {
-      const row = (await client.query<EstablishedRow>({ ...ESTABLISH, values })).rows[0]
-      if (row === undefined) throw new TypeError('establish_session answers one row')
-      const known = request.log_seq ?? -1
-      let entries: StoredLogEntry[] = []
-      if (row.outcome === 0 && row.log_seq > known)
-        entries = (await readLogEntries(client, user_no, device_no, known + 1, ENTRIES_MAX, ENTRY_BYTES_MAX)).entries
-      return { row, entries, history_id: pools.historyOf(client) }
+    const { row, history_id } = await withTransaction(pool, async (client) => {
+      const first = (await client.query<EstablishedRow>({ ...ESTABLISH, values })).rows[0]
+      if (first === undefined) throw new TypeError('establish_session answers one row')
+      return { row: first, history_id: pools.historyOf(client) }
     })
-    const { row, entries, history_id } = read
     if (row.outcome !== 0) return { ok: false, code: refusal(row.outcome) }
-    const acked_event_missing = claimed > row.stored_seq && cursor.history_id === history_id
+    const entries = await readEntriesUpTo(user_no, device_no, request.log_seq ?? -1, row.log_seq)
+    const surplus = claimed > row.stored_seq
+    const acked_event_missing = surplus && cursor.history_id === history_id
     if (acked_event_missing)
       log.error(
         { code: 'acked_event_missing', user_no, device_no, claimed, stored: row.stored_seq },
         'a device knows acks of events that are not stored',
+      )
+    else if (surplus && cursor.history_id === null)
+      log.warn(
+        { code: 'acked_event_missing', user_no, device_no, claimed, stored: row.stored_seq },
+        'a device knows acks of events that are not stored, and does not say of which history',
       )
     return {
       ok: true,
@@ -104,6 +106,13 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
         entries,
       },
     }
+  }
+
+  /** After the commit: entries do not change, and whoever waits for the account need not wait for the reading. */
+  async function readEntriesUpTo(user_no: number, device_no: number, known: number, log_seq: number): Promise<StoredLogEntry[]> {
+    if (log_seq <= known) return []
+    const read = await withClient(pool, (client) => readLogEntries(client, user_no, device_no, known + 1, ENTRIES_MAX, ENTRY_BYTES_MAX))
+    return read.entries.filter((entry) => entry.log_seq <= log_seq)
   }
 
   return {

@@ -74,7 +74,14 @@ describe('the store', () => {
     await sql.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()')
     await expect.poll(() => relay.history_id, { timeout: 5_000, interval: 50 }).not.toBe(before)
     const cursor = { position: 0, event_id: null, received_at: null, history_id: null }
-    const told = await relay.establishSession({ user_no, device_no: 1, session_id: randomUUID(), cursor, last_device_seq: 0, log_seq: null })
+    const told = await relay.establishSession({
+      user_no,
+      device_no: 1,
+      session_id: randomUUID(),
+      cursor,
+      last_device_seq: 0,
+      log_seq: null,
+    })
     expect(told).toMatchObject({ ok: true, established: { history_id: relay.history_id } })
     await relay.close()
     await sql.end()
