@@ -7,18 +7,20 @@
  */
 import { type DeviceIntroduction, EMPTY, ERROR, type ErrorCode, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type AccountLog, openAccountLog } from './account-log.ts'
-import { type Leader, openLeader, type Presence, type QueryPage, type QueryRequest } from './leader.ts'
+import { type Leader, openLeader, type Presence, type QueryPage, type QueryRequest, revokedError } from './leader.ts'
 import type { Decide } from './log-append.ts'
 import type { ConnectionState } from './machine.ts'
 import type { Notice } from './notices.ts'
 import type { Home, HomeMessage, Identity, LeaderLink, LeaderSeat } from './ports.ts'
-import { createTopic, type Topic } from './signal.ts'
+import { createTopic, orAborted, sleep, type Topic, within } from './signal.ts'
 
 export type MemberStatus = {
   state: ConnectionState
   last_error: SealpostError | null
   /** The engine has stopped and does not connect again by itself. */
   terminal: SealpostError | null
+  /** What the engine told of last and goes on after (clock_skew, quota_exceeded, log_withheld …); null once an event was acked since. */
+  trouble: SealpostError | null
   head_position: number | null
   clock_offset: number
   presence: Presence[]
@@ -28,6 +30,8 @@ export type AppendedEntry = { log_seq: number; entry_hash: Uint8Array }
 
 export type Member = {
   readonly role: 'leader' | 'follower'
+  /** Opened without a connection, or closed. */
+  readonly alone: boolean
   readonly account: AccountLog
   readonly notices: Topic<Notice>
   /** Rows of the store changed: events, outcomes, log, or the status. */
@@ -43,8 +47,22 @@ export type Member = {
   close(): Promise<void>
 }
 
-const OFFLINE: MemberStatus = { state: 'offline', last_error: null, terminal: null, head_position: null, clock_offset: 0, presence: [] }
+const OFFLINE: MemberStatus = {
+  state: 'offline',
+  last_error: null,
+  terminal: null,
+  trouble: null,
+  head_position: null,
+  clock_offset: 0,
+  presence: [],
+}
 const ASK_TRIES = 3
+const RETAKE_MS = 1_000
+const STATUS_MS = 5_000
+/** A request may fail a moment before its link is known to be gone. */
+const GONE_MS = 250
+/** A successor cannot lead either. */
+const FINAL: ReadonlySet<ErrorCode> = new Set(['device_revoked', 'not_paired', 'state_damaged', 'state_newer', 'log_fork'])
 
 type Role = { is: 'leader'; seat: LeaderSeat; leader: Leader } | { is: 'follower'; link: LeaderLink } | { is: 'alone' }
 
@@ -55,7 +73,9 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
   let role: Role = { is: 'alone' }
   let status = OFFLINE
   let closed = false
+  const closing = new AbortController()
   let changing: Promise<void> = Promise.resolve()
+  let trouble: SealpostError | null = null
   let account = await openAccountLog(home.crypto, home.store, home.clock, identity)
 
   async function take(waiting?: AbortSignal): Promise<void> {
@@ -76,18 +96,31 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
 
   async function lead(seat: LeaderSeat): Promise<void> {
     // what a leader before wrote is read now, not what this process saw as a follower
-    const current = (await home.store.readIdentity()) ?? identity
+    const current = await home.store.readIdentity()
+    if (current === null) {
+      const revocation = await home.store.readRevocation()
+      throw revocation === null ? new SealpostError('not_paired', 'this home holds no device any more') : revokedError(revocation)
+    }
     const leader = await openLeader(home, current)
     account = leader.account
     role = { is: 'leader', seat, leader }
-    leader.notices.on((notice) => notices.emit(notice))
+    leader.notices.on((notice) => {
+      if (notice.is === 'error' && !notice.terminal) {
+        trouble = notice.error
+        changed.emit()
+        seat.wake()
+      }
+      notices.emit(notice)
+    })
+    leader.settled.on((outcomes) => {
+      if (outcomes.some((outcome) => outcome.state === 'acked')) trouble = null
+    })
     leader.changed.on(() => {
-      status = statusOf(leader)
       changed.emit()
       seat.wake()
     })
     seat.onWake(() => leader.pump())
-    seat.onRequest((request, gone) => answerFollower(leader, request, gone))
+    seat.onRequest((request, gone) => answerFollower(leader, statusOf(leader, trouble), request, gone))
     leader.start()
   }
 
@@ -101,10 +134,36 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
     link.wake()
     void link.ended.then(() => {
       if (closed) return
-      changing = take().catch((error: unknown) => {
-        notices.emit({ is: 'error', error: toError(error), terminal: false })
-      })
+      setStatus({ ...status, state: 'offline', presence: [] })
+      changing = succeed()
     })
+  }
+
+  /** Leads or follows again; goes on trying until it does, is closed, or cannot ever. */
+  async function succeed(): Promise<void> {
+    while (!closed) {
+      try {
+        return await take(closing.signal)
+      } catch (error) {
+        const known = toError(error)
+        if (closed) return
+        if (FINAL.has(known.code)) return setStatus({ ...status, terminal: known })
+        trouble = known
+        notices.emit({ is: 'error', error: known, terminal: false })
+        await sleep(home.clock, RETAKE_MS, closing.signal).catch(() => undefined)
+      }
+    }
+  }
+
+  function setStatus(next: MemberStatus): void {
+    const before = status
+    status = next
+    if (next.state !== before.state) notices.emit({ is: 'state', state: next.state })
+    if (next.terminal !== null && before.terminal === null) notices.emit({ is: 'error', error: next.terminal, terminal: true })
+    const { trouble: told } = next
+    if (told !== null && (told.code !== before.trouble?.code || told.message !== before.trouble.message))
+      notices.emit({ is: 'error', error: told, terminal: false })
+    changed.emit()
   }
 
   let refreshing: Promise<void> | null = null
@@ -113,15 +172,12 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
   function refresh(link: LeaderLink): Promise<void> {
     refreshing ??= (async () => {
       try {
-        const reply = await link.request({ head: { op: 'status' }, body: EMPTY })
-        const before = status
-        status = readStatus(reply.head)
+        const late = (): SealpostError => new SealpostError('timeout', 'the leading process of this home does not answer')
+        const reply = await within(home.clock, STATUS_MS, link.request({ head: { op: 'status' }, body: EMPTY }), late)
         if (reply.head['log_seq'] !== account.log.log_seq) await account.refresh()
-        if (status.state !== before.state) notices.emit({ is: 'state', state: status.state })
-        if (status.terminal !== null && before.terminal === null) notices.emit({ is: 'error', error: status.terminal, terminal: true })
-        changed.emit()
+        if (role.is === 'follower' && role.link === link && !closed) setStatus(readStatus(reply.head))
       } catch {
-        // a leader that goes is noticed by `ended`
+        // a leader that goes is noticed by `ended`; one that does not answer is asked again on the next wake
       } finally {
         refreshing = null
       }
@@ -130,17 +186,23 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
   }
 
   /** Asks whoever leads now; a leader that went before its answer is asked again as its successor. */
-  async function ask<T>(asLeader: (leader: Leader) => Promise<T>, asFollower: (link: LeaderLink) => Promise<T>): Promise<T> {
+  async function ask<T>(
+    signal: AbortSignal | undefined,
+    asLeader: (leader: Leader) => Promise<T>,
+    asFollower: (link: LeaderLink) => Promise<T>,
+  ): Promise<T> {
     for (let tries = 1; ; tries++) {
-      await changing
+      await orAborted(changing, signal)
       const now = role
+      if (now.is !== 'leader' && status.terminal !== null) throw status.terminal
       if (now.is === 'alone') throw new SealpostError('unreachable', 'this process was opened without a connection')
       if (now.is === 'leader') return asLeader(now.leader)
       try {
         return await asFollower(now.link)
       } catch (error) {
-        const gone = await Promise.race([now.link.ended.then(() => true), Promise.resolve(false)])
-        if (!gone || closed || tries >= ASK_TRIES || !(error instanceof SealpostError) || error.code !== 'unreachable') throw error
+        if (closed || tries >= ASK_TRIES || !(error instanceof SealpostError) || error.code !== 'unreachable') throw error
+        const gone = await Promise.race([now.link.ended.then(() => true), sleep(home.clock, GONE_MS, signal).then(() => false)])
+        if (!gone) throw error
       }
     }
   }
@@ -151,18 +213,20 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
     get role() {
       return role.is === 'leader' ? 'leader' : 'follower'
     },
+    get alone() {
+      return role.is === 'alone'
+    },
     get account() {
       return account
     },
     notices,
     changed,
     get status() {
-      return role.is === 'leader' ? statusOf(role.leader) : status
+      return role.is === 'leader' ? statusOf(role.leader, trouble) : status
     },
     async refreshStatus() {
-      await changing
       if (role.is === 'follower') await refresh(role.link)
-      return role.is === 'leader' ? statusOf(role.leader) : status
+      return role.is === 'leader' ? statusOf(role.leader, trouble) : status
     },
     wake() {
       if (role.is === 'leader') role.leader.pump()
@@ -170,6 +234,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
     },
     query: (request, gone) =>
       ask(
+        gone,
         (leader) => leader.query(request, gone),
         async (link) => {
           const { head, body } = await link.request({ head: { op: 'query', ...request }, body: EMPTY }, gone)
@@ -178,6 +243,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
       ),
     revoke: (device_id, gone) =>
       ask(
+        gone,
         (leader) => leader.revoke(device_id, gone),
         async (link) => {
           await link.request({ head: { op: 'revoke', device_id }, body: EMPTY }, gone)
@@ -185,6 +251,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
       ),
     addDevice: (device, gone) =>
       ask(
+        gone,
         (leader) => addDevice(leader, device, gone),
         async (link) => {
           const { head } = await link.request({ head: { op: 'add_device', device }, body: EMPTY }, gone)
@@ -193,7 +260,8 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
       ),
     async close() {
       closed = true
-      await changing.catch(() => undefined)
+      closing.abort()
+      await changing
       if (role.is === 'leader') {
         await role.leader.close()
         await role.seat.resign()
@@ -204,12 +272,12 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
   }
 }
 
-async function answerFollower(leader: Leader, request: HomeMessage, signal: AbortSignal): Promise<HomeMessage> {
+async function answerFollower(leader: Leader, known: MemberStatus, request: HomeMessage, signal: AbortSignal): Promise<HomeMessage> {
   const { head } = request
   switch (head['op']) {
     case 'status': {
-      const { state, last_error, terminal, head_position, clock_offset, presence } = statusOf(leader)
-      const status = { state, head_position, clock_offset, presence, last_error: toWire(last_error), terminal: toWire(terminal) }
+      const { last_error, terminal, trouble, ...plain } = known
+      const status = { ...plain, last_error: toWire(last_error), terminal: toWire(terminal), trouble: toWire(trouble) }
       return { head: { ...status, log_seq: leader.account.log.log_seq }, body: EMPTY }
     }
     case 'query': {
@@ -240,8 +308,8 @@ async function addDevice(leader: Leader, device: DeviceIntroduction, signal: Abo
   return { log_seq, entry_hash }
 }
 
-function statusOf(leader: Leader): MemberStatus {
-  return { ...leader.status(), clock_offset: leader.clock_offset, presence: leader.presence() }
+function statusOf(leader: Leader, trouble: SealpostError | null): MemberStatus {
+  return { ...leader.status(), trouble, clock_offset: leader.clock_offset, presence: leader.presence() }
 }
 
 type WireError = { code: string; message: string } | null
@@ -266,6 +334,7 @@ function readStatus(head: Record<string, unknown>): MemberStatus {
     presence: Array.isArray(presence) ? (presence as Presence[]) : [],
     last_error: fromWire(head['last_error']),
     terminal: fromWire(head['terminal']),
+    trouble: fromWire(head['trouble']),
   }
 }
 

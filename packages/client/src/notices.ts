@@ -24,3 +24,8 @@ export type Notice =
   /** `terminal`: the engine has stopped and does not connect again by itself. */
   | { is: 'error'; error: SealpostError; terminal: boolean }
   | { is: 'log'; log_seq: number }
+
+/** Of the JSON of a notice: behind it positions are of another history. */
+export function isReset(notice: string): boolean {
+  return notice.startsWith('{"is":"reset"')
+}

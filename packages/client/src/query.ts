@@ -1,8 +1,9 @@
 /**
  * Reading a stream out of the server's store (protocol.md §7, `query: true`): moves no cursor; its chains are verified from their
- * own anchors. Page n + 1 is asked for before page n is verified.
+ * own anchors. Page n + 1 is asked for before page n is verified. It outlives the session: a page that did not come, or whose
+ * token is of a session that ended, is asked for again from where the reading stands.
  */
-import { decodeRecords, LIMITS, type Received, receivePage, SealpostError } from '@sealpost/protocol'
+import { decodeRecords, type ErrorCode, LIMITS, type Received, receivePage, SealpostError } from '@sealpost/protocol'
 import { checkPositions } from './inbox.ts'
 import type { QueryPage } from './leader.ts'
 import type { Member } from './member.ts'
@@ -11,6 +12,9 @@ import { sleep } from './signal.ts'
 
 const LOG_TRIES = 50
 const LOG_PAUSE_MS = 200
+const AGAIN_MS = 250
+/** What passes, or ends with the engine's terminal error. */
+const AGAIN: ReadonlySet<ErrorCode> = new Set(['unreachable', 'timeout', 'invalid_token', 'unavailable', 'rate_limited'])
 
 export type QueryRange = {
   stream_id: string
@@ -31,8 +35,18 @@ export async function* queryStream(
 ): AsyncGenerator<QueriedPage> {
   let chains = new Map<string, StoredHead>()
   let floor = 0
-  const ask = (after_position: number, continuation_token: string | null): Promise<QueryPage> =>
-    member.query({ after_position, streams: [range.stream_id], limit: LIMITS.replayEventsMax, continuation_token }, signal)
+  const ask = async (after_position: number, token: string | null): Promise<QueryPage> => {
+    for (let continuation_token = token; ; continuation_token = null) {
+      try {
+        const { stream_id } = range
+        return await member.query({ after_position, streams: [stream_id], limit: LIMITS.replayEventsMax, continuation_token }, signal)
+      } catch (error) {
+        if (member.alone || !(error instanceof SealpostError) || !AGAIN.has(error.code)) throw error
+        if (member.status.terminal !== null) throw member.status.terminal
+        await sleep(home.clock, AGAIN_MS, signal)
+      }
+    }
+  }
   let at = range.after
   let next: Promise<QueryPage> | null = ask(at, null)
   while (next !== null) {

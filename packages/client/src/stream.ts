@@ -9,7 +9,7 @@ import { type Bytes, eventTimeMs, expiresAtMs, LABEL, LIMITS, type Received, Sea
 import { createEventId } from './event-id.ts'
 import { eventRow, isSealedTo } from './inbox.ts'
 import type { Member } from './member.ts'
-import type { StreamNotice } from './notices.ts'
+import { isReset, type StreamNotice } from './notices.ts'
 import type { ConsumerState, Home, Identity, NewItem, OutcomeRow, ReceivedItem } from './ports.ts'
 import { queryStream } from './query.ts'
 import { defer, orAborted, throwIfAborted } from './signal.ts'
@@ -57,8 +57,8 @@ export type Stream = {
   /** Waits until each is acked or rejected; in the order asked. */
   outcome(event_ids: readonly string[], o?: { signal?: AbortSignal }): Promise<Outcome[]>
   /**
-   * `last` (default): where this consumer stopped. `now`: only what comes. `start`: all there is on the server, then what
-   * comes. Ends quietly with the signal.
+   * `last` (default): where this consumer stopped. `now`: only what comes after the first session of this process began.
+   * `start`: all there is on the server, then what comes. Never the events of this device. Ends quietly with the signal.
    */
   events(o?: { from?: 'start' | 'last' | 'now'; signal?: AbortSignal; consumer?: string }): AsyncGenerator<StreamEvent, void, undefined>
 }
@@ -173,25 +173,29 @@ async function* readEvents(
   const handed_before = (await store.readNote(ended_note)) === done.handed_row ? done.done_row : done.handed_row
   let read_ahead = done.handed_row
   let dirty = false
-  /** Rows up to here were in the buffer when a read from the start began: what the query has shown is left out of them. */
+  /** What is left out of the rows to come: events up to `position`, notices up to `row`. A reset behind `row` ends it: positions begin anew. */
   let shown: { row: number; position: number } | null = null
 
   try {
     if (from === 'now') {
       const { cursor } = await store.readReceiveState()
       done = { done_row: edges.last_row, done_position: cursor.position, handed_row: edges.last_row }
+      // what waits on the server at the first session is not of now
+      const position = await firstHead(home, member, signal)
+      if (position !== null) shown = { row: edges.last_row, position }
     }
     if (from === 'start') {
       let upto = 0
       for await (const page of queryStream(home, identity, member, { stream_id, after: 0, upto: null }, signal)) {
         for (const item of page.items) {
           const event = toStreamEvent(item, member, identity.device_id)
-          if (event !== null) yield event
+          if (event !== null && !isOwn(event, identity)) yield event
         }
         upto = page.upto
       }
       shown = { row: (await store.readReceivedEdges()).last_row, position: upto }
-      done = { done_row: 0, done_position: upto, handed_row: 0 }
+      // rows from before are older than the query
+      done = { done_row: edges.last_row, done_position: upto, handed_row: edges.last_row }
     }
     for (;;) {
       // what the buffer has lost meanwhile
@@ -202,7 +206,7 @@ async function* readEvents(
           for await (const page of queryStream(home, identity, member, range, signal)) {
             for (const item of page.items) {
               const event = toStreamEvent(item, member, identity.device_id)
-              if (event === null || (event.is === 'event' && event.from.device_id === identity.device_id)) continue
+              if (event === null || isOwn(event, identity)) continue
               done = { ...done, done_position: Math.max(done.done_position, event.is === 'reset' ? 0 : event.position) }
               yield event
             }
@@ -242,7 +246,10 @@ async function* readEvents(
             row.is === 'notice' && row.position === 0 ? positionAfter(row.notice, done) : Math.max(done.done_position, row.position),
           handed_row: Math.max(done.handed_row, row.row_no),
         }
-        if (shown !== null && row.row_no <= shown.row && (row.is === 'notice' || row.position <= shown.position)) continue
+        if (shown !== null) {
+          if (row.is === 'notice' ? row.row_no <= shown.row : row.position <= shown.position) continue
+          if (row.is === 'notice' && isReset(row.notice)) shown = null
+        }
         const event = toEvent(row, member, home.clock.now() + member.status.clock_offset, row.row_no <= handed_before && from === 'last')
         if (event === null) continue
         try {
@@ -265,7 +272,24 @@ async function* readEvents(
 
 /** After a reset positions begin anew. */
 function positionAfter(notice: string, done: ConsumerState): number {
-  return notice.includes('"is":"reset"') ? 0 : done.done_position
+  return isReset(notice) ? 0 : done.done_position
+}
+
+/** The newest position when the first session of this process began; null without a connection of its own. */
+async function firstHead(home: Home, member: Member, signal: AbortSignal | undefined): Promise<number | null> {
+  let head = (await member.refreshStatus()).head_position
+  if (head !== null || member.alone) return head
+  await watch(home, member, signal, async () => {
+    head = member.status.head_position
+    if (member.status.terminal !== null) throw member.status.terminal
+    return head !== null
+  })
+  return head
+}
+
+/** Live, the events of this device never come back to it; out of the server's store they are left out as well. */
+function isOwn(event: StreamEvent, identity: Identity): boolean {
+  return event.is === 'event' && event.from.device_id === identity.device_id
 }
 
 function toStreamEvent(item: Received, member: Member, reader: string): StreamEvent | null {

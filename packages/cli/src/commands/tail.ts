@@ -26,6 +26,7 @@ export function addTail(program: Command): void {
     .description(
       'Writes the payloads of a stream to stdout, exactly as they were sent, and goes on live. Gaps and alarms go to stderr.\n' +
         '--from last (the default) goes on where this device stopped, start reads all that the server still has, now what comes from now on.\n' +
+        'What this device sent itself is never shown.\n' +
         'With --json each event is an object on a line of its own: `data` is the payload if it is UTF-8, else `data_b64` (base64).\n' +
         'Ends with 0 on Ctrl-C, --count or --idle-exit; with 6 if an alarm was shown.',
     )
