@@ -8,7 +8,7 @@
 import type { Run, StoredEvent, Verdict } from '../ports.ts'
 
 /** The number of a stream; null when the limit of the user is reached. */
-export type StreamNumbers = (user_no: number, stream_id: string) => number | null
+export type StreamNumbers = (run: Run, stream_id: string) => number | null
 
 export type IngestArrays = {
   run_user: number[]
@@ -119,7 +119,7 @@ function streamsOf(entry: UserRun, streamNo: StreamNumbers): number[] {
   let last: { id: string; no: number } | undefined
   for (const [index, { stream_id }] of entry.run.events.entries()) {
     if (last?.id !== stream_id) {
-      const no = streamNo(entry.run.user_no, stream_id)
+      const no = streamNo(entry.run, stream_id)
       if (no === null) {
         entry.quota_index = index
         return []

@@ -271,6 +271,43 @@ describe('ingest', () => {
     expect(rows).toHaveLength(0)
   })
 
+  it('a stream is numbered for a session that holds alone: none for a fenced or revoked one, also when that happens while it waits', async () => {
+    const a = await sender()
+    const fenced = { ...a, session_id: randomUUID() }
+    const streams = async () => (await sql.query('select stream_id from stream where user_no = $1', [a.user_no])).rows
+    expect(await ingestOne(fenced, 1, [{ stream_id: 'x' }])).toEqual({ is: 'fenced' })
+    expect(await ingestOne({ ...a, device_no: 9 }, 1, [{ stream_id: 'x' }])).toEqual({ is: 'not_active' })
+    expect(await streams()).toEqual([])
+    const other = new Client(database.connection)
+    await other.connect()
+    const changes = [
+      { text: 'update device set session_id = gen_random_uuid() where user_no = $1 and device_no = 2', is: 'fenced' },
+      { text: 'update device set active = false where user_no = $1 and device_no = 2', is: 'not_active' },
+    ]
+    for (const { text, is } of changes) {
+      const b = await sender(2, a.account)
+      await other.query('begin')
+      await other.query('select from account where user_no = $1 for no key update', [a.user_no])
+      const waiting = store.ingest([run(b, 1, [{ stream_id: 'y' }])], true)
+      await other.query('select pg_sleep(0.1)')
+      await other.query(text, [a.user_no])
+      await other.query('commit')
+      expect(await waiting).toEqual([{ is }])
+      expect(await streams()).toEqual([])
+    }
+    await other.end()
+    // in one batch with one that holds: its streams are numbered, once
+    const c = await sender(2)
+    const verdicts = await store.ingest(
+      [run({ ...c, device_no: 1, session_id: randomUUID() }, 1, [{ stream_id: 'x' }]), run(c, 1, [{ stream_id: 'z' }, { stream_id: 'x' }])],
+      false,
+    )
+    expect(verdicts.map(({ is }) => is)).toEqual(['fenced', 'stored'])
+    const { rows } = await sql.query('select stream_id, stream_no from stream where user_no = $1 order by stream_no', [c.user_no])
+    expect(rows.map((row) => row.stream_id).toSorted()).toEqual(['x', 'z'])
+    expect(rows.map((row) => Number(row.stream_no))).toEqual([1, 2])
+  })
+
   it('stores the client part and its flags verbatim', async () => {
     const a = await sender()
     const event = makeEvent(1, { ttl: 60, payload: new Uint8Array(5000).fill(7) })

@@ -12,9 +12,7 @@ import type { DuplicateVerdict, IngestStore, Run, Verdict } from '../ports.ts'
 import { byteaArray, int2Array, int4Array, int8Array, uuidArray } from './binary-array.ts'
 import { buildBatch, type IngestAnswer, type IngestArrays, readVerdicts } from './ingest-batch.ts'
 import { type Pools, withClient } from './pool.ts'
-import { createStreamDirectory, type StreamNumber } from './stream-numbers.ts'
-
-type StreamNumbers = (user_no: number, stream_id: string) => StreamNumber
+import { createStreamDirectory, type StreamNumbers } from './stream-numbers.ts'
 
 export type IngestStoreOptions = {
   pools: Pools
@@ -75,8 +73,8 @@ export function createIngestStore(options: IngestStoreOptions): IngestStore {
     streamNumber: StreamNumbers,
     patient: boolean,
   ): Promise<Verdict[]> {
-    const batch = buildBatch(runs, (user_no, stream_id) => {
-      const number = streamNumber(user_no, stream_id)
+    const batch = buildBatch(runs, (run, stream_id) => {
+      const number = streamNumber(run, stream_id)
       return typeof number === 'number' ? number : null
     })
     const values = [...toParameters(batch.arrays), clock_skew_ms, patient]
@@ -102,9 +100,8 @@ export function createIngestStore(options: IngestStoreOptions): IngestStore {
 /** A stream that has no number ends the run here, but for one above the limit: what stands before that rule is judged by the call. */
 function withoutStream(run: Run, streamNumber: StreamNumbers): Verdict | null {
   for (const { stream_id } of run.events) {
-    const number = streamNumber(run.user_no, stream_id)
-    if (number === 'busy') return { is: 'busy' }
-    if (number === 'gone') return { is: 'not_active' }
+    const number = streamNumber(run, stream_id)
+    if (number === 'busy' || number === 'not_active' || number === 'fenced') return { is: number }
   }
   return null
 }

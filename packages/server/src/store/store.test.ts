@@ -127,6 +127,7 @@ describe('what is remembered', () => {
     const [first, foreign] = [await createAccount(store), await createAccount(second)]
     // a user of the same number with streams of the same names, numbered otherwise
     const user_no = 77
+    const session_id = randomUUID()
     for (const [client, { user_no: from }] of [
       [a, first],
       [b, foreign],
@@ -135,13 +136,15 @@ describe('what is remembered', () => {
         'insert into account (user_no, log_seq, created_at, user_id, log_head) overriding system value select $2, 0, 0, sha256(user_id), log_head from account where user_no = $1',
         [from, user_no],
       )
+      await client.query('insert into device (user_no, device_no, device_id, session_id) values ($1, 1, $2, $2)', [user_no, session_id])
     }
     const run = (...streams: string[]) => [
-      { user_no, device_no: 1, session_id: '', first_seq: 1, epoch: 0, events: streams.map((stream_id) => makeEvent(1, { stream_id })) },
+      { user_no, device_no: 1, session_id, first_seq: 1, epoch: 0, events: streams.map((stream_id) => makeEvent(1, { stream_id })) },
     ]
     const ask = async (client: typeof a, ...streams: string[]) => {
-      const numbers = await directory.numberStreams(client, run(...streams), false)
-      return streams.map((stream) => numbers(user_no, stream))
+      const [asked] = run(...streams)
+      const numbers = await directory.numberStreams(client, [asked!], false)
+      return streams.map((stream) => numbers(asked!, stream))
     }
     expect(await ask(a, 'x', 'y')).toEqual([1, 2])
     expect(await ask(b, 'y', 'x')).toEqual([1, 2])

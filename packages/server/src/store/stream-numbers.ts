@@ -1,27 +1,33 @@
 /**
  * Stream names to numbers. A number is given once, under the account's row lock, in a short transaction before the batch
- * that needs it; from then on it never changes, so that it may be remembered, but not beyond a restart of the database,
+ * that needs it, to a session that holds and to no other; from then on it never changes, so that it may be remembered, but not beyond a restart of the database,
  * which may have been a restore. Bounds: 10,000 streams per user, and
  * `CACHE_MAX` remembered names, the least recently used leave first.
  */
 import type { ClientBase } from 'pg'
 import type { Run } from '../ports.ts'
-import { int8Array } from './binary-array.ts'
+import { int4Array, int8Array, uuidArray } from './binary-array.ts'
 
-/** `busy`: the account is locked by another writer. `gone`: no active account. `full`: the limit is reached. */
-export type StreamNumber = number | 'busy' | 'gone' | 'full'
+/** `busy`: the account is locked by another writer. `not_active`: no active account or device. `full`: the limit is reached. */
+export type StreamNumber = number | 'busy' | 'not_active' | 'full' | 'fenced'
+
+/** The number of a stream of a run that was given. */
+export type StreamNumbers = (run: Run, stream_id: string) => StreamNumber
 
 export type StreamDirectory = {
   /** The numbers of all streams of `runs`, made where missing; good for a batch on this connection. */
-  numberStreams(client: ClientBase, runs: readonly Run[], patient: boolean): Promise<(user_no: number, stream_id: string) => StreamNumber>
+  numberStreams(client: ClientBase, runs: readonly Run[], patient: boolean): Promise<StreamNumbers>
 }
 
 const CACHE_MAX = 200_000
 
 const NUMBER = {
   name: 'number_streams',
-  text: 'select s.stream_no, s.outcome from number_streams($1::int8[], $2::text[], $3::int4, $4::bool) s',
+  text: 'select s.stream_no, s.outcome from number_streams($1::int8[], $2::int4[], $3::uuid[], $4::text[], $5::int4, $6::bool) s',
 }
+
+/** By the outcome of the call; 0 = the number itself. */
+const OUTCOMES = [null, 'busy', 'not_active', 'full', 'fenced'] as const
 
 export function createStreamDirectory(
   incarnationOf: (client: ClientBase) => string,
@@ -52,35 +58,56 @@ export function createStreamDirectory(
         incarnation = incarnationOf(client)
         known.clear()
       }
-      const found = new Map<string, StreamNumber>()
-      const missing = new Map<string, { user_no: number; stream_id: string }>()
-      for (const { user_no, events } of runs) {
+      const found = new Map<string, number>()
+      const missing: { run: Run; stream_id: string }[] = []
+      const asked = new Set<string>()
+      for (const run of runs) {
         let last: string | undefined
-        for (const { stream_id } of events) {
+        for (const { stream_id } of run.events) {
           if (stream_id === last) continue
           last = stream_id
-          const key = keyOf(user_no, stream_id)
-          if (found.has(key) || missing.has(key)) continue
+          const key = keyOf(run, stream_id)
+          if (found.has(key) || asked.has(askOf(run, stream_id))) continue
           const number = recall(key)
-          if (number === undefined) missing.set(key, { user_no, stream_id })
-          else found.set(key, number)
+          if (number !== undefined) {
+            found.set(key, number)
+            continue
+          }
+          asked.add(askOf(run, stream_id))
+          missing.push({ run, stream_id })
         }
       }
-      if (missing.size > 0) {
-        const pairs = [...missing.values()]
-        const values = [int8Array(pairs.map((pair) => pair.user_no)), pairs.map((pair) => pair.stream_id), streams_max, patient]
+      const refused = new Map<string, StreamNumber>()
+      if (missing.length > 0) {
+        const values = [
+          int8Array(missing.map(({ run }) => run.user_no)),
+          int4Array(missing.map(({ run }) => run.device_no)),
+          uuidArray(missing.map(({ run }) => run.session_id)),
+          missing.map(({ stream_id }) => stream_id),
+          streams_max,
+          patient,
+        ]
         const { rows } = await client.query<{ stream_no: number; outcome: number }>({ ...NUMBER, values })
-        for (const [i, key] of [...missing.keys()].entries()) {
-          const row = rows[i] ?? { stream_no: 0, outcome: 1 }
-          found.set(key, row.outcome === 0 ? row.stream_no : row.outcome === 1 ? 'busy' : row.outcome === 2 ? 'gone' : 'full')
-          if (row.outcome === 0 && incarnation === incarnationOf(client)) remember(key, row.stream_no)
+        for (const [i, { run, stream_id }] of missing.entries()) {
+          const { stream_no, outcome } = rows[i] ?? { stream_no: 0, outcome: 1 }
+          const refusal = OUTCOMES[outcome] ?? null
+          if (refusal !== null) refused.set(askOf(run, stream_id), refusal)
+          else {
+            found.set(keyOf(run, stream_id), stream_no)
+            if (incarnation === incarnationOf(client)) remember(keyOf(run, stream_id), stream_no)
+          }
         }
       }
-      return (user_no, stream_id) => found.get(keyOf(user_no, stream_id)) ?? 'busy'
+      return (run, stream_id) => refused.get(askOf(run, stream_id)) ?? found.get(keyOf(run, stream_id)) ?? 'busy'
     },
   }
 }
 
-function keyOf(user_no: number, stream_id: string): string {
+function keyOf({ user_no }: Run, stream_id: string): string {
   return `${user_no}/${stream_id}`
+}
+
+/** A stream may be there for one device of a user and refused to another. */
+function askOf({ user_no, device_no }: Run, stream_id: string): string {
+  return `${user_no}/${device_no}/${stream_id}`
 }
