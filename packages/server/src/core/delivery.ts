@@ -5,12 +5,13 @@
  * rests on it; an ack leaves before a message whose `upto` reaches its position; pages and live messages continue exactly at
  * `outbox.told`. What cannot leave yet waits in `read` or `after_log`; `advance` lets it go after every input.
  *
- * Bound: one page being read or waiting, one log read.
+ * Bound: one page being read or waiting, one log read, one request with a long answer; `KEPT_*` of what is committed meanwhile.
  */
 import { type CloseName, ERROR, type ErrorCode, type ServerHead } from '@sealpost/protocol'
 import { factsOf } from './batch.ts'
 import { leave } from './endings.ts'
-import { leaveOut, type Offered, offerPage, type Own, tipField } from './outbox.ts'
+import { leaveOut, type Offered, offerBatch, offerPage, type Own, tipField } from './outbox.ts'
+import type { StoredEvent } from '../ports.ts'
 import type { Effect, Job, Open, Rules, Step } from './state.ts'
 
 /** A session on its way from one state to the next; its parts are replaced, never changed. */
@@ -18,6 +19,8 @@ export type Draft = { s: Open; readonly effects: Effect[]; readonly rules: Rules
 
 /** What a head may take of a frame beside the records: message head, JSON, seal. */
 const HEAD_BYTES_MAX = 4_096
+const KEPT_BYTES_MAX = 262_144
+const KEPT_BATCHES_MAX = 64
 
 /** Records that fit into one frame, in bytes. */
 export function recordBudget(rules: Rules): number {
@@ -33,24 +36,59 @@ export function advance(d: Draft): void {
     d.s.log = { ...d.s.log, reading: true }
     d.effects.push({ do: 'read_log', who: d.s.who, from_log_seq: d.s.log.told + 1 })
   }
-  if (d.s.read === null && !d.s.outbox.full) startRead(d)
+  if (d.s.outbox.full) return
+  if (d.s.read === null) startRead(d)
+  startAsk(d)
+}
+
+/** A committed batch: sent, kept behind the page that is being read, or left to the store. */
+export function takeBatch(d: Draft, events: readonly StoredEvent[]): void {
+  const { read, outbox, kept } = d.s
+  if (read !== null && read.job === null && !outbox.full) {
+    const bytes = kept.bytes + factsOf(events).bytes
+    if (bytes <= KEPT_BYTES_MAX && kept.batches.length < KEPT_BATCHES_MAX) d.s.kept = { batches: [...kept.batches, events], bytes }
+  }
+  offer(d, events)
+}
+
+function offer(d: Draft, events: readonly StoredEvent[]): void {
+  const limit = { ready: isLiveFree(d.s), log_told: d.s.log.told, bytes: recordBudget(d.rules) }
+  send(d, offerBatch(d.s.outbox, events, ownOf(d.s), limit))
+}
+
+/** Whether nothing that is being read goes before the next live message; a query moves nothing. */
+export function isLiveFree({ read }: Open): boolean {
+  return read === null || read.job?.query === true
+}
+
+/** One at a time, and only while there is room: many small requests must not become many large answers. */
+function startAsk(d: Draft): void {
+  const head = d.s.asks[0]
+  if (head === undefined || d.s.asking) return
+  d.s.asking = true
+  const { who } = d.s
+  if (head.type === 'log_request') d.effects.push({ do: 'read_entries', who, head })
+  else d.effects.push({ do: 'read_tips', who, head })
 }
 
 function startRead(d: Draft): void {
   const { outbox, who } = d.s
   const ask = { user_no: who.user_no, told: outbox.told }
-  if (outbox.mode === 'live' && outbox.head > outbox.sent) {
+  const job = d.s.jobs[0]
+  if (job !== undefined && !job.query && outbox.mode === 'live') {
+    finishJob(d, job, { type: 'error', id: job.id, code: 'invalid_request', message: 'the session is live: there is nothing to replay' })
+    return startRead(d)
+  }
+  // under steady traffic something is always due: a query has its turn after each live page
+  if (outbox.mode === 'live' && outbox.head > outbox.sent && (job === undefined || d.s.last_read === 'job')) {
+    d.s.last_read = 'live'
     d.s.read = { job: null, after: outbox.sent, page: null, token: null }
     const live = { job: null, after: outbox.sent, limit: d.rules.replay_events, own: ownOf(d.s), streams: null }
     d.effects.push({ do: 'read_page', ask: { ...ask, ...live } })
     return
   }
-  const job = d.s.jobs[0]
   if (job === undefined) return
-  if (!job.query && outbox.mode === 'live') {
-    finishJob(d, job, { type: 'error', id: job.id, code: 'invalid_request', message: 'the session is live: there is nothing to replay' })
-    return startRead(d)
-  }
+  d.s.last_read = 'job'
   const after = job.query ? job.after : outbox.told
   d.s.read = { job, after, page: null, token: null }
   // a query shows all: chains are verified from their own anchor, and own events are links of them
@@ -68,7 +106,13 @@ function releasePage(d: Draft): void {
   const inFlight = (seq: number): boolean => intake.events > 0 && seq >= intake.first && seq < intake.next
   if (page.events.some((event) => event.device_no === who.device_no && inFlight(event.device_seq))) return
   d.s.read = null
-  if (job === null) return send(d, offerPage(outbox, page, after, ownOf(d.s)))
+  if (job === null) {
+    send(d, offerPage(outbox, page, after, ownOf(d.s)))
+    const { batches } = d.s.kept
+    d.s.kept = { batches: [], bytes: 0 }
+    for (const batch of batches) offer(d, batch)
+    return
+  }
   const events = job.query ? page.events : leaveOut(page.events, ownOf(d.s))
   const { upto, head_position, floor } = page
   const has_more = upto < head_position

@@ -20,9 +20,10 @@ export function leave(state: Extract<State, { at: 'open' | 'refusing' }>, name: 
 export function refuse(who: Who, known: number | null, upto_log_seq: number, open: Open | null, rules: Rules): Step {
   const from_log_seq = known === null ? 0 : known + 1
   const session = open === null ? null : { session_id: open.session_id, position: open.outbox.sent }
-  const state: State = { at: 'refusing', who, from_log_seq, upto_log_seq, session }
+  const state: State = { at: 'refusing', who, from_log_seq, upto_log_seq, session, dry: false }
   if (from_log_seq > upto_log_seq) return leave(state, 'device_revoked')
-  return { state, effects: [armStep(rules), { do: 'read_log', who, from_log_seq }] }
+  const cut: Effect[] = open === null ? [] : [{ do: 'cut_off' }]
+  return { state, effects: [...cut, armStep(rules), { do: 'read_log', who, from_log_seq }] }
 }
 
 export function armStep(rules: Rules): Effect {

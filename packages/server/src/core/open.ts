@@ -18,10 +18,10 @@ import {
   toBase64url,
 } from '@sealpost/protocol'
 import { factsOf } from './batch.ts'
-import { advance, type Draft, end, finishJob, ownOf, recordBudget, send, sendAfterLog, sendError, wantLog } from './delivery.ts'
+import { advance, type Draft, end, finishJob, isLiveFree, send, sendAfterLog, sendError, takeBatch, wantLog } from './delivery.ts'
 import { logEntryMessage, refuse, rekeyAfter } from './endings.ts'
 import { settle, takeRecords } from './intake.ts'
-import { offerBatch, tellPosition } from './outbox.ts'
+import { tellPosition } from './outbox.ts'
 import type { Input, Job, Open, Rules, Step } from './state.ts'
 
 type Is<I extends Input['is']> = Extract<Input, { is: I }>
@@ -117,18 +117,23 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
     if (told === d.s.log.told && page !== null && factsOf(page.events).epoch > told) return end(d, 'error')
     // nothing came although more was announced: the announcement was wrong, and what waits for it goes on
     if (told === d.s.log.told) wanted = told
-    d.s.log = { told, wanted: Math.max(told, wanted), reading: false }
+    d.s.log = { ...d.s.log, told, wanted: Math.max(told, wanted), reading: false }
     const released = d.s.after_log.filter((waiting) => waiting.log_seq <= told || told === wanted)
     d.s.after_log = d.s.after_log.filter((waiting) => !released.includes(waiting))
     for (const { head } of released) d.effects.push({ do: 'send', head })
     advance(d)
   },
   device_checked: (d, { device }) => {
-    d.s.checking = false
-    if (device !== null && device.revoked_log_seq !== null) return revoke(d, device.revoked_log_seq)
+    const { checking, log, session_id } = d.s
+    d.s.checking = null
     // a deleted account has no device any more; one that is only suspended has
     if (device === null) return end(d, 'account_gone')
-    return end(d, device.active ? 'error' : 'auth_failed')
+    if (device.revoked_log_seq !== null) return revoke(d, device.revoked_log_seq)
+    if (!device.active) return end(d, 'auth_failed')
+    if (device.session_id !== null && device.session_id !== session_id) return end(d, 'superseded')
+    // cut, and yet no newer session: the fence was written by a handshake that came to nothing. The device comes back
+    if (checking?.why !== 'log') return end(d, 'error')
+    d.s.log = { ...log, checked: Math.max(log.checked, checking.log_seq) }
   },
   page: (d, { page, after, token }) => {
     if (d.s.read === null) return
@@ -145,9 +150,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
   },
   settled: (d, { outcome }) => {
     if (outcome.is === 'cut') {
-      if (outcome.why === 'fenced') return end(d, 'superseded')
-      if (!d.s.checking) d.effects.push({ do: 'check_device', who: d.s.who })
-      d.s.checking = true
+      if (d.s.checking?.why !== 'cut') checkDevice(d, { why: 'cut', log_seq: d.s.log.checked })
       return
     }
     const { intake, nack } = settle(d.s.intake, outcome)
@@ -170,8 +173,12 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
     }
     advance(d)
   },
-  answer: (d, { head, events }) => {
+  answer: (d, { to, head, events }) => {
     d.s.requests -= 1
+    if (to === 'ask') {
+      d.s.asks = d.s.asks.slice(1)
+      d.s.asking = false
+    }
     if (events === undefined) d.effects.push({ do: 'send', head })
     else d.effects.push({ do: 'send_events', head, events, whole: false })
     advance(d)
@@ -180,21 +187,33 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
     d.effects.push({ do: 'send', head: { type: 'presence', devices } })
   },
   failed: (d, { what }) => {
-    if (what === 'handshake') return end(d, 'error')
-    if (what === 'log') d.s.log = { ...d.s.log, reading: false }
-    else d.s.checking = false
-    return
+    switch (what) {
+      case 'handshake':
+        return end(d, 'error')
+      case 'log':
+        d.s.log = { ...d.s.log, reading: false }
+        return
+      case 'device':
+        // a cut run is never answered; what the round asked, the next one asks again
+        if (d.s.checking?.why === 'cut') return end(d, 'error')
+        d.s.checking = null
+        return
+      case 'presence':
+        d.s.presence_due = true
+        return
+      default:
+        return what satisfies never
+    }
   },
   hint: (d, { hint }) => {
     switch (hint.is) {
-      case 'committed': {
-        const limit = { ready: d.s.read === null, log_told: d.s.log.told, bytes: recordBudget(d.rules) }
-        send(d, offerBatch(d.s.outbox, hint.events, ownOf(d.s), limit))
+      case 'committed':
+        takeBatch(d, hint.events)
         return advance(d)
-      }
       case 'log':
         if (hint.revoked.includes(d.s.who.device_id)) return revoke(d, hint.log_seq)
         wantLog(d, hint.log_seq)
+        if (hint.log_seq === d.s.log.checked + 1) d.s.log = { ...d.s.log, checked: hint.log_seq }
         return advance(d)
       case 'superseded':
         if (hint.device_id === d.s.who.device_id && hint.session_id !== d.s.session_id) end(d, 'superseded')
@@ -209,11 +228,18 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
         return hint satisfies never
     }
   },
-  head: (d, { position }) => {
+  head: (d, { position, log_seq }) => {
     if (position > d.s.outbox.head) d.s.outbox = { ...d.s.outbox, head: position }
+    if (d.s.presence_due) d.effects.push({ do: 'read_presence', who: d.s.who })
+    d.s.presence_due = false
+    wantLog(d, log_seq)
     advance(d)
-    if (d.ended === null && d.s.read === null) send(d, tellPosition(d.s.outbox))
+    if (d.ended !== null) return
+    // an entry that nobody announced may be the revocation of this device
+    if (log_seq > d.s.log.checked && d.s.checking === null) checkDevice(d, { why: 'log', log_seq })
+    if (isLiveFree(d.s)) send(d, tellPosition(d.s.outbox))
   },
+  restored: ends('draining'),
 }
 
 // ---------------------------------------------------------------- messages of the client
@@ -241,7 +267,7 @@ const ON_MESSAGE: { [T in ClientType]: (d: Draft, message: MessageOf<T>) => void
     if (views === null) return end(d, 'bad_frame')
     const { intake, runs, nack } = takeRecords(d.s.intake, d.s.who, d.s.session_id, views, d.rules)
     d.s.intake = intake
-    for (const run of runs) d.effects.push({ do: 'submit', run })
+    if (runs.length > 0) d.effects.push({ do: 'submit', runs })
     if (nack !== null) d.effects.push({ do: 'send', head: nack })
     return
   },
@@ -273,11 +299,11 @@ const ON_MESSAGE: { [T in ClientType]: (d: Draft, message: MessageOf<T>) => void
   },
   log_request: (d, { head }) => {
     d.s.requests += 1
-    d.effects.push({ do: 'read_entries', who: d.s.who, head })
+    d.s.asks = [...d.s.asks, head]
   },
   tips_request: (d, { head }) => {
     d.s.requests += 1
-    d.effects.push({ do: 'read_tips', who: d.s.who, head })
+    d.s.asks = [...d.s.asks, head]
   },
   ping: (d, { head }) => {
     d.effects.push({ do: 'send', head: { type: 'pong', t: head.t } })
@@ -294,6 +320,11 @@ function requireRekey(d: Draft, reason: string): void {
     { do: 'send', head: { type: 'rekey_required', reason, deadline_s: Math.ceil(d.rules.rekey_deadline_ms / 1000) } },
     { do: 'arm', timer: 'rekey_deadline', ms: d.rules.rekey_deadline_ms },
   )
+}
+
+function checkDevice(d: Draft, checking: NonNullable<Open['checking']>): void {
+  d.s.checking = checking
+  d.effects.push({ do: 'check_device', who: d.s.who })
 }
 
 function revoke(d: Draft, log_seq: number): void {

@@ -50,8 +50,8 @@ const hello = { type: 'server_hello' as const, body: 'e30', sig: 'A' }
 const authHead = { type: 'client_auth' as const, body: 'e30', sig: 'A' }
 
 const authenticating: State = { at: 'authenticating', keys, auth: null }
-const establishing: State = { at: 'establishing', keys, auth, who, head: 0 }
-const refusing: State = { at: 'refusing', who, from_log_seq: 3, upto_log_seq: 4, session: null }
+const establishing: State = { at: 'establishing', keys, auth, who, head: 0, log_seq: 0 }
+const refusing: State = { at: 'refusing', who, from_log_seq: 3, upto_log_seq: 4, session: null, dry: false }
 const open = run(establishing, { is: 'established', session_id: 's', result: { ok: true, established } }).state as Open
 
 function run(state: State, ...inputs: Input[]): Step {
@@ -281,6 +281,37 @@ describe('R09: the handshake', () => {
     ['send log_entry', 'read_log'],
     'refusing',
   )
+  rule(
+    'an earlier read of the log does not stand for the revocation: it is read on',
+    open,
+    [
+      { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [] } },
+      { is: 'hint', hint: { is: 'log', log_seq: 4, revoked: [DEVICE] } },
+      { is: 'log_read', entries: [entry(3)], has_more: false },
+      { is: 'log_read', entries: [entry(3), entry(4)], has_more: false },
+    ],
+    ['read_log', 'cut_off', 'arm handshake', 'read_log', 'send log_entry', 'read_log', 'send log_entry', 'leave', 'close device_revoked'],
+    'closed',
+  )
+  rule(
+    'an empty answer is believed the second time',
+    refusing,
+    [
+      { is: 'log_read', entries: [], has_more: false },
+      { is: 'log_read', entries: [], has_more: false },
+    ],
+    ['read_log', 'close device_revoked'],
+    'closed',
+  )
+  rule('what else fails meanwhile does not count', refusing, { is: 'failed', what: 'presence' }, [], 'refusing')
+  rule('the log that cannot be read ends it', refusing, { is: 'failed', what: 'log' }, ['close error'], 'closed')
+  rule(
+    'an entry announced while it was established is told behind it',
+    establishing,
+    [{ is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [] } }, establish],
+    ['disarm handshake', 'send session_established', 'open', 'read_presence', 'arm rekey_age', 'read_log'],
+    'open',
+  )
   for (const state of [INITIAL, { at: 'answering' } as State, { at: 'proving', keys } as State, authenticating, establishing])
     rule(`${state.at}: too slow is 4452`, state, { is: 'timer', timer: 'handshake' }, ['close timeout'], 'closed')
   rule('the store fails: 1011', authenticating, { is: 'failed', what: 'handshake' }, ['close error'], 'closed')
@@ -296,7 +327,39 @@ describe('the open session', () => {
   )
   rule('its own announcement does not', open, { is: 'hint', hint: { is: 'superseded', device_id: DEVICE, session_id: 's' } }, [], 'open')
   rule('nor that of another device', open, { is: 'hint', hint: { is: 'superseded', device_id: OTHER, session_id: 'x' } }, [], 'open')
-  rule('a fenced run ends it', open, { is: 'settled', outcome: { is: 'cut', why: 'fenced' } }, ['leave', 'close superseded'], 'closed')
+  const cut = (why: 'fenced' | 'not_active'): Input => ({ is: 'settled', outcome: { is: 'cut', why } })
+  const looked = (differs: Partial<DeviceRow> | null): Input => ({
+    is: 'device_checked',
+    device: differs === null ? null : { ...device, ...differs },
+  })
+  rule(
+    'a run that was fenced by a newer session ends it',
+    open,
+    [cut('fenced'), looked({ session_id: 'x' })],
+    ['check_device', 'leave', 'close superseded'],
+    'closed',
+  )
+  rule(
+    'a fence that nobody holds any more is no newer session: the device comes back',
+    open,
+    [cut('fenced'), looked({ session_id: null })],
+    ['check_device', 'leave', 'close error'],
+    'closed',
+  )
+  rule(
+    'a look that fails ends it: the cut run is never answered',
+    open,
+    [cut('not_active'), { is: 'failed', what: 'device' }],
+    ['check_device', 'leave', 'close error'],
+    'closed',
+  )
+  rule(
+    'C6: a store of another past ends it, so that the cursor is judged again',
+    open,
+    { is: 'restored' },
+    ['leave', 'close draining'],
+    'closed',
+  )
   rule(
     'R04: revoked: the entry, then 4403, and no nack',
     open,
@@ -306,7 +369,7 @@ describe('the open session', () => {
       committed(stored(5)),
       { is: 'log_read', entries: [entry(3)], has_more: false },
     ],
-    ['arm handshake', 'read_log', 'send log_entry', 'leave', 'close device_revoked'],
+    ['cut_off', 'arm handshake', 'read_log', 'send log_entry', 'leave', 'close device_revoked'],
     'closed',
   )
   rule(
@@ -319,22 +382,84 @@ describe('the open session', () => {
     ['check_device'],
     'open',
   )
+  const head = (log_seq: number): Input => ({ is: 'head', position: 4, log_seq })
+  rule(
+    'C4: an entry that nobody announced is read, and the device looked at',
+    open,
+    [head(2), head(3), head(3)],
+    ['read_log', 'check_device'],
+    'open',
+  )
+  rule(
+    'C4: so a revocation whose hint was lost is found',
+    open,
+    [head(3), looked({ active: false, revoked_log_seq: 3 }), { is: 'log_read', entries: [entry(3)], has_more: false }],
+    ['read_log', 'check_device', 'cut_off', 'arm handshake', 'read_log', 'send log_entry', 'leave', 'close device_revoked'],
+    'closed',
+  )
+  rule(
+    'C4: also when a later entry was announced',
+    open,
+    [{ is: 'hint', hint: { is: 'log', log_seq: 4, revoked: [] } }, head(4)],
+    ['read_log', 'check_device'],
+    'open',
+  )
+  rule(
+    'one that was announced needs no look',
+    open,
+    [{ is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [] } }, { is: 'log_read', entries: [entry(3)], has_more: false }, head(3)],
+    ['read_log', 'send log_entry'],
+    'open',
+  )
+  rule(
+    'a device that is still active goes on, and is not looked at again',
+    open,
+    [head(3), { is: 'log_read', entries: [entry(3)], has_more: false }, looked({ session_id: null }), head(3)],
+    ['read_log', 'check_device', 'send log_entry'],
+    'open',
+  )
+  rule(
+    'a look of the round that fails is tried in the next',
+    open,
+    [head(3), { is: 'log_read', entries: [entry(3)], has_more: false }, { is: 'failed', what: 'device' }, head(3)],
+    ['read_log', 'check_device', 'send log_entry', 'check_device'],
+    'open',
+  )
+  rule(
+    'R08: who is online is asked again in the next round when it could not be read',
+    open,
+    [{ is: 'failed', what: 'presence' }, head(2), head(2)],
+    ['read_presence'],
+    'open',
+  )
   rule(
     'and ends as the look says: revoked',
-    { ...open, checking: true },
+    { ...open, checking: { why: 'cut', log_seq: 2 } },
     { is: 'device_checked', device: { ...device, revoked_log_seq: 3 } },
-    ['arm handshake', 'read_log'],
+    ['cut_off', 'arm handshake', 'read_log'],
     'refusing',
   )
   rule(
     'or suspended',
-    { ...open, checking: true },
+    { ...open, checking: { why: 'cut', log_seq: 2 } },
     { is: 'device_checked', device: { ...device, active: false, account_active: false } },
     ['leave', 'close auth_failed'],
     'closed',
   )
-  rule('or deleted', { ...open, checking: true }, { is: 'device_checked', device: null }, ['leave', 'close account_gone'], 'closed')
-  rule('or neither', { ...open, checking: true }, { is: 'device_checked', device }, ['leave', 'close error'], 'closed')
+  rule(
+    'or deleted',
+    { ...open, checking: { why: 'cut', log_seq: 2 } },
+    { is: 'device_checked', device: null },
+    ['leave', 'close account_gone'],
+    'closed',
+  )
+  rule(
+    'or neither',
+    { ...open, checking: { why: 'cut', log_seq: 2 } },
+    { is: 'device_checked', device },
+    ['leave', 'close error'],
+    'closed',
+  )
   rule('a hello as text ends it', open, { is: 'hello', json: bytes(1) }, ['leave', 'close bad_frame'], 'closed')
   rule('client_auth outside a rekey ends it', open, message(authHead), ['leave', 'close bad_frame'], 'closed')
   rule('the peer is gone', open, { is: 'gone' }, ['leave'], 'closed')
@@ -377,7 +502,7 @@ describe('the open session', () => {
 
   it('cuts runs where the epoch changes, and counts what is in flight', () => {
     const next = run(open, events(record(4), record(5), record(6, { epoch: 3 })))
-    expect(next.effects.flatMap((e) => (e.do === 'submit' ? [[e.run.first_seq, e.run.epoch, e.run.events.length]] : []))).toEqual([
+    expect(next.effects.flatMap((e) => (e.do === 'submit' ? e.runs.map((r) => [r.first_seq, r.epoch, r.events.length]) : []))).toEqual([
       [4, 2, 2],
       [6, 3, 1],
     ])
@@ -433,21 +558,40 @@ describe('the open session', () => {
       message({ type: 'ack', position: 4 }),
       message({ type: 'replay_request', id: 4, last_ack_device_seq: 0, streams: ['x'] }),
     )
-    expect(words(asked.effects)).toEqual(['append', 'read_entries', 'read_tips', 'seen', 'send error'])
+    expect(words(asked.effects)).toEqual(['append', 'read_entries', 'seen', 'send error'])
     expect((asked.state as Open).requests).toBe(3)
     const head = { type: 'log_entries' as const, id: 2, entries: [], has_more: false }
     const done = run(
       asked.state,
-      { is: 'answer', head },
-      { is: 'answer', head: { type: 'tips', id: 3, last_device_seq: 1, complete: true }, events: [] },
+      { is: 'answer', to: 'ask', head },
+      { is: 'answer', to: 'ask', head: { type: 'tips', id: 3, last_device_seq: 1, complete: true }, events: [] },
       { is: 'appended', id: 1, result: { ok: true, log_seq: 3, log_head: bytes(32), user_no: 7, already_known: false, revoked: [] } },
     )
-    expect(words(done.effects)).toEqual(['send log_entries', 'send tips', 'read_log'])
+    expect(words(done.effects)).toEqual(['send log_entries', 'read_tips', 'send tips', 'read_log'])
     expect(words(run(done.state, { is: 'log_read', entries: [entry(3)], has_more: false }).effects)).toEqual([
       'send log_entry',
       'send log_result',
     ])
     expect((done.state as Open).requests).toBe(0)
+  })
+
+  it('requests whose answers are long wait for room, and for each other; an append does not', () => {
+    const request = (id: number): Input => message({ type: 'log_request', id, from_log_seq: 0 })
+    const full = run(
+      open,
+      { is: 'backlog', full: true },
+      request(1),
+      request(2),
+      message({ type: 'log_append', id: 3, body: 'e30', sig: 'A', boxes: {} }),
+    )
+    expect(words(full.effects)).toEqual(['append'])
+    const error = { type: 'error' as const, code: 'unavailable' as const, message: '' }
+    const refused = run(full.state, { is: 'answer', to: 'append', head: { ...error, id: 3 } }, { is: 'backlog', full: false })
+    expect(words(refused.effects)).toEqual(['send error', 'read_entries'])
+    expect(words(run(refused.state, { is: 'answer', to: 'ask', head: { ...error, id: 1 } }).effects)).toEqual([
+      'send error',
+      'read_entries',
+    ])
   })
 
   it('a refused log entry says why; a conflict comes behind the entries that are missing', () => {
@@ -476,7 +620,38 @@ describe('R01: delivery', () => {
     expect(words(hole.effects)).toEqual(['read_page'])
     const filled = run(hole.state, committed(stored(7)), page(4, [stored(5), stored(6)], 6, 6))
     expect(sent(filled, 'event')[0]!.head).toEqual({ type: 'event', after: 4, upto: 6 })
-    expect(words(filled.effects)).toEqual(['send event', 'read_page'])
+    expect(words(filled.effects)).toEqual(['send event', 'send event'])
+  })
+
+  it('what is committed during a read follows its page, so that steady traffic does not keep a session in the store', () => {
+    let at = run(open, committed(stored(6)))
+    at = run(at.state, committed(stored(6)), committed(stored(7)), committed(stored(8)), page(4, [stored(5), stored(6), stored(7)], 7, 8))
+    expect(sent(at, 'event').map(({ head }) => head)).toEqual([
+      { type: 'event', after: 4, upto: 7 },
+      { type: 'event', after: 7, upto: 8 },
+    ])
+    expect(words(run(at.state, committed(stored(9))).effects)).toEqual(['send event'])
+    const holes = run(open, committed(stored(6)), committed(stored(9)), page(4, [stored(5), stored(6)], 6, 6))
+    expect(words(holes.effects), 'a batch behind another hole is read').toEqual(['read_page', 'send event', 'read_page'])
+  })
+
+  it('what is kept during a read is bounded', () => {
+    let at = run(open, committed(stored(6)))
+    for (let position = 7; position <= 6 + 200; position++) at = run(at.state, committed(stored(position, { size: 10_000 })))
+    expect((at.state as Open).kept.batches.length).toBeLessThan(64)
+    expect(words(run(at.state, page(4, [stored(5), stored(6)], 6, 206)).effects).at(-1)).toBe('read_page')
+  })
+
+  it('a query is started though the session is behind, and live delivery goes on though a query is read', () => {
+    const query = message({ type: 'replay_request', id: 5, last_ack_device_seq: 0, query: true })
+    const asked = run(open, committed(stored(9)), query, committed(stored(12)), page(4, [stored(5)], 5, 12))
+    expect(words(asked.effects)).toEqual(['read_page', 'send event', 'read_page'])
+    expect(asked.effects.at(-1)).toMatchObject({ ask: { job: { id: 5 } } })
+    const answered = run(asked.state, page(0, [stored(1)], 1, 1))
+    expect(words(answered.effects)).toEqual(['send replay_response', 'read_page'])
+    expect(answered.effects.at(-1)).toMatchObject({ ask: { job: null, after: 5 } })
+    const reading = run(open, query)
+    expect(words(run(reading.state, committed(stored(5)), committed(stored(6))).effects)).toEqual(['send event', 'send event'])
   })
 
   it('the log entry of an epoch leaves before its first record', () => {
@@ -721,11 +896,15 @@ const sampleInputs: { [I in Input['is']]: Input[] } = {
   page_refused: [{ is: 'page_refused', code: 'unavailable' }],
   settled: [{ is: 'settled', outcome: { is: 'acked', acks: [], events: 0, bytes: 0 } }],
   appended: [{ is: 'appended', id: 1, result: { ok: false, code: 'log_conflict', log_seq: 2, log_head: bytes(32) } }],
-  answer: [{ is: 'answer', head: { type: 'pong', t: 1 } }],
+  answer: [{ is: 'answer', to: 'ask', head: { type: 'pong', t: 1 } }],
   presence: [{ is: 'presence', devices: [] }],
-  failed: (['handshake', 'log', 'device'] as const).map((what) => ({ is: 'failed', what })),
+  failed: (['handshake', 'log', 'device', 'presence'] as const).map((what) => ({ is: 'failed', what })),
   hint: [committed(stored(5)), { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } }],
-  head: [{ is: 'head', position: 4, log_seq: 2 }],
+  head: [
+    { is: 'head', position: 4, log_seq: 2 },
+    { is: 'head', position: 4, log_seq: 3 },
+  ],
+  restored: [{ is: 'restored' }],
 }
 
 describe('every state × every input', () => {

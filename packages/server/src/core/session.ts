@@ -91,6 +91,7 @@ const EARLY = {
   presence: stay,
   hint: stay,
   head: stay,
+  restored: stay,
 }
 
 /** Every input, for whoever wants to visit them all. */
@@ -132,7 +133,7 @@ const AUTHENTICATING: Row<'authenticating'> = {
     if (!device.active) return closing('auth_failed')
     const { cursor, last_device_seq, log_seq } = auth
     return {
-      state: { at: 'establishing', keys, auth, who, head: 0 },
+      state: { at: 'establishing', keys, auth, who, head: 0, log_seq: 0 },
       // hints first: what is committed or revoked from here on is heard of
       effects: [
         armStep(rules),
@@ -157,7 +158,7 @@ const ESTABLISHING: Row<'establishing'> = {
       who,
       session_id,
       history_id: e.history_id,
-      log: { told, wanted: e.log_seq, reading: false },
+      log: { told, wanted: Math.max(e.log_seq, state.log_seq), reading: false, checked: e.log_seq },
       after_log: [],
       intake: { next: e.last_device_seq + 1, discarding: false, acked: auth.last_device_seq, events: 0, bytes: 0, first: 0 },
       outbox: {
@@ -169,9 +170,14 @@ const ESTABLISHING: Row<'establishing'> = {
         full: false,
       },
       read: null,
+      kept: { batches: [], bytes: 0 },
       jobs: [],
+      last_read: 'job',
+      asks: [],
+      asking: false,
       requests: 0,
-      checking: false,
+      checking: null,
+      presence_due: false,
       keys: { th: keys.th, gen: keys.gen },
       rekey: { at: 'none' },
       rested: false,
@@ -224,6 +230,7 @@ const ESTABLISHING: Row<'establishing'> = {
     if (hint.is === 'committed') return stay({ ...state, head: Math.max(state.head, hint.events.at(-1)?.position ?? 0) })
     if (hint.is === 'log' && hint.revoked.includes(state.who.device_id))
       return refuse(state.who, state.auth.log_seq, hint.log_seq, null, rules)
+    if (hint.is === 'log') return stay({ ...state, log_seq: Math.max(state.log_seq, hint.log_seq) })
     return stay(state)
   },
 }
@@ -238,17 +245,24 @@ const REFUSING: Row<'refusing'> = {
   too_large: (state) => leave(state, 'device_revoked'),
   stalled: (state) => leave(state, 'stalled'),
   drain: (state) => leave(state, 'draining'),
-  failed: (state) => leave(state, 'error'),
+  failed: (state, { what }) => (what === 'log' ? leave(state, 'error') : stay(state)),
   timer: (state, { timer }) => (timer === 'handshake' ? leave(state, 'timeout') : stay(state)),
   gone: (state) => leave(state, null),
-  log_read: (state, { entries, has_more }) => {
-    const due = entries.filter((entry) => entry.log_seq >= state.from_log_seq && entry.log_seq <= state.upto_log_seq)
-    const sends = due.map((entry): Effect => ({ do: 'send', head: logEntryMessage(entry) }))
-    const from_log_seq = (due.at(-1)?.log_seq ?? state.from_log_seq - 1) + 1
-    if (has_more && due.length > 0 && from_log_seq <= state.upto_log_seq)
-      return { state: { ...state, from_log_seq }, effects: [...sends, { do: 'read_log', who: state.who, from_log_seq }] }
-    const left = leave(state, 'device_revoked')
-    return { state: left.state, effects: [...sends, ...left.effects] }
+  // the answer may be that of a read from before the revocation: what is still missing is asked for
+  log_read: (state, { entries }) => {
+    let { from_log_seq } = state
+    const effects: Effect[] = []
+    for (const entry of entries)
+      if (entry.log_seq === from_log_seq && entry.log_seq <= state.upto_log_seq) {
+        effects.push({ do: 'send', head: logEntryMessage(entry) })
+        from_log_seq += 1
+      }
+    if (from_log_seq > state.upto_log_seq || (effects.length === 0 && state.dry)) {
+      const left = leave(state, 'device_revoked')
+      return { state: left.state, effects: [...effects, ...left.effects] }
+    }
+    const dry = effects.length === 0
+    return { state: { ...state, from_log_seq, dry }, effects: [...effects, { do: 'read_log', who: state.who, from_log_seq }] }
   },
 }
 

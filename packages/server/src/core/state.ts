@@ -63,10 +63,17 @@ export type State =
   | { at: 'proving'; keys: SessionKeys }
   /** The device is looked up and its signature checked. */
   | { at: 'authenticating'; keys: SessionKeys; auth: ClientAuthBody | null }
-  /** The device is known; the fence is being written. `head`: the highest position heard of meanwhile. */
-  | { at: 'establishing'; keys: SessionKeys; auth: ClientAuthBody; who: Who; head: number }
-  /** The device was revoked: it gets the entries up to the revocation and nothing else. */
-  | { at: 'refusing'; who: Who; from_log_seq: number; upto_log_seq: number; session: { session_id: string; position: number } | null }
+  /** The device is known; the fence is being written. `head`, `log_seq`: the highest position and entry heard of meanwhile. */
+  | { at: 'establishing'; keys: SessionKeys; auth: ClientAuthBody; who: Who; head: number; log_seq: number }
+  /** The device was revoked: it gets the entries up to the revocation and nothing else. `dry`: the last read had none of them. */
+  | {
+      at: 'refusing'
+      who: Who
+      from_log_seq: number
+      upto_log_seq: number
+      session: { session_id: string; position: number } | null
+      dry: boolean
+    }
   | Open
   | { at: 'closed'; name: CloseName | null }
 
@@ -75,19 +82,31 @@ export type Open = {
   who: Who
   session_id: string
   history_id: string
-  /** `told`: the last entry of the device log that was sent. `wanted`: the last that has to be. `reading`: one read is out. */
-  log: { told: number; wanted: number; reading: boolean }
+  /**
+   * `told`: the last entry of the device log that was sent. `wanted`: the last that has to be. `reading`: one read is out.
+   * `checked`: up to this entry the device is known not to be revoked.
+   */
+  log: { told: number; wanted: number; reading: boolean; checked: number }
   /** Messages that have to follow the entry `log_seq`. */
   after_log: readonly { log_seq: number; head: ServerHead }[]
   intake: Intake
   outbox: Outbox
   /** The page that is being read, or (with `page`) that waits for a log entry or an ack that has to go before it. */
   read: { job: Job | null; after: number; page: Page | null; token: string | null } | null
+  /** What was committed while live delivery was being read from the store: it follows the page. */
+  kept: { batches: readonly (readonly StoredEvent[])[]; bytes: number }
   jobs: readonly Job[]
-  /** Requests without an answer, jobs included. */
+  /** Who read last: live delivery and jobs take turns. */
+  last_read: 'live' | 'job'
+  /** Requests whose answers are long; the first is at work while `asking`. */
+  asks: readonly Ask[]
+  asking: boolean
+  /** Requests without an answer, jobs and asks included. */
   requests: number
-  /** A look-up after `not_active` is out. */
-  checking: boolean
+  /** A look at the device is out: because a run was cut, or the log went on to `log_seq` unheard. */
+  checking: { why: 'cut' | 'log'; log_seq: number } | null
+  /** Who is online could not be read; the next round asks again. */
+  presence_due: boolean
   keys: { th: Bytes; gen: number }
   rekey: Rekey
   /** The last rekey was less than `rekey_rest_ms` ago. */
@@ -124,6 +143,8 @@ export type Outbox = {
   /** Too much is queued: no hint is taken, no page read. */
   full: boolean
 }
+
+export type Ask = ClientHeadOf<'log_request'> | ClientHeadOf<'tips_request'>
 
 /** A replay_request at work; a query reads from `after` on and moves nothing. */
 export type Job = {
@@ -195,15 +216,17 @@ export type Input =
   | { is: 'page_refused'; code: ErrorCode }
   | { is: 'settled'; outcome: Outcome }
   | { is: 'appended'; id: number; result: AppendResult }
-  /** The answer to a request, ready to be sent. */
-  | { is: 'answer'; head: ServerHead; events?: readonly StoredEvent[] }
+  /** The answer to a request, or the failure of an append, ready to be sent. */
+  | { is: 'answer'; to: 'ask' | 'append'; head: ServerHead; events?: readonly StoredEvent[] }
   | { is: 'presence'; devices: ServerHeadOf<'presence'>['devices'] }
   /** The store could not do what an effect asked for. */
-  | { is: 'failed'; what: 'handshake' | 'log' | 'device' }
+  | { is: 'failed'; what: 'handshake' | 'log' | 'device' | 'presence' }
   // hints
   | { is: 'hint'; hint: Hint }
   /** The position of the user and the newest entry of the device log, as the store has them. */
   | { is: 'head'; position: number; log_seq: number }
+  /** The store has another past than the one this session was told of. */
+  | { is: 'restored' }
 
 // ---------------------------------------------------------------- effects
 
@@ -232,7 +255,8 @@ export type Effect =
   | { do: 'expect_keys'; keys: SessionKeys }
   /** What is sent from now on is sealed with these keys. */
   | { do: 'use_keys'; keys: SessionKeys }
-  | { do: 'submit'; run: Submission }
+  /** Runs of one message, in order. */
+  | { do: 'submit'; runs: readonly Submission[] }
   | { do: 'read_log'; who: Who; from_log_seq: number }
   | { do: 'check_device'; who: Who }
   | { do: 'read_page'; ask: PageAsk }
@@ -242,6 +266,8 @@ export type Effect =
   | { do: 'read_tips'; who: Who; head: ClientHeadOf<'tips_request'> }
   /** What the client says it has taken over. */
   | { do: 'seen'; who: Who; position: number }
+  /** Within a second nothing of the socket is left, whatever happens until then (C4). */
+  | { do: 'cut_off' }
   | { do: 'arm'; timer: Timer; ms: number }
   | { do: 'disarm'; timer: Timer }
   | { do: 'close'; name: CloseName }

@@ -50,6 +50,8 @@ export type Connection = {
   /** Hands over what waits, after the session changed. */
   pump(): void
   close(name: CloseName): void
+  /** Takes the socket away within a second, closed or not. */
+  cutOff(): void
   terminate(): void
   /** Clocks; `now` in ms, monotonic. */
   tick(now: number): void
@@ -74,6 +76,7 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
   let heldUntil = 0
   let holding: NodeJS.Timeout | null = null
   let closeAt = Number.POSITIVE_INFINITY
+  let cutOffAt = Number.POSITIVE_INFINITY
   let full = false
   let counted = 0
   let agedGen = -1
@@ -209,7 +212,7 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
   function tick(at: number): void {
     const passed = at - now
     now = at
-    if (now >= closeAt) return ws.terminate()
+    if (now >= closeAt || now >= cutOffAt) return ws.terminate()
     if (closing()) return
     checkBacklog()
     if (counted > 0 && !hasMoved() && now - progressAt >= limits.stalledMs) return listener.input({ is: 'stalled' })
@@ -288,6 +291,9 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
       waiting.length = 0
       setPaused(false)
       ws.close(CLOSE[name].code, name)
+    },
+    cutOff() {
+      cutOffAt = Math.min(cutOffAt, performance.now() + REVOKED_CLOSE_MS)
     },
     terminate() {
       ws.terminate()

@@ -159,16 +159,20 @@ export function createGateway(deps: GatewayDeps): Gateway {
   for (const clock of clocks) clock.unref()
   let rounding = false
 
-  /** Compares what sessions know with the store: a hint may have been lost. */
+  /** Compares what sessions know with the store: a hint may have been lost, or the store been restored to an earlier day. */
   async function headRound(): Promise<void> {
     const user_nos = presence.user_nos()
     if (rounding || user_nos.length === 0) return
     rounding = true
     try {
+      const before = new Map([...runs.keys()].map((run) => [run, run.place]))
       const heads = await store.readHeads(user_nos)
-      for (const run of runs.keys()) {
-        const head = run.user_no === null ? undefined : heads.get(run.user_no)
-        if (head !== undefined) run.input({ is: 'head', ...head })
+      for (const [run, place] of before) {
+        const head = place === null ? undefined : heads.get(place.user_no)
+        if (place === null || head === undefined) continue
+        // what was sent before the question cannot be above the answer, unless the store lost it
+        const lost = head.position < place.position || head.log_seq < place.log_seq
+        run.input(lost || place.history_id !== store.history_id ? { is: 'restored' } : { is: 'head', ...head })
       }
     } catch (error) {
       failed(error)

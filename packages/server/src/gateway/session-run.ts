@@ -58,8 +58,8 @@ export type SessionRun = {
   tick(now: number): void
   terminate(): void
   readonly at: State['at']
-  /** Of an open session. */
-  readonly user_no: number | null
+  /** Of an open session: whose it is, of which history, and how far it was told. */
+  readonly place: { user_no: number; history_id: string; position: number; log_seq: number } | null
 }
 
 type Do<D extends Effect['do']> = Extract<Effect, { do: D }>
@@ -99,7 +99,8 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     running = true
     for (let next = mailbox.shift(); next !== undefined; next = mailbox.shift()) {
       if (next.is === 'gone') gone = true
-      take(next)
+      // nothing that comes from another past is passed on: not a batch, and not an ack
+      take(next.is !== 'gone' && state.at === 'open' && state.history_id !== store.history_id ? { is: 'restored' } : next)
     }
     running = false
     if (!gone) connection.pump()
@@ -133,15 +134,15 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     )
   }
 
-  function refusal(id: number, error: unknown): Input {
+  function refusal(to: 'ask' | 'append', id: number, error: unknown): Input {
     const known = error instanceof SealpostError && SHOWN.has(error.code) ? error.code : 'unavailable'
     if (known === 'unavailable') logger.warn({ err: error }, 'a request was not answered')
-    return { is: 'answer', head: { type: 'error', id, code: known, message: ERROR[known] } }
+    return { is: 'answer', to, head: { type: 'error', id, code: known, message: ERROR[known] } }
   }
 
   /** A request with an answer of its own: also its failure is an answer. */
-  function request(id: number, work: Promise<Input>): void {
-    deps.track(work.catch((error: unknown) => refusal(id, error)).then(input))
+  function request(to: 'ask' | 'append', id: number, work: Promise<Input>): void {
+    deps.track(work.catch((error: unknown) => refusal(to, id, error)).then(input))
   }
 
   const DO: { [D in Effect['do']]: (effect: Do<D>) => void } = {
@@ -169,7 +170,9 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     establish: ({ who, request: wanted }) => {
       const session_id = crypto.randomUUID()
       // one at a time per device: the session that is announced last is the one in the store
-      const established = deps.exclusively(`${who.user_no}/${who.device_no}`, async () => {
+      const established = deps.exclusively(keyOf(who), async () => {
+        // the peer may be gone by now: its device may have another session, which must not be fenced by nobody
+        if (state.at !== 'establishing') return
         const result = await store.establishSession({ ...wanted, session_id })
         const wantedStill = state.at === 'establishing'
         input({ is: 'established', session_id, result })
@@ -205,10 +208,16 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     send_events: ({ head, events, whole }) => connection.send(encoder.encode(head, events, whole)),
     expect_keys: ({ keys }) => connection.expectKeys(keys),
     use_keys: ({ keys }) => connection.useKeys(keys),
-    submit: ({ run: submission }) => {
-      const wait = bucket.take(submission.events.length, submission.bytes, performance.now())
+    submit: ({ runs }) => {
+      let events = 0
+      let bytes = 0
+      for (const submission of runs) {
+        events += submission.events.length
+        bytes += submission.bytes
+      }
+      const wait = bucket.take(events, bytes, performance.now())
       if (wait > 0) connection.hold(wait)
-      inbox.submit(submission, sink)
+      inbox.submit(runs, sink)
     },
     read_log: ({ who, from_log_seq }) =>
       ask(
@@ -217,7 +226,10 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
       ),
     check_device: ({ who }) =>
       ask(
-        store.findDevice(who.user_id, who.device_id).then((device) => ({ is: 'device_checked', device })),
+        // behind a handshake that is about to write the fence, or to give it back
+        deps
+          .exclusively(keyOf(who), () => store.findDevice(who.user_id, who.device_id))
+          .then((device) => ({ is: 'device_checked', device })),
         { is: 'failed', what: 'device' },
       ),
     read_page: ({ ask: wanted }) => {
@@ -235,11 +247,17 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
         }))
         input({ is: 'presence', devices })
       })
-      deps.track(read.catch((error: unknown) => logger.debug({ err: error }, 'presence was not read')))
+      deps.track(
+        read.catch((error: unknown) => {
+          logger.debug({ err: error }, 'presence was not read')
+          input({ is: 'failed', what: 'presence' })
+        }),
+      )
     },
-    append: ({ who, head }) => request(head.id, append(who, head)),
+    append: ({ who, head }) => request('append', head.id, append(who, head)),
     read_entries: ({ who, head }) =>
       request(
+        'ask',
         head.id,
         readEntries(who, head.from_log_seq).then(({ entries, has_more }) => {
           const rows = entries.map(({ body, sig, box }) => ({
@@ -247,23 +265,25 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
             sig: toBase64url(sig),
             box: box === null ? null : toBase64url(box),
           }))
-          return { is: 'answer', head: { type: 'log_entries', id: head.id, entries: rows, has_more } }
+          return { is: 'answer', to: 'ask', head: { type: 'log_entries', id: head.id, entries: rows, has_more } }
         }),
       ),
     read_tips: ({ who, head }) =>
       request(
+        'ask',
         head.id,
         store.readTips(who.user_no, head.device_id).then((tips): Input => {
           if (tips === null) throw new SealpostError('not_found', ERROR.not_found)
           const { last_device_seq, complete, records } = tips
           const answer: ServerHead = { type: 'tips', id: head.id, last_device_seq, complete }
-          return { is: 'answer', head: answer, events: records }
+          return { is: 'answer', to: 'ask', head: answer, events: records }
         }),
       ),
     seen: ({ who, position }) => {
       seenPosition = Math.max(seenPosition, position)
       presence.touch(who, seenPosition)
     },
+    cut_off: () => connection.cutOff(),
     arm: ({ timer, ms }) => connection.arm(timer, ms),
     disarm: ({ timer }) => connection.disarm(timer),
     close: ({ name }) => connection.close(name),
@@ -287,11 +307,16 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     get at() {
       return state.at
     },
-    get user_no() {
-      return state.at === 'open' ? state.who.user_no : null
+    get place() {
+      if (state.at !== 'open') return null
+      return { user_no: state.who.user_no, history_id: state.history_id, position: state.outbox.sent, log_seq: state.log.told }
     },
   }
   return run
+}
+
+function keyOf({ user_no, device_no }: Who): string {
+  return `${user_no}/${device_no}`
 }
 
 /** Codes that a requester may see; everything else is `unavailable`. */

@@ -80,7 +80,7 @@ describe('group commit', () => {
     const { calls, watched } = watch()
     const { inbox, batches } = open(watched)
     const a = await sender()
-    for (let i = 0; i < 5; i++) inbox.submit(a.run(1 + i * 2, 2), a.sink)
+    for (let i = 0; i < 5; i++) inbox.submit([a.run(1 + i * 2, 2)], a.sink)
     await inbox.idle()
     expect(calls.map(({ runs }) => runs.map((run) => [run.first_seq, run.events.length]))).toEqual([[[1, 10]]])
     expect(a.outcomes.length).toBe(1)
@@ -94,7 +94,7 @@ describe('group commit', () => {
     const world = open(watched)
     const a = await sender()
     const b = await sender(a.account, 2)
-    for (const one of [a, b]) world.inbox.submit(one.run(1, 3), { settled: () => void world.log.push('ack') })
+    for (const one of [a, b]) world.inbox.submit([one.run(1, 3)], { settled: () => void world.log.push('ack') })
     await world.inbox.idle()
     expect(world.log).toEqual(['ack', 'ack', `fan-out ${a.account.user_no}`])
     expect(world.batches[0]!.events.map((event) => event.position)).toEqual([1, 2, 3, 4, 5, 6])
@@ -104,7 +104,7 @@ describe('group commit', () => {
     const { calls, watched } = watch()
     const { inbox, batches } = open(watched, { batch_events: 4, message_bytes: 700 })
     const a = await sender()
-    for (let i = 0; i < 4; i++) inbox.submit(a.run(1 + i * 2, 2), a.sink)
+    for (let i = 0; i < 4; i++) inbox.submit([a.run(1 + i * 2, 2)], a.sink)
     await inbox.idle()
     expect(calls.map(({ runs }) => runs.map((run) => run.events.length))).toEqual([[4], [4]])
     expect(batches.length).toBeGreaterThan(2)
@@ -118,8 +118,8 @@ describe('R11: refusals', () => {
     const { inbox } = open(watched)
     const a = await sender()
     const [stale, behind] = [a.run(1, 2, a.account.log_seq - 1), a.run(3, 4)]
-    inbox.submit(stale, a.sink)
-    inbox.submit(behind, a.sink)
+    inbox.submit([stale], a.sink)
+    inbox.submit([behind], a.sink)
     await inbox.idle()
     expect(a.outcomes).toEqual([
       {
@@ -133,7 +133,7 @@ describe('R11: refusals', () => {
         bytes: stale.bytes + behind.bytes,
       },
     ])
-    inbox.submit(a.run(5, 1), a.sink)
+    inbox.submit([a.run(5, 1)], a.sink)
     await inbox.idle()
     expect(a.outcomes[1]).toMatchObject({ code: 'sequence_gap', device_seq: 5, expected: 1 })
   })
@@ -148,15 +148,15 @@ describe('R11: refusals', () => {
       const events = run.events.slice(from, to)
       return { ...run, first_seq: 1 + from, events, bytes: sizeOf(events) }
     }
-    inbox.submit(part(0, 1), a.sink)
+    inbox.submit([part(0, 1)], a.sink)
     await inbox.idle()
-    inbox.submit(part(1, 2), a.sink)
+    inbox.submit([part(1, 2)], a.sink)
     await inbox.idle()
     a.outcomes.length = 0
-    inbox.submit(run, a.sink)
+    inbox.submit([run], a.sink)
     await inbox.idle()
     expect(acked(a.outcomes)).toEqual([1, 2, 3, 4])
-    inbox.submit({ ...a.run(1, 4), events: [...run.events.slice(0, 2), ...a.run(3, 2).events] }, a.sink)
+    inbox.submit([{ ...a.run(1, 4), events: [...run.events.slice(0, 2), ...a.run(3, 2).events] }], a.sink)
     await inbox.idle()
     expect(a.outcomes.at(-1)).toMatchObject({ is: 'refused', code: 'sequence_conflict', device_seq: 3, expected: 5 })
     expect(inbox.stats().bytes).toBe(0)
@@ -167,8 +167,8 @@ describe('R11: refusals', () => {
     const { inbox } = open(watched)
     const a = await sender()
     await sender(a.account, 1)
-    inbox.submit(a.run(1, 1), a.sink)
-    inbox.submit({ ...a.run(1, 1), device_no: 99 }, a.sink)
+    inbox.submit([a.run(1, 1)], a.sink)
+    inbox.submit([{ ...a.run(1, 1), device_no: 99 }], a.sink)
     await inbox.idle()
     expect(a.outcomes).toEqual(
       expect.arrayContaining([
@@ -181,14 +181,26 @@ describe('R11: refusals', () => {
   it('above the bound of the process, and over the quota of a user, it refuses with a time to come again', async () => {
     const a = await sender()
     const tight = open(store, { queue_bytes: 100 })
-    tight.inbox.submit(a.run(1, 5), a.sink)
+    tight.inbox.submit([a.run(1, 5)], a.sink)
     expect(a.outcomes.pop()).toMatchObject({ code: 'unavailable', expected: 1, events: 5, retry_after_ms: 1_000 })
     const metered = open(store, { events_per_minute: 5 })
-    metered.inbox.submit(a.run(1, 5), a.sink)
-    metered.inbox.submit(a.run(6, 1), a.sink)
+    metered.inbox.submit([a.run(1, 5)], a.sink)
+    metered.inbox.submit([a.run(6, 1)], a.sink)
     expect(a.outcomes.pop()).toMatchObject({ code: 'rate_limited', expected: 6 })
     await metered.inbox.idle()
     expect(acked(a.outcomes)).toEqual([1, 2, 3, 4, 5])
+  })
+
+  it('a run that is refused at once takes those behind it in the message along: no gap is told', async () => {
+    const a = await sender()
+    const { inbox } = open(store, { events_per_minute: 5 })
+    inbox.submit([a.run(1, 3), a.run(4, 3), a.run(7, 1)], a.sink)
+    await inbox.idle()
+    expect(a.outcomes).toMatchObject([
+      { is: 'refused', code: 'rate_limited', device_seq: 4, expected: 4, events: 4 },
+      { is: 'acked', events: 3 },
+    ])
+    expect(inbox.stats().bytes).toBe(0)
   })
 })
 
@@ -200,11 +212,11 @@ describe('trouble of one user', () => {
     const same = [a, b]
     await sql.query('begin')
     await sql.query('select 1 from account where user_no = $1 for no key update', [a.account.user_no])
-    inbox.submit(a.run(1, 2), a.sink)
-    for (const one of same.slice(1)) inbox.submit(one.run(1, 2), one.sink)
+    inbox.submit([a.run(1, 2)], a.sink)
+    for (const one of same.slice(1)) inbox.submit([one.run(1, 2)], one.sink)
     await expect.poll(() => acked(b.outcomes).length).toBe(2)
     await expect.poll(() => calls.some(({ patient }) => patient)).toBe(true)
-    inbox.submit(a.run(3, 1), a.sink)
+    inbox.submit([a.run(3, 1)], a.sink)
     expect(a.outcomes).toEqual([])
     await sql.query('commit')
     await inbox.idle()
@@ -222,7 +234,7 @@ describe('trouble of one user', () => {
     const a = await sender()
     await sql.query('begin')
     await sql.query('select 1 from account where user_no = $1 for no key update', [a.account.user_no])
-    inbox.submit(a.run(1, 2), a.sink)
+    inbox.submit([a.run(1, 2)], a.sink)
     await inbox.idle()
     await sql.query('commit')
     expect(a.outcomes).toMatchObject([{ is: 'refused', code: 'unavailable', expected: 1, events: 2 }])
@@ -242,10 +254,10 @@ describe('trouble of one user', () => {
       if (one.account.user_no % 2 === bad.account.user_no % 2) good.push(one)
     }
     poisoned.add(bad.account.user_no)
-    for (const one of [bad, ...good]) inbox.submit(one.run(1, 1), one.sink)
+    for (const one of [bad, ...good]) inbox.submit([one.run(1, 1)], one.sink)
     await inbox.idle()
     for (const one of [bad, ...good]) expect(one.outcomes).toMatchObject([{ code: 'unavailable' }])
-    for (const one of [bad, ...good]) inbox.submit(one.run(1, 1), one.sink)
+    for (const one of [bad, ...good]) inbox.submit([one.run(1, 1)], one.sink)
     await inbox.idle()
     for (const one of good) expect(acked(one.outcomes)).toEqual([1])
     expect(bad.outcomes.length).toBe(2)
@@ -261,10 +273,10 @@ describe('trouble of one user', () => {
     const a = await sender()
     let b = await sender()
     while (b.account.user_no % 2 !== a.account.user_no % 2) b = await sender()
-    for (const one of [a, b]) inbox.submit(one.run(1, 1), one.sink)
+    for (const one of [a, b]) inbox.submit([one.run(1, 1)], one.sink)
     await inbox.idle()
     down = false
-    for (const one of [a, b]) inbox.submit(one.run(1, 1), one.sink)
+    for (const one of [a, b]) inbox.submit([one.run(1, 1)], one.sink)
     await inbox.idle()
     expect(calls.map(({ runs }) => runs.length)).toEqual([2, 2])
     for (const one of [a, b]) expect(acked(one.outcomes)).toEqual([1])
@@ -278,7 +290,7 @@ describe('trouble of one user', () => {
     for (let i = 0; i < 200; i++) {
       const n = (i * 7 + Math.floor(i / 13)) % 4
       const count = 1 + (i % 3)
-      inbox.submit(senders[n]!.run(next[n]!, count), senders[n]!.sink)
+      inbox.submit([senders[n]!.run(next[n]!, count)], senders[n]!.sink)
       next[n]! += count
       if (i % 9 === 0) await new Promise((resolve) => setImmediate(resolve))
     }

@@ -37,7 +37,8 @@ export type InboxDeps = {
 }
 
 export type Inbox = {
-  submit(run: Submission, sink: Sink): void
+  /** Runs of one message, in order: when one is refused at once, those behind it are dropped with it. */
+  submit(runs: readonly Submission[], sink: Sink): void
   /** Resolves when nothing waits and nothing is being committed. */
   idle(): Promise<void>
   stats(): { users: number; bytes: number; batches: number; events: number }
@@ -64,11 +65,22 @@ export function createInbox(deps: InboxDeps): Inbox {
   let batches = 0
   let stored = 0
 
-  function submit(run: Submission, sink: Sink): void {
-    const segment = { run, sink }
-    if (bytes + run.bytes > bounds.queue_bytes) return tell(segment, 'unavailable', deps.jitter(RETRY_MS))
+  function submit(runs: readonly Submission[], sink: Sink): void {
+    for (const [i, run] of runs.entries()) {
+      const refused = refusalOf(run)
+      if (refused !== null) return tell(runs.slice(i), sink, refused)
+      take(run, sink)
+    }
+  }
+
+  function refusalOf(run: Submission): { code: NackCode; retry_after_ms: number } | null {
+    if (bytes + run.bytes > bounds.queue_bytes) return { code: 'unavailable', retry_after_ms: deps.jitter(RETRY_MS) }
     const wait = overQuota(run)
-    if (wait > 0) return tell(segment, 'rate_limited', wait)
+    return wait > 0 ? { code: 'rate_limited', retry_after_ms: wait } : null
+  }
+
+  function take(run: Submission, sink: Sink): void {
+    const segment = { run, sink }
     let user = users.get(run.user_no)
     if (user === undefined) {
       user = { user_no: run.user_no, devices: new Map(), out: false, busy: 0 }
@@ -298,19 +310,15 @@ export function createInbox(deps: InboxDeps): Inbox {
     if (users.size === 0) for (const wake of waiters.splice(0)) wake()
   }
 
-  /** Refuses a run that was never taken. */
-  function tell({ run, sink }: Segment, code: NackCode, retry_after_ms: number): void {
-    const { first_seq, events } = run
-    sink.settled({
-      is: 'refused',
-      code,
-      device_seq: first_seq,
-      expected: first_seq,
-      log_seq: null,
-      retry_after_ms,
-      events: events.length,
-      bytes: run.bytes,
-    })
+  /** Refuses the first of runs that were never taken, and all of them with it. */
+  function tell(runs: readonly Submission[], sink: Sink, refused: { code: NackCode; retry_after_ms: number }): void {
+    const first_seq = runs[0]?.first_seq ?? 0
+    const released = { events: 0, bytes: 0 }
+    for (const run of runs) {
+      released.events += run.events.length
+      released.bytes += run.bytes
+    }
+    sink.settled({ is: 'refused', ...refused, device_seq: first_seq, expected: first_seq, log_seq: null, ...released })
   }
 
   /** Counts the run; ms to wait when the user's minute is used up. */
