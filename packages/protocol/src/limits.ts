@@ -53,6 +53,7 @@ export const LIMITS = {
   assertionJtiMs: 600_000,
   accessTokenSeconds: 600,
   genesisPerAddressPerHour: 10,
+  repairsPerHour: 2_000,
   pairingSlotBytesMax: 4_096,
   pairingMs: 600_000,
   pairingWaitSeconds: 25,

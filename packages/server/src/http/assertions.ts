@@ -1,6 +1,6 @@
 /**
  * Device assertions as REST accepts them (protocol.md §10, G07): signed by the key that the caller names, for this purpose and
- * this server, made within 300 s of the database's clock, and used once. Refusals do not say whether the signer exists.
+ * this server, made within the configured tolerance of the database's clock, and used once. Refusals do not say whether the signer exists.
  */
 import {
   type Assertion,
@@ -14,7 +14,12 @@ import {
 import { nodeCrypto } from '@sealpost/protocol/node'
 import type { AssertionStore } from '../ports.ts'
 
-export type AssertionDeps = { store: AssertionStore & { now(): number }; server_key: Bytes }
+export type AssertionDeps = {
+  store: AssertionStore & { now(): number }
+  server_key: Bytes
+  /** How far the clock of a device may be off. */
+  skew_ms: number
+}
 
 const JTI_CHARS_MAX = 128
 
@@ -32,10 +37,11 @@ export async function acceptAssertion(
     purpose,
     aud: toBase64url(deps.server_key),
     now_ms: deps.store.now(),
+    skew_ms: deps.skew_ms,
   })
   if (sign_pub === null || !checked.ok) {
     if (sign_pub !== null && !checked.ok && checked.code === 'expired')
-      throw new SealpostError('expired', 'the assertion is older or newer than 5 minutes; check the clock of this device')
+      throw new SealpostError('expired', `the clock of this device is off by more than ${deps.skew_ms / 1000} s; set it`)
     throw unauthorized()
   }
   if (!(await deps.store.rememberAssertion(claimed.jti, claimed.user_id))) throw unauthorized()

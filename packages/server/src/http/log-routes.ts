@@ -18,10 +18,11 @@ import {
   type LogBody,
   toBase64url,
 } from '@sealpost/protocol'
-import type { AppendResult, Bus, LogStore, SessionStore } from '../ports.ts'
+import type { AppendRequest, AppendResult, Bus, LogStore, SessionStore } from '../ports.ts'
 import { type AssertionDeps, acceptAssertion, readClaims } from './assertions.ts'
 import { appendLogBody, signedObject } from './bodies.ts'
 import { type Answer, type Answers, type Call, parseInput } from './call.ts'
+import type { Problem } from './problems.ts'
 import type { RateLimits } from './rate-limits.ts'
 
 export type LogRouteDeps = AssertionDeps & {
@@ -39,22 +40,48 @@ export function createLogRoutes(deps: LogRouteDeps): Answers<'append_log' | 'rea
 
 async function append(deps: LogRouteDeps, call: Call): Promise<Answer> {
   const { body, sig, boxes, proof, repair = false } = parseInput(appendLogBody, call.body)
+  if (repair) {
+    const retry_after_ms = await deps.limits.take('repair_address', call.address)
+    if (retry_after_ms !== null) return rateLimited(retry_after_ms)
+  }
   const entry = decodeWireEntry({ body, sig })
   const decoded = decodeLogBody(decodeLogFrame(entry.body))
   if (!repair || (await knowsPoster(deps, decoded, readClaims(proof)))) {
     await acceptAssertion(deps, proof, 'log', (claimed) => findProofKey(deps, decoded, claimed, repair))
   }
-  if (decoded.type === 'genesis') {
+  // a known genesis is fine: only a new account needs leave
+  const isNew = decoded.type === 'genesis' && (await deps.store.findSigner(decoded.user_id, 'root')) === null
+  if (isNew) {
     // there are no invitations: whoever asks for one is told that sign-up is closed
     if (deps.signup !== 'open') return { problem: { code: 'signup_closed' } }
     const retry_after_ms = await deps.limits.take('genesis', call.address)
-    if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
+    if (retry_after_ms !== null) return rateLimited(retry_after_ms)
   }
-  const result = await deps.store.appendEntry({ user_id: decoded.user_id, entry, boxes, repair, allow_genesis: decoded.type === 'genesis' })
+  const request = { user_id: decoded.user_id, entry, boxes, repair, allow_genesis: isNew }
+  const result = repair ? await repairEntry(deps, request) : await deps.store.appendEntry(request)
+  if ('problem' in result) return result
   if (!result.ok) return { problem: refusal(result) }
   // also of an entry that was there: who appended it may not have come to tell it
   deps.bus.publish(result.user_no, { is: 'log', log_seq: result.log_seq, revoked: result.revoked.map((device) => device.device_id) })
   return { json: { log_seq: result.log_seq, log_head: toBase64url(result.log_head) } }
+}
+
+/** The rate of the log does not bind a repair, this does. What is not stored does not count: nobody can use up another's. */
+async function repairEntry(deps: LogRouteDeps, request: AppendRequest): Promise<AppendResult | { problem: Problem }> {
+  const retry_after_ms = await deps.limits.take('repair', request.user_id)
+  if (retry_after_ms !== null) return rateLimited(retry_after_ms)
+  let counts = false
+  try {
+    const result = await deps.store.appendEntry(request)
+    counts = result.ok && !result.already_known
+    return result
+  } finally {
+    if (!counts) await deps.limits.giveBack('repair', request.user_id)
+  }
+}
+
+function rateLimited(retry_after_ms: number): { problem: Problem } {
+  return { problem: { code: 'rate_limited', retry_after_ms } }
 }
 
 /** Whether there is a key to check the poster of a repair against. */

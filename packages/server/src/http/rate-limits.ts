@@ -11,6 +11,10 @@ const RULES = {
   address: { points: LIMITS.restPerAddressPerMinute, duration: 60 },
   /** New accounts, by address. */
   genesis: { points: LIMITS.genesisPerAddressPerHour, duration: 3_600 },
+  /** Entries that a repair brought back, by user. */
+  repair: { points: LIMITS.repairsPerHour, duration: 3_600 },
+  /** Repairs that were posted, by address. */
+  repair_address: { points: LIMITS.repairsPerHour, duration: 3_600 },
   /** Reads of a pairing mailbox, by its id. */
   mailbox: { points: LIMITS.pairingGetsPerMinute, duration: 60 },
   /** New pairing mailboxes, by user. */
@@ -22,6 +26,8 @@ export type RateRule = keyof typeof RULES
 export type RateLimits = {
   /** Counts one; null when it is within the limit, else the ms until it may be tried again. A null key is exempt. */
   take(rule: RateRule, key: string | null): Promise<number | null>
+  /** Takes back one that was counted. */
+  giveBack(rule: RateRule, key: string): Promise<void>
 }
 
 export function createRateLimits(): RateLimits {
@@ -39,6 +45,9 @@ export function createRateLimits(): RateLimits {
         if (refused instanceof RateLimiterRes) return Math.max(1, refused.msBeforeNext)
         throw refused
       }
+    },
+    giveBack: async (rule, key) => {
+      await limiters.get(rule)?.reward(bucketOf(key))
     },
   }
 }

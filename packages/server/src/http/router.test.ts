@@ -37,7 +37,7 @@ function start(over: Partial<HttpDeps> = {}): FastifyInstance {
     store,
     bus: { publish: (user_no, hint) => void hints.push({ user_no, hint }) },
     secrets,
-    config: { signup: 'open', trusted_proxies: [] },
+    config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000 },
     draining: () => draining,
     logger: quiet,
     ...over,
@@ -138,7 +138,7 @@ describe('POST /api/log', () => {
     'takes no new account when sign-up is %s, with an invitation or a repair neither',
     async (signup) => {
       const account = await createTestAccount()
-      const on = start({ config: { signup, trusted_proxies: [] } })
+      const on = start({ config: { signup, trusted_proxies: [], clock_skew_ms: 300_000 } })
       for (const extra of [{}, { invite: 'please' }, { repair: true }]) {
         const proof = await assertAs(account, server_key, 'log')
         expect(await post('/api/log', { ...wire(account.entries[0]!), proof, ...extra }, on)).toMatchObject({
@@ -151,9 +151,11 @@ describe('POST /api/log', () => {
   )
 
   it('takes 10 genesis entries per address and hour; loopback is exempt unless it forwards (R12)', async () => {
-    const account = await createTestAccount()
     const on = start()
-    const from = async (more: InjectOptions) => postEntry(account, account.entries[0]!, null, on, more)
+    const from = async (more: InjectOptions) => {
+      const account = await createTestAccount()
+      return postEntry(account, account.entries[0]!, null, on, more)
+    }
     for (let i = 0; i < 10; i++) expect(await from({ remoteAddress: '203.0.113.9' })).toMatchObject({ status: 200 })
     const refused = await from({ remoteAddress: '203.0.113.9' })
     expect(refused).toMatchObject({ status: 429, body: { code: 'rate_limited' } })
@@ -166,10 +168,11 @@ describe('POST /api/log', () => {
   })
 
   it('behind a trusted proxy it counts for whom the proxy forwards (R12)', async () => {
-    const account = await createTestAccount()
-    const on = start({ config: { signup: 'open', trusted_proxies: ['127.0.0.1'] } })
-    const from = async (client: string) =>
-      postEntry(account, account.entries[0]!, null, on, { headers: { 'x-forwarded-for': `6.6.6.6, ${client}` } })
+    const on = start({ config: { signup: 'open', trusted_proxies: ['127.0.0.1'], clock_skew_ms: 300_000 } })
+    const from = async (client: string) => {
+      const account = await createTestAccount()
+      return postEntry(account, account.entries[0]!, null, on, { headers: { 'x-forwarded-for': `6.6.6.6, ${client}` } })
+    }
     for (let i = 0; i < 10; i++) expect(await from('203.0.113.9')).toMatchObject({ status: 200 })
     expect(await from('203.0.113.9')).toMatchObject({ status: 429 })
     expect(await from('203.0.113.10')).toMatchObject({ status: 200 })

@@ -25,7 +25,7 @@ export type HttpDeps = {
   store: LogStore & PairingStore & AssertionStore & Pick<SessionStore, 'findDevice'> & Pick<Store, 'ping' | 'now'>
   bus: Pick<Bus, 'publish'>
   secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
-  config: Pick<Config, 'signup' | 'trusted_proxies'>
+  config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms'>
   draining(): boolean
   logger: Log
 }
@@ -41,10 +41,11 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
   const waits = createSlotWaits()
   const addresses = createAddressRule(deps.config.trusted_proxies)
   const tokens = createTokens([secrets.jwt_sign_seed], secrets.server_key, () => store.now())
-  const auth = { store, server_key: secrets.server_key, tokens }
+  const skew_ms = deps.config.clock_skew_ms
+  const auth = { store, server_key: secrets.server_key, skew_ms, tokens }
   const answers: Answers = {
     ...createStatusRoutes({ store, server_key: secrets.server_key, draining: deps.draining, logger }),
-    ...createLogRoutes({ store, server_key: secrets.server_key, bus: deps.bus, signup: deps.config.signup, limits }),
+    ...createLogRoutes({ store, server_key: secrets.server_key, skew_ms, bus: deps.bus, signup: deps.config.signup, limits }),
     ...createAuthRoutes(auth),
     ...createPairingRoutes({ store, limits, waits }),
   }

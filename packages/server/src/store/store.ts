@@ -19,7 +19,7 @@ import { createSessionStore } from './session-store.ts'
 export type StoreOptions = {
   connection: ClientConfig
   log: Log
-  /** Tolerance of the ttl rule (G07). */
+  /** Tolerance for the clocks of devices: of the ttl rule and of assertions (G07). */
   clock_skew_ms?: number | undefined
   streams_max?: number | undefined
   main_connections_max?: number | undefined
@@ -91,16 +91,17 @@ export async function createStore(options: StoreOptions): Promise<PostgresStore>
 }
 
 function composeStore(pools: Pools, options: StoreOptions) {
+  const clock_skew_ms = options.clock_skew_ms ?? LIMITS.clockSkewMs
   return {
     ...createIngestStore({
       pools,
-      clock_skew_ms: options.clock_skew_ms ?? LIMITS.clockSkewMs,
+      clock_skew_ms,
       streams_max: options.streams_max ?? LIMITS.streamsPerUserMax,
     }),
     ...createPageStore(pools.main),
     ...createSessionStore(pools, options.log),
     ...createLogStore(pools.main),
     ...createPairingStore(pools.main),
-    ...createAssertionStore(pools.main),
+    ...createAssertionStore(pools.main, clock_skew_ms),
   }
 }
