@@ -1,22 +1,28 @@
 /**
  * Waiting for the server without waiting for ever: work goes on while a connection stands or comes back soon; it ends with
- * the engine's terminal error, or with `unreachable` once the connection has been away for the grace.
+ * the engine's terminal error, or with `unreachable` once the connection has been away for the grace. What waits for acks
+ * also ends with a trouble that lasts (a wrong clock, a quota): the connection stands then and nothing moves.
  */
 import type { Notice, Sealpost } from '@sealpost/client'
 import { SealpostError } from '@sealpost/protocol'
+import { OUTCOMES } from './exit-codes.ts'
 
 /** For a server that has not answered yet, and for one that this command has already talked to (it may be restarting). */
 const GRACE_MS = { first: 3_000, later: 15_000 } as const
+/** A trouble that is over by then was none. */
+const TROUBLE_MS = 2_000
 const LOOK_MS = 50
 
 export type ConnectionWatch = {
-  /** Runs `work` with a signal; rejects with what ended the wait. The signal also follows `signal`. */
-  during<T>(work: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T>
+  /** Runs `work` with a signal; rejects with what ended the wait. The signal also follows `signal`. `acks`: a trouble that lasts ends it too. */
+  during<T>(work: (signal: AbortSignal) => Promise<T>, signal: AbortSignal, waitsFor?: 'acks'): Promise<T>
   /** True once connected and caught up, false as soon as an attempt failed or `ms` are over. */
   settle(ms: number, signal: AbortSignal): Promise<boolean>
   isConnected(): boolean
   /** The terminal error of the engine, once there is one. */
   readonly failure: SealpostError | null
+  /** The last thing told of that did not verify, or null. */
+  readonly alarm: { reason: string; message: string } | null
   /** Aborted with the terminal error. */
   readonly failed: AbortSignal
   close(): void
@@ -27,6 +33,8 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
   let attemptFailed = false
   let metBefore = false
   let failure: SealpostError | null = null
+  let alarm: ConnectionWatch['alarm'] = null
+  let trouble: { error: SealpostError; since: number } | null = null
   const failed = new AbortController()
 
   const note = (state: Sealpost['state']): void => {
@@ -41,7 +49,14 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
   }
   const take = (notice: Notice): void => {
     if (notice.is === 'state') note(notice.state)
-    if (notice.is !== 'error' || !notice.terminal) return
+    if (notice.is === 'alarm')
+      alarm = { reason: notice.reason, message: 'something from the server did not verify and was not handed over' }
+    if (notice.is !== 'error') return
+    if (!notice.terminal) {
+      const { code, message } = notice.error
+      if (OUTCOMES[code].exit === 'integrity') alarm = { reason: code, message }
+      return
+    }
     failure ??= notice.error
     failed.abort(failure)
   }
@@ -49,6 +64,9 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
     // A failure may have come before anybody listened, and a follower hears of the state late.
     if (sealpost.failure !== null) take({ is: 'error', error: sealpost.failure, terminal: true })
     note(sealpost.state)
+    const error = sealpost.trouble
+    if (error === null) trouble = null
+    else if (trouble?.error.code !== error.code) trouble = { error, since: performance.now() }
   }
   look()
   const stop = sealpost.on(take)
@@ -59,7 +77,7 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
   }
 
   return {
-    async during(work, signal) {
+    async during(work, signal, waitsFor) {
       const ended = new AbortController()
       const ending = Promise.withResolvers<never>()
       const end = (error: SealpostError): void => {
@@ -68,7 +86,13 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
       }
       const fail = (): void => end(failure ?? new SealpostError('internal', 'the engine has stopped'))
       const interrupt = (): void => end(new SealpostError('aborted', 'interrupted'))
-      const timer = setInterval(() => isGone() && end(new SealpostError('unreachable', 'the server cannot be reached')), LOOK_MS)
+      const began = performance.now()
+      const check = (): void => {
+        if (isGone()) end(new SealpostError('unreachable', 'the server cannot be reached'))
+        else if (waitsFor === 'acks' && trouble !== null && performance.now() - Math.max(began, trouble.since) > TROUBLE_MS)
+          end(trouble.error)
+      }
+      const timer = setInterval(check, LOOK_MS)
       failed.signal.addEventListener('abort', fail, { once: true })
       signal.addEventListener('abort', interrupt, { once: true })
       try {
@@ -95,6 +119,9 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
     isConnected: () => sealpost.state === 'live' || sealpost.state === 'replaying',
     get failure() {
       return failure
+    },
+    get alarm() {
+      return alarm
     },
     failed: failed.signal,
     close: stop,

@@ -26,18 +26,22 @@ export async function withSession<T>({ home, signal }: Context, work: (session: 
   }
 }
 
+/** No command waits longer for what an earlier one left behind; the engine goes on with it meanwhile. */
+const LEFTOVERS_MS = 5_000
+
 /**
- * Sends what an earlier command left in the outbox. Gives up quietly when the server cannot be reached: the command itself
- * says so. A terminal error is thrown.
+ * Sends what an earlier command left in the outbox, for a while and until `done`. What stays there is no failure of this
+ * command; the terminal error of the engine is, and is thrown.
  */
-export async function sendLeftovers({ sealpost, watch, signal }: Session): Promise<void> {
+export async function sendLeftovers({ sealpost, watch, signal }: Session, done?: AbortSignal): Promise<void> {
   const { outbox } = await sealpost.status()
   if (outbox.pending === 0) return
+  const late = AbortSignal.timeout(LEFTOVERS_MS)
+  const ended = AbortSignal.any(done === undefined ? [signal, late] : [signal, late, done])
   try {
-    await watch.during((ended) => sealpost.flush({ signal: ended }), signal)
+    await watch.during((gone) => sealpost.flush({ signal: gone }), ended, 'acks')
   } catch (error) {
-    if (error instanceof SealpostError && (error.code === 'unreachable' || error.code === 'aborted')) return
-    throw error
+    if (watch.failure !== null || !(error instanceof SealpostError)) throw error
   }
   const left = (await sealpost.status()).outbox.pending
   if (outbox.pending > left) say(`sent ${outbox.pending - left} from the outbox`)

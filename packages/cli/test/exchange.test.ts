@@ -156,6 +156,18 @@ describe('send and tail', () => {
     expect(await tail.ended).toMatchObject({ code: 0 })
   })
 
+  test('send that is interrupted before the input has ended sends nothing, and says so (3)', async () => {
+    const send = spawn(process.execPath, [...CLI, 'send', '--home', world.laptop, '--stream', 'cut'], { stdio: ['pipe', 'ignore', 'pipe'] })
+    let stderr = ''
+    send.stderr.on('data', (text: Buffer) => (stderr += text.toString()))
+    send.stdin.write('half')
+    await sleep(1_000)
+    const ended = once(send, 'exit')
+    send.kill('SIGINT')
+    expect((await ended)[0]).toBe(3)
+    expect(stderr).toMatch(/nothing was sent/)
+  })
+
   test('send --lines passes each line on as it comes, and ends with 75 when interrupted', async () => {
     const send = spawn(process.execPath, [...CLI, 'send', '--home', world.laptop, '--stream', 'slow', '--lines'], {
       stdio: ['pipe', 'ignore', 'pipe'],

@@ -7,8 +7,16 @@ import { run, sealpost, startSealpost, useWorld } from './support.ts'
 const world = useWorld()
 
 function countPending(home: string): number {
+  return count(home, 'outbox where state = 0')
+}
+
+function countReceived(home: string): number {
+  return count(home, "received where stream_id = 'buffered'")
+}
+
+function count(home: string, rows: string): number {
   const db = new DatabaseSync(join(home, 'sealpost.sqlite'), { readOnly: true })
-  const row = db.prepare('select count(*) as n from outbox where state = 0').get()
+  const row = db.prepare(`select count(*) as n from ${rows}`).get()
   db.close()
   return Number(row?.n)
 }
@@ -69,6 +77,18 @@ describe('without the server', () => {
     })
     expect(queued.code).toBe(75)
     expect(queued.stderr).toBe('queued 20000\n')
+  })
+
+  test('tail that got its count out of the buffer ends with 0', async () => {
+    await world.relay.start()
+    using other = startSealpost(['tail', '--home', world.phone, '--stream', 'elsewhere'])
+    await sealpost(['send', '--home', world.laptop, '--stream', 'buffered'], { input: 'x' })
+    await expect.poll(() => countReceived(world.phone), { timeout: 15_000 }).toBeGreaterThan(0)
+    await world.relay.stop()
+    other.kill('SIGINT')
+    await other.ended
+    const tail = await sealpost(['tail', '--home', world.phone, '--stream', 'buffered', '--count', '1', '--idle-exit', '5'])
+    expect(tail.stdout.toString()).toBe('x')
   })
 
   test('tail --idle-exit, revoke and pair end with 69', async () => {

@@ -1,4 +1,6 @@
 import { DatabaseSync } from 'node:sqlite'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
 import { chmod, mkdir, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { toBase64url } from '@sealpost/protocol'
@@ -249,6 +251,35 @@ describe('the home', () => {
     await run(['status', '--home', original])
     const all = await sealpost(['tail', '--home', world.laptop, '--stream', 'twice', '--from', 'start', '--idle-exit', '1'])
     expect(all.stdout.toString()).toBe('from the copyfrom the original')
+  })
+})
+
+describe('a clock that is an hour ahead', () => {
+  /** Loaded before the command: the device's clock is wrong from the first line on. */
+  const ahead = `data:text/javascript,${encodeURIComponent('const now = Date.now; Date.now = () => now() + 3_600_000')}`
+  const env = { NODE_OPTIONS: `--import=${ahead}` }
+
+  test('send says so and keeps the event (75); commands behind it still do their work (G07, B04)', async () => {
+    const home = await world.addDevice('ahead')
+    await world.addDevice('unwanted')
+    const sent = await run(['send', '--home', home, '--ttl', '1h'], { input: 'too early', env })
+    expect(sent.code).toBe(75)
+    expect(sent.stderr).toMatch(/clock[^]*\(1 in the outbox\)\n {2}set the clock/)
+    expect((await run(['revoke', 'unwanted', '--home', home], { env })).stderr).toMatch(/^revoked "unwanted"/)
+    const kept = await run(['status', '--home', home, '--json'], { env })
+    expect(JSON.parse(kept.stdout.toString())).toMatchObject({ outbox: { pending: 1 }, last_error: { code: 'clock_skew' } })
+  })
+})
+
+describe('send', () => {
+  test('a file that is there and cannot be opened is a mistake (2)', async () => {
+    const path = join(world.folder, 's')
+    const server = createServer().listen(path)
+    await once(server, 'listening')
+    const refused = await run(['send', path, '--home', world.laptop])
+    server.close()
+    expect(refused.code).toBe(2)
+    expect(refused.stderr).toMatch(/cannot be read\n {2}\w/)
   })
 })
 

@@ -141,7 +141,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
 
   /** Leads or follows again; goes on trying until it does, is closed, or cannot ever. */
   async function succeed(): Promise<void> {
-    while (!closed) {
+    for (;;) {
       try {
         return await take(closing.signal)
       } catch (error) {

@@ -84,7 +84,7 @@ export class Sealpost {
     if (identity !== null) return Sealpost.#open(o.home, identity, o)
     const revocation = await o.home.store.readRevocation()
     if (revocation !== null) throw revokedError(revocation)
-    throw new SealpostError('not_paired', 'this home holds no device; make an account with: sealpost init, or join one with: sealpost join')
+    throw new SealpostError('not_paired', 'this home holds no device')
   }
 
   static async #open(home: Home, identity: Identity, o: { connect?: boolean; signal?: AbortSignal }): Promise<Sealpost> {
@@ -102,6 +102,11 @@ export class Sealpost {
   /** What ended the engine for good (revoked, superseded, server_identity …), or null. */
   get failure(): SealpostError | null {
     return this.#member.status.terminal
+  }
+
+  /** What the engine told of last and goes on after (clock_skew, quota_exceeded, log_withheld …); null once an event was acked since. */
+  get trouble(): SealpostError | null {
+    return this.#member.status.trouble
   }
 
   stream(stream_id: string): Stream {
@@ -154,7 +159,7 @@ export class Sealpost {
     const known = await this.#member.refreshStatus()
     const { cursor } = await store.readReceiveState()
     const { pending, rejected } = await store.countOutbox()
-    const error = known.terminal ?? known.last_error
+    const error = known.terminal ?? known.last_error ?? known.trouble
     const { log } = this.#member.account
     return {
       state: known.state,

@@ -16,7 +16,11 @@ import { defer, orAborted, throwIfAborted } from './signal.ts'
 
 /** What `send` resolves to: the event is on the server's disk. */
 export type Ack = { event_id: string; position: number; stream_seq: number; received_at: number }
-export type Outcome = { event_id: string; state: 'acked' } | { event_id: string; state: 'rejected'; code: string }
+export type Outcome =
+  | { event_id: string; state: 'acked' }
+  | { event_id: string; state: 'rejected'; code: string }
+  /** Decided so long ago that the outcome is no longer kept. */
+  | { event_id: string; state: 'forgotten' }
 
 export type OutgoingEvent = {
   data: Uint8Array
@@ -54,7 +58,7 @@ export type Stream = {
   send(data: Uint8Array, o?: { type?: string; ttl?: number; signal?: AbortSignal }): Promise<Ack>
   /** Durable in the outbox, all or nothing; returns the event_ids in order and does not wait for the server. */
   enqueue(items: readonly OutgoingEvent[]): Promise<string[]>
-  /** Waits until each is acked or rejected; in the order asked. */
+  /** Waits until each is acked or rejected; in the order asked. Throws `not_found` for what was never queued here. */
   outcome(event_ids: readonly string[], o?: { signal?: AbortSignal }): Promise<Outcome[]>
   /**
    * `last` (default): where this consumer stopped. `now`: only what comes after the first session of this process began.
@@ -63,14 +67,20 @@ export type Stream = {
   events(o?: { from?: 'start' | 'last' | 'now'; signal?: AbortSignal; consumer?: string }): AsyncGenerator<StreamEvent, void, undefined>
 }
 
+type Forgotten = Extract<Outcome, { state: 'forgotten' }>
+
 const READ_EVENTS = 256
 const READ_BYTES = 1_048_576
+/** More than outcomes are kept: older ones were asked for, or never will be. */
+const QUEUED_KEPT = 200_000
 /** Wakes are hints: now and then a reader looks by itself. */
 const LOOK_MS = 1_000
 
 export function openStream(home: Home, identity: Identity, member: Member, stream_id: string): Stream {
   if (!LABEL.test(stream_id)) throw new SealpostError('invalid_request', 'a stream is named by 1 to 64 of A-Z a-z 0-9 . _ : -')
   const { store, clock, crypto } = home
+  /** Known to have been pending: when the outbox knows such an event no longer, it was decided. Until its outcome was asked for. */
+  const queued = new Set<string>()
 
   function toItem({ data, type = 'app', ttl }: OutgoingEvent): NewItem {
     if (data.length > LIMITS.payloadDataBytesMax)
@@ -87,22 +97,36 @@ export function openStream(home: Home, identity: Identity, member: Member, strea
     if (member.status.terminal?.code === 'device_revoked') throw member.status.terminal
     await store.enqueue(made)
     member.wake()
+    for (const { event_id } of made) queued.add(event_id)
+    for (const event_id of queued) {
+      if (queued.size <= QUEUED_KEPT) break
+      queued.delete(event_id)
+    }
     return made.map((item) => item.event_id)
   }
 
-  async function settle(event_ids: readonly string[], signal?: AbortSignal): Promise<OutcomeRow[]> {
+  async function settle(event_ids: readonly string[], signal?: AbortSignal): Promise<(OutcomeRow | Forgotten)[]> {
     const done = new Map<string, OutcomeRow>()
-    let open: readonly string[] = event_ids
+    let open = new Set(event_ids)
     await watch(home, member, signal, async () => {
-      const rows = await store.readOutcomes(open)
-      if (rows.length < new Set(open).size) throw new SealpostError('not_found', 'there is no such event in the outbox of this device')
-      for (const row of rows) if (row.state !== 'pending') done.set(row.event_id, row)
-      open = open.filter((event_id) => !done.has(event_id))
-      if (open.length === 0) return true
+      const rows = await store.readOutcomes([...open])
+      const pending = new Set<string>()
+      for (const row of rows) {
+        if (row.state === 'pending') pending.add(row.event_id)
+        else done.set(row.event_id, row)
+      }
+      for (const event_id of open) {
+        if (done.has(event_id) || pending.has(event_id) || queued.has(event_id)) continue
+        throw new SealpostError('not_found', 'there is no such event in the outbox of this device')
+      }
+      for (const event_id of pending) queued.add(event_id)
+      open = pending
+      if (open.size === 0) return true
       if (member.status.terminal !== null) throw member.status.terminal
       return false
     })
-    return event_ids.flatMap((event_id) => done.get(event_id) ?? [])
+    for (const event_id of event_ids) queued.delete(event_id)
+    return event_ids.flatMap((event_id): (OutcomeRow | Forgotten)[] => [done.get(event_id) ?? { event_id, state: 'forgotten' }])
   }
 
   return {
@@ -121,7 +145,7 @@ export function openStream(home: Home, identity: Identity, member: Member, strea
     async outcome(event_ids, o = {}) {
       const rows = await settle(event_ids, o.signal)
       return rows.flatMap((row): Outcome[] => {
-        if (row.state === 'acked') return [{ event_id: row.event_id, state: 'acked' }]
+        if (row.state === 'acked' || row.state === 'forgotten') return [{ event_id: row.event_id, state: row.state }]
         return row.state === 'rejected' ? [{ event_id: row.event_id, state: 'rejected', code: row.code }] : []
       })
     },

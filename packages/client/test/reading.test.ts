@@ -75,6 +75,22 @@ describe('reading from now', () => {
   })
 })
 
+describe('outcomes', () => {
+  it('an event that was pending here and is known no longer counts as decided; one that never was is not found', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    await laptop.close()
+    const home = await openHome(relay.last('laptop')!)
+    let forgets = false
+    const readOutcomes: Home['store']['readOutcomes'] = (ids) => (forgets ? Promise.resolve([]) : home.store.readOutcomes(ids))
+    const sender = relay.keep(await Sealpost.open({ home: { ...home, store: { ...home.store, readOutcomes } } }))
+    const ids = await sender.stream('main').enqueue([{ data: bytes('1') }, { data: bytes('2') }])
+    await sender.flush()
+    forgets = true
+    expect(await sender.stream('main').outcome(ids)).toEqual(ids.map((event_id) => ({ event_id, state: 'forgotten' })))
+    await expect(sender.stream('main').outcome(['0198c2aa-0000-7000-8000-000000000000'])).rejects.toMatchObject({ code: 'not_found' })
+  })
+})
+
 /** A home whose received rows reach the disk late. */
 function slowToStore(home: Home, ms: number): Home {
   const store: Home['store'] = {

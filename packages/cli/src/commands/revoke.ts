@@ -19,7 +19,6 @@ export function addRevoke(program: Command): void {
 async function revoke(context: Context, text: string): Promise<Exit> {
   return withSession<Exit>(context, async (session) => {
     const { sealpost, watch, signal } = session
-    await sendLeftovers(session)
     await watch.settle(5_000, signal)
     const device = selectDevice(await sealpost.devices(), text)
     if (device.revoked !== null) {
@@ -28,6 +27,7 @@ async function revoke(context: Context, text: string): Promise<Exit> {
     }
     await watch.during((ended) => sealpost.revoke(device.device_id, { signal: ended }), signal)
     say(`revoked "${device.name}" (${device.device_id})`)
+    await sendLeftovers(session)
     return 'ok'
   })
 }

@@ -5,11 +5,10 @@
  * Bounds: one event is read up to the limit of the wire; of lines, at most `WINDOW` undecided ones while connected (reading
  * waits), and their ids alone while offline (the data is on disk).
  */
-import { createReadStream } from 'node:fs'
-import { stat } from 'node:fs/promises'
+import { type FileHandle, open } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'
 import type { Stream } from '@sealpost/client'
-import { type Bytes, concat, LABEL, LIMITS, SealpostError } from '@sealpost/protocol'
+import { type Bytes, concat, type ErrorCode, LABEL, LIMITS, SealpostError } from '@sealpost/protocol'
 import type { Command } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
 import { parseDuration } from '../duration.ts'
@@ -23,6 +22,8 @@ type Item = { data: Bytes; type: string; ttl?: number }
 
 const WINDOW = 20_000
 const LOOK_MS = 50
+/** While the input rests, what was decided meanwhile is counted so often. */
+const REST_MS = 1_000
 /** One transaction of the outbox. */
 const BATCH = { items: 1_000, bytes: 4 * 1_048_576 } as const
 
@@ -66,11 +67,15 @@ async function send(context: Context, file: string | undefined, options: Options
       if (options.lines === true) await queueLines(input, form, sending, session.signal)
       else await queueWhole(input, form, sending, session.signal)
     } catch (error) {
+      await sending.pause()
       // The lines before the failure are in the outbox and go out all the same.
       if (sending.queued > 0 && options.queue !== true) await settle(sending)
       if (sending.queued > 0) say(`sent ${sending.sent}, queued ${sending.queued - sending.decided}`)
       throw error
     }
+    await sending.pause()
+    if (session.signal.aborted && sending.queued === 0)
+      throw new SealpostError('aborted', 'interrupted before the input had ended; nothing was sent')
     if (options.queue === true) {
       say(`queued ${sending.queued}`)
       return sending.queued === 0 ? 'ok' : 'queued'
@@ -86,6 +91,8 @@ type Sending = {
   /** Codes of refused items, with their number. */
   refused: Map<string, number>
   add(items: Item[]): Promise<void>
+  /** Ends the counting beside the input. */
+  pause(): Promise<void>
   /** Waits until everything queued is decided. */
   finish(): Promise<void>
   /** Counts what is decided already. */
@@ -99,7 +106,8 @@ function createSending(session: Session, stream: Stream): Sending {
   const decide = async (event_ids: string[], ended: AbortSignal): Promise<void> => {
     for (const outcome of await stream.outcome(event_ids, { signal: ended })) {
       sending.decided += 1
-      if (outcome.state === 'acked') sending.sent += 1
+      // What was forgotten was decided among so many that refusals would be the exception.
+      if (outcome.state !== 'rejected') sending.sent += 1
       else sending.refused.set(outcome.code, (sending.refused.get(outcome.code) ?? 0) + 1)
     }
   }
@@ -108,6 +116,29 @@ function createSending(session: Session, stream: Stream): Sending {
     if (batch !== undefined) await decide(batch, ended)
     batches.shift()
   }
+  /** The oldest batch, if it is decided within `ms`; true when it was. */
+  const tryOldest = async (ms: number): Promise<boolean> => {
+    const late = AbortSignal.any([signal, watch.failed, AbortSignal.timeout(ms)])
+    try {
+      await decideOldest(late)
+      return true
+    } catch (error) {
+      if (late.aborted && error instanceof SealpostError) return false
+      throw error
+    }
+  }
+  /** Counting goes on in one place at a time. */
+  let counting: Promise<unknown> = Promise.resolve()
+  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
+    const turn = counting.then(work)
+    counting = turn.catch(() => {})
+    return turn
+  }
+  const timer = setInterval(() => {
+    void inTurn(async () => {
+      while (batches.length > 0 && (await tryOldest(LOOK_MS)));
+    }).catch(() => {})
+  }, REST_MS)
 
   const sending: Sending = {
     queued: 0,
@@ -118,13 +149,15 @@ function createSending(session: Session, stream: Stream): Sending {
       if (items.length === 0) return
       batches.push(await stream.enqueue(items))
       sending.queued += items.length
-      while (sending.queued - sending.decided > WINDOW && watch.isConnected() && watch.failure === null && !signal.aborted) {
-        const lost = AbortSignal.any([signal, watch.failed, AbortSignal.timeout(1_000)])
-        await decideOldest(lost).catch(() => {})
-      }
+      while (sending.queued - sending.decided > WINDOW && watch.isConnected() && watch.failure === null && !signal.aborted)
+        await inTurn(() => tryOldest(1_000))
+    },
+    async pause() {
+      clearInterval(timer)
+      await counting
     },
     async finish() {
-      while (batches.length > 0) await watch.during(decideOldest, signal)
+      while (batches.length > 0) await watch.during(decideOldest, signal, 'acks')
     },
     async look() {
       // Items are decided in order, so the first open one ends the look.
@@ -153,16 +186,30 @@ async function settle(sending: Sending): Promise<SealpostError | null> {
 function report(sending: Sending, session: Session, failure: SealpostError | null): Exit {
   const left = sending.queued - sending.decided
   say(`sent ${sending.sent}`)
-  const ended = session.watch.failure ?? failure
+  const { watch, signal } = session
+  const ended = watch.failure ?? failure
   for (const [code, count] of sending.refused) if (code !== ended?.code) say(`sealpost: ${count} refused (${code})\n  ${hintOf(code)}`)
-  if (ended !== null && ended.code !== 'unreachable' && ended.code !== 'aborted' && ended.code !== 'timeout') throw ended
-  if (left > 0 || session.signal.aborted) {
-    const why = session.signal.aborted ? 'interrupted' : 'the server cannot be reached'
+  if (ended !== null && !PASSING.has(ended.code)) {
+    if (watch.failure !== null || left === 0 || !STAYS.has(OUTCOMES[ended.code].exit)) throw ended
+    say(`sealpost: ${ended.message} (${left} in the outbox)\n  ${OUTCOMES[ended.code].hint}`)
+    return 'queued'
+  }
+  if (left > 0 || signal.aborted) {
+    const why = signal.aborted ? 'interrupted' : 'the server cannot be reached'
     say(`sealpost: ${why}; ${left} in the outbox\n  ${OUTCOMES.queued.hint}`)
     return 'queued'
   }
+  if (watch.alarm !== null) {
+    say(`sealpost: ALARM: ${watch.alarm.message} (${watch.alarm.reason})`)
+    return 'integrity'
+  }
   return sending.refused.size > 0 ? 'refused' : 'ok'
 }
+
+/** Ends of a wait: the connection was away, or the person had enough. */
+const PASSING: ReadonlySet<ErrorCode> = new Set(['unreachable', 'aborted', 'timeout'])
+/** With these a trouble leaves the events in the outbox; others (integrity, disk) are worse than that. */
+const STAYS: ReadonlySet<Exit> = new Set(['refused', 'queued', 'unreachable', 'internal'])
 
 function hintOf(code: string): string {
   return Object.hasOwn(OUTCOMES, code) ? OUTCOMES[code as keyof typeof OUTCOMES].hint : OUTCOMES.internal.hint
@@ -175,14 +222,15 @@ async function openInput(file: string | undefined): Promise<Input> {
     if (process.stdin.isTTY) say('reading from the terminal; Ctrl-D on an empty line ends it')
     return { chunks: process.stdin, name: 'stdin', bytes: null }
   }
-  try {
-    const stats = await stat(file)
-    if (stats.isDirectory()) throw new UsageError(`${file} is a folder`, 'name a file, or pipe something in')
-    return { chunks: createReadStream(file), name: file, bytes: stats.isFile() ? stats.size : null }
-  } catch (error) {
-    if (error instanceof UsageError) throw error
-    throw new UsageError(`${file} cannot be read`, 'check the name of the file')
+  const handle = await open(file).catch((): FileHandle => {
+    throw new UsageError(`${file} cannot be read`, 'check the name of the file, and that you may read it')
+  })
+  const stats = await handle.stat()
+  if (stats.isDirectory()) {
+    await handle.close()
+    throw new UsageError(`${file} is a folder`, 'name a file, or pipe something in')
   }
+  return { chunks: handle.createReadStream(), name: file, bytes: stats.isFile() ? stats.size : null }
 }
 
 async function queueWhole(input: Input, form: Omit<Item, 'data'>, sending: Sending, signal: AbortSignal): Promise<void> {

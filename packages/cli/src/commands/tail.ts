@@ -51,18 +51,30 @@ async function tail(context: Context, options: Options): Promise<Exit> {
   const count = options.count === undefined ? Number.POSITIVE_INFINITY : parseCount(options.count, '--count', 1)
   const idle_ms = options.idleExit === undefined ? null : parseSecondsToMs(options.idleExit, '--idle-exit')
   return withSession(context, async (session) => {
-    const leftovers = sendLeftovers(session).catch(() => {})
+    const done = new AbortController()
+    const leftovers = sendLeftovers(session, done.signal).catch(() => {})
     const stop = sayWhenOffline(session)
-    const alarms = await follow(session, options, count, idle_ms).finally(stop)
+    const { left, alarms } = await follow(session, options, count, idle_ms).finally(() => {
+      stop()
+      done.abort()
+    })
     await leftovers
-    if (idle_ms !== null && !session.signal.aborted && !session.watch.isConnected())
+    const { watch, signal } = session
+    if (watch.alarm !== null && !alarms.has(watch.alarm.reason)) {
+      alarms.add(watch.alarm.reason)
+      say(`sealpost: ALARM: ${watch.alarm.message} (${watch.alarm.reason})`)
+    }
+    if (alarms.size > 0) return 'integrity'
+    if (left > 0 && idle_ms !== null && !signal.aborted && !watch.isConnected())
       throw new SealpostError('unreachable', 'the server could not be reached; there may be more')
-    return alarms > 0 ? 'integrity' : 'ok'
+    return 'ok'
   })
 }
 
-/** Writes until the count, the idle time, an interrupt or a failure; the number of alarms met. */
-async function follow(session: Session, options: Options, count: number, idle_ms: number | null): Promise<number> {
+type Followed = { /** Of the count. */ left: number /** Reasons of the alarms shown. */; alarms: Set<string> }
+
+/** Writes until the count, the idle time, an interrupt or a failure. */
+async function follow(session: Session, options: Options, count: number, idle_ms: number | null): Promise<Followed> {
   const { sealpost, watch, signal } = session
   const ended = new AbortController()
   const stop = (): void => ended.abort()
@@ -71,7 +83,7 @@ async function follow(session: Session, options: Options, count: number, idle_ms
   watch.failed.addEventListener('abort', stop, { once: true })
   if (signal.aborted || watch.failed.aborted) stop()
   let left = count
-  let alarms = 0
+  const alarms = new Set<string>()
   try {
     const { from, stream } = options
     const items = sealpost.stream(stream).events({ from, signal: ended.signal, consumer: CONSUMER[from] })
@@ -84,7 +96,7 @@ async function follow(session: Session, options: Options, count: number, idle_ms
         await print(options.json === true ? `${JSON.stringify(toJson(item))}\n` : item.data).catch((error: unknown) => items.throw(error))
         left -= 1
       } else {
-        if (item.is === 'alarm' || (item.is === 'gap' && item.reason === 'unexplained')) alarms += 1
+        if (item.is === 'alarm' || (item.is === 'gap' && item.reason === 'unexplained')) alarms.add(item.reason)
         if (options.json === true) sayJson(item)
         else say(describe(item))
       }
@@ -97,7 +109,7 @@ async function follow(session: Session, options: Options, count: number, idle_ms
     watch.failed.removeEventListener('abort', stop)
   }
   if (watch.failure !== null && left > 0) throw watch.failure
-  return alarms
+  return { left, alarms }
 }
 
 /** Counts while this device waits for events, not while it catches up. */
@@ -145,8 +157,21 @@ function describe(item: Exclude<StreamEvent, { is: 'event' }>): string {
     case 'gap':
       return `sealpost: gap: events of device ${item.device_id} from number ${item.from_device_seq} on are missing (${item.reason})`
     case 'alarm':
-      return `sealpost: ALARM: the record at position ${item.position} of device ${item.device_id} did not verify (${item.reason}) and was not handed over`
+      return `sealpost: ALARM: ${describeAlarm(item)}`
     case 'reset':
       return `sealpost: the server's history has changed (${item.reason}); what follows is what this device has not seen`
+  }
+}
+
+function describeAlarm({ position, device_id, reason }: Extract<StreamEvent, { is: 'alarm' }>): string {
+  switch (reason) {
+    case 'log_withheld':
+      return 'the server withholds entries of the device list; nothing that needs them is handed over (log_withheld)'
+    case 'cursor_gap':
+      return `the server left out a part of the stream behind position ${position} again and again (cursor_gap)`
+    case 'epoch_unreadable':
+      return `the record at position ${position} of device ${device_id} cannot be opened: its key is missing here (epoch_unreadable)`
+    default:
+      return `the record at position ${position} of device ${device_id} did not verify (${reason}) and was not handed over`
   }
 }
