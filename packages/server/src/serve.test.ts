@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -34,6 +35,22 @@ async function startRelay(): Promise<Relay> {
   const url = /^listening on (http:\/\/127\.0\.0\.1:\d+)\n/.exec(output)?.[1]
   if (url === undefined) throw new Error(`no address in ${output}`)
   return { child, url, output, ms: Date.now() - began }
+}
+
+/** A database that takes connections and says nothing. */
+async function startSilence(): Promise<{ url: string; asked: Promise<unknown>; close(): void }> {
+  const sockets = new Set<Socket>()
+  const server = createServer((socket) => {
+    sockets.add(socket.on('error', () => {}).resume())
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const close = (): void => {
+    server.close()
+    for (const socket of sockets) socket.destroy()
+  }
+  return { url: `postgresql://u:p@127.0.0.1:${port}/db`, asked: once(server, 'connection'), close }
 }
 
 async function postmaster(): Promise<number> {
@@ -71,6 +88,19 @@ describe('a relay in the foreground', { timeout: 90_000 }, () => {
     expect(second.ms).toBeLessThan(5000)
     second.child.kill('SIGINT')
     expect(await once(second.child, 'exit')).toEqual([0, null])
+  })
+
+  it('ends at once, and with 0, by SIGTERM while it waits for a database at its start', async () => {
+    const silence = await startSilence()
+    const env = { ...process.env, DATABASE_URL: silence.url, SEALPOST_LOG_LEVEL: 'error' }
+    const child = spawn(process.execPath, [...FLAGS, SCRIPT, join(folder, 'data')], { env, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    children.push(child)
+    await silence.asked
+    const began = Date.now()
+    child.kill('SIGTERM')
+    expect(await once(child, 'exit')).toEqual([0, null])
+    expect(Date.now() - began).toBeLessThan(2_000)
+    silence.close()
   })
 
   it('is back within 10 s after kill -9 of the relay, of everything, and of PostgreSQL alone', async () => {

@@ -29,12 +29,17 @@ export async function serve(options: ServeOptions = {}): Promise<void> {
   const logger = createLog(config.log_level)
   const ending = listenForEnd(options.signal)
   try {
-    const starting = startServer(config, { logger })
+    const starting = start(config, logger, ending.signal)
     await Promise.race([starting, ending.asked])
-    const server = await starting
-    if (!ending.isAsked()) write(describe(config, server))
+    const server = await (ending.signal.aborted ? inTime(starting, config) : starting)
+    if (server === null) return
+    if (!ending.signal.aborted) write(describe(config, server))
     await Promise.race([ending.asked, server.stopped])
-    await stopInTime(server, config, logger)
+    logger.info('stopping')
+    await inTime(server.stop(), config)
+    logger.info('stopped')
+    // When it ended by itself, this tells why.
+    await server.stopped
   } finally {
     ending.close()
   }
@@ -54,37 +59,41 @@ next, on the first device:
 `
 }
 
-async function stopInTime(server: RunningServer, config: Config, logger: Log): Promise<void> {
-  logger.info('stopping')
-  const late = Symbol('late')
-  let timer: NodeJS.Timeout | undefined
-  const deadline = new Promise<typeof late>((resolve) => {
-    timer = setTimeout(() => resolve(late), config.stop_ms_max)
-  })
-  const outcome = await Promise.race([server.stop(), deadline])
-  clearTimeout(timer)
-  if (outcome === late) throw new SealpostError('internal', `the relay did not stop within ${config.stop_ms_max / 1000} s`)
-  logger.info('stopped')
-  // When it ended by itself, this tells why.
-  await server.stopped
+/** Null when the signal came before there was anything to stop. */
+async function start(config: Config, logger: Log, signal: AbortSignal): Promise<RunningServer | null> {
+  try {
+    return await startServer(config, { logger, signal })
+  } catch (error) {
+    if (signal.aborted && error instanceof SealpostError && error.code === 'aborted') return null
+    throw error
+  }
 }
 
-type Ending = { asked: Promise<void>; isAsked(): boolean; close(): void }
+async function inTime<T>(work: Promise<T>, { stop_ms_max }: Config): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    const error = new SealpostError('internal', `the relay did not stop within ${stop_ms_max / 1000} s`)
+    timer = setTimeout(() => reject(error), stop_ms_max)
+  })
+  return Promise.race([work, late]).finally(() => clearTimeout(timer))
+}
+
+type Ending = { asked: Promise<void>; signal: AbortSignal; close(): void }
 
 function listenForEnd(signal: AbortSignal | undefined): Ending {
   let first: number | null = null
-  let ask = (): void => {}
+  const ending = new AbortController()
   const asked = new Promise<void>((resolve) => {
-    ask = resolve
+    ending.signal.addEventListener('abort', () => resolve())
   })
   const end = (): void => {
     first ??= Date.now()
     if (Date.now() - first > SAME_SIGNAL_MS) process.exit(130)
-    ask()
+    ending.abort()
   }
   const gone = (): void => {
     first ??= Date.now()
-    ask()
+    ending.abort()
   }
   for (const name of SIGNALS) process.on(name, end)
   if (process.connected) process.on('disconnect', gone)
@@ -92,7 +101,7 @@ function listenForEnd(signal: AbortSignal | undefined): Ending {
   if (signal?.aborted === true) gone()
   return {
     asked,
-    isAsked: () => first !== null,
+    signal: ending.signal,
     close() {
       for (const name of SIGNALS) process.off(name, end)
       process.off('disconnect', gone)

@@ -38,10 +38,12 @@ export type ServerOptions = {
   logger: Log
   /** The embedded PostgreSQL without fsync: for tests alone. */
   test?: boolean
+  /** Gives up a start that is under way. */
+  signal?: AbortSignal
 }
 
-/** Throws `data_in_use`, `data_newer`, `disk`, `insecure_permissions`, `unreachable`, `server_identity`, `port_in_use`, `invalid_config`, `internal`. */
-export async function startServer(config: Config, { logger, test }: ServerOptions): Promise<RunningServer> {
+/** Throws `aborted` by the signal, and `data_in_use`, `data_newer`, `disk`, `insecure_permissions`, `unreachable`, `server_identity`, `port_in_use`, `invalid_config`, `internal`. */
+export async function startServer(config: Config, { logger, test, signal }: ServerOptions): Promise<RunningServer> {
   const open: (() => Promise<void> | void)[] = []
   const closeAll = async (): Promise<void> => {
     for (let close = open.pop(); close !== undefined; close = open.pop()) {
@@ -55,6 +57,10 @@ export async function startServer(config: Config, { logger, test }: ServerOption
     throw error
   }
 
+  function checkWanted(): void {
+    if (signal?.aborted === true) throw new SealpostError('aborted', 'the start was given up')
+  }
+
   async function openAll(): Promise<RunningServer> {
     const folder = await openDataFolder(config.data_dir)
     open.push(() => folder.close())
@@ -62,9 +68,11 @@ export async function startServer(config: Config, { logger, test }: ServerOption
     const database: Database =
       config.database_url === null
         ? await openEmbeddedDatabase({ data_dir: folder.path, logger, test })
-        : await openExternalDatabase(config.database_url, logger, config.database_wait_ms_max)
+        : await openExternalDatabase(config.database_url, logger, config.database_wait_ms_max, signal)
     open.push(() => database.stop())
+    checkWanted()
     await migrate(database.connection)
+    checkWanted()
     const store = await createStore({ connection: database.connection, log: logger, clock_skew_ms: config.clock_skew_ms })
     open.push(() => store.close())
     if ((await store.claimServerKey(secrets.server_key)) === 'mismatch') throw new SealpostError('server_identity', OTHER_KEY)

@@ -3,6 +3,7 @@
  * DATABASE_URL, which is waited for at the start. Both keep their connection parameters for the life of the relay, so a
  * pool reconnects by itself when the database comes back.
  */
+import { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SealpostError } from '@sealpost/protocol'
 import { Client, type ClientConfig } from 'pg'
@@ -63,35 +64,48 @@ export async function openEmbeddedDatabase({ data_dir, logger, test }: EmbeddedO
   }
 }
 
-/** Waits for the database for a bounded time; a replica is refused. Throws `unreachable` or `invalid_config`. */
-export async function openExternalDatabase(url: string, logger: Log, wait_ms_max: number): Promise<Database> {
+/** Waits for the database for a bounded time; a replica is refused. Throws `unreachable`, `invalid_config`, or `aborted` by the signal. */
+export async function openExternalDatabase(url: string, logger: Log, wait_ms_max: number, signal?: AbortSignal): Promise<Database> {
   const connection: ClientConfig = { connectionString: url, connectionTimeoutMillis: CONNECT_MS_MAX }
   const deadline = Date.now() + wait_ms_max
   for (let attempt = 0; ; attempt++) {
     try {
-      await checkDatabase(connection)
+      await checkDatabase(connection, signal)
       return { connection, stop: async () => {} }
     } catch (cause) {
       if (cause instanceof SealpostError) throw cause
+      if (signal?.aborted === true) throw abandoned(cause)
       if (Date.now() >= deadline) {
         const sentence = `the database of DATABASE_URL cannot be reached: ${reasonOf(cause)}; check that it runs and that the URL is right`
         throw new SealpostError('unreachable', sentence, { cause })
       }
       if (attempt === 0) logger.warn({ reason: reasonOf(cause) }, `the database cannot be reached; trying for ${wait_ms_max / 1000} s`)
     }
-    await sleep(RETRY_MS)
+    await sleep(RETRY_MS, undefined, { signal }).catch((cause: unknown) => {
+      throw abandoned(cause)
+    })
   }
 }
 
-async function checkDatabase(connection: ClientConfig): Promise<void> {
-  const client = new Client(connection)
+function abandoned(cause: unknown): SealpostError {
+  return new SealpostError('aborted', 'the database was not waited for any longer', { cause })
+}
+
+async function checkDatabase(connection: ClientConfig, signal: AbortSignal | undefined): Promise<void> {
+  signal?.throwIfAborted()
+  // a socket of our own: the driver cannot give up an attempt to connect
+  const socket = new Socket()
+  const abort = (): void => void socket.destroy(new Error('aborted'))
+  signal?.addEventListener('abort', abort)
+  const client = new Client({ ...connection, stream: () => socket })
   client.on('error', () => {})
-  await client.connect()
   try {
+    await client.connect()
     const { rows } = await client.query<{ replica: boolean }>('select pg_is_in_recovery() as replica')
     if (rows[0]?.replica === true) throw new SealpostError('invalid_config', 'DATABASE_URL is a replica; give the primary')
   } finally {
-    await client.end()
+    signal?.removeEventListener('abort', abort)
+    await client.end().catch(() => {})
   }
 }
 
