@@ -206,6 +206,17 @@ export function clientPartIds(flags: number, client: Bytes): { event_id: string;
   return { event_id: bytesToUuid(client), sig: client.subarray(l.sig, l.sig + SIG_BYTES), event_ms: uuidMs(viewOf(client), 0) }
 }
 
+/** The longest a client part is up to its signature: fixed fields 44, ttl 4, prev_hash 32, two labels of 65, sig 64. */
+export const CLIENT_HEAD_BYTES_MAX = 44 + 4 + HASH_BYTES + 2 * 65 + SIG_BYTES
+
+/** How long a stored client part is up to its signature. `head` may be cut after `CLIENT_HEAD_BYTES_MAX`. Throws `invalid_message`. */
+export function clientHeadBytes(flags: number, head: Bytes): number {
+  const stream = 44 + ((flags & FLAG.ttl) === 0 ? 0 : 4) + ((flags & FLAG.prev_hash) === 0 ? 0 : HASH_BYTES)
+  const length = labelEnd(head, viewOf(head), labelEnd(head, viewOf(head), stream, head.length), head.length) + SIG_BYTES
+  if (length > head.length) throw wrong('a record is cut')
+  return length
+}
+
 /** The client part without its payload: header, hash, link and signature still verify. Throws `invalid_message`. */
 export function toTombstone(crypto: Crypto, flags: number, client: Bytes): Awaitable<{ flags: number; client: Bytes }> {
   if ((flags & FLAG.tombstone) !== 0) return { flags, client }

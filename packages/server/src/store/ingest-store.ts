@@ -6,7 +6,7 @@
  * Isolation: read committed. Locks: account rows (sorted; skipped when taken, unless `patient`), then device rows, then
  * heads, all for the time of the statement. Duplicates are looked up without a lock: stored rows do not change.
  */
-import { clientPartIds, equalBytes, FLAG } from '@sealpost/protocol'
+import { CLIENT_HEAD_BYTES_MAX, clientPartIds, equalBytes, FLAG } from '@sealpost/protocol'
 import type { ClientBase } from 'pg'
 import type { DuplicateVerdict, IngestStore, Run, Verdict } from '../ports.ts'
 import { byteaArray, int2Array, int4Array, int8Array, uuidArray } from './binary-array.ts'
@@ -28,12 +28,9 @@ const INGEST = {
     $19::int4[], $20::int4[], $21::int4[], $22::int4[], $23::int8[], $24::int2[], $25::bytea[], $26::int8, $27::bool) i`,
 }
 
-/** The part of a client part up to its signature: fixed fields 44, ttl 4, prev_hash 32, two labels of 65, sig 64. */
-const SIGNED_BYTES_MAX = 274
-
 const DUPLICATES = {
   name: 'read_duplicates',
-  text: `select s.device_seq, d.swept_seq, e.position, e.stream_seq, e.received_at, e.flags, substring(e.record from 1 for ${SIGNED_BYTES_MAX}) as head
+  text: `select s.device_seq, d.swept_seq, e.position, e.stream_seq, e.received_at, e.flags, substring(e.record from 1 for ${CLIENT_HEAD_BYTES_MAX}) as head
   from unnest($3::int8[]) with ordinality s (device_seq, i)
   join device d on d.user_no = $1::int8 and d.device_no = $2::int4
   left join event e on e.user_no = d.user_no and e.device_no = d.device_no and e.device_seq = s.device_seq

@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import { type Bytes, decodeRecords, equalBytes, toBase64url, writeRecord } from '@sealpost/protocol'
+import { type Bytes, decodeRecords, equalBytes, LIMITS, toBase64url, toTombstone, writeRecord } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { StoredEvent } from '../ports.ts'
@@ -356,6 +356,27 @@ describe('readTips', () => {
       expect(equalBytes(decoded!.payload_hash!, nodeCrypto.sha256(original.payload!))).toBe(true)
       expect(equalBytes(decoded!.sig, original.sig)).toBe(true)
     }
+  })
+
+  it('tips keep their hash whatever the payload and the labels, also those that retention made tombstones of', async () => {
+    const { user_no, log_seq: epoch, devices } = await createAccount(store)
+    const session_id = await openSession(store, user_no, 1)
+    const events = [
+      { stream_id: 'x'.repeat(64), ttl: 600, payload: new Uint8Array(0) },
+      { stream_id: 'y', payload: randomBytes(LIMITS.payloadBytesMax) },
+      { stream_id: 'z'.repeat(64), payload: randomBytes(5) },
+    ]
+    const [verdict] = await store.ingest([makeRun({ user_no, device_no: 1, session_id, epoch, first_seq: 1 }, events)], true)
+    if (verdict?.is !== 'stored') throw new Error(verdict?.is)
+    const expected = await Promise.all(
+      verdict.events.map(async (event) => ({ ...event, ...(await toTombstone(nodeCrypto, event.flags, event.client)) })),
+    )
+    const swept = expected[2]!
+    await query('update event set record = $2, flags = $3 where user_no = $1 and position = 3', [user_no, swept.client, swept.flags])
+    const tips = await store.readTips(user_no, devices[0]!.device_id)
+    expect(tips).toMatchObject({ last_device_seq: 3, complete: true })
+    const plain = (event: StoredEvent) => ({ ...event, client: toBase64url(event.client) })
+    expect(tips!.records.map(plain)).toEqual(expected.map(plain))
   })
 
   it('R03: none for a device without events, null for no device; not complete above 300 streams', async () => {

@@ -1,10 +1,9 @@
 /** The device log and what is read by it (protocol.md §2, §5): appending, reading, signers, tips. */
-import { type Bytes, type Crypto, fromBase64url, LIMITS, toTombstone, uuidToBytes } from '@sealpost/protocol'
-import { nodeCrypto } from '@sealpost/protocol/node'
+import { type Bytes, CLIENT_HEAD_BYTES_MAX, clientHeadBytes, concat, FLAG, fromBase64url, LIMITS, uuidToBytes } from '@sealpost/protocol'
 import type { ClientBase, Pool } from 'pg'
 import type { LogStore, StoredEvent } from '../ports.ts'
 import { createAppendEntry } from './append-entry.ts'
-import { int8Array } from './binary-array.ts'
+import { int4Array, int8Array } from './binary-array.ts'
 import { withClient } from './pool.ts'
 import { ROOT_NO, readLogEntries } from './read-log.ts'
 
@@ -12,8 +11,10 @@ import { ROOT_NO, readLogEntries } from './read-log.ts'
 const PAGE_BYTES = Math.floor(LIMITS.frameBytesMax / 2)
 /** Events of a device looked at for its tips, newest first; who has more is revoked without pins. */
 const TIPS_SCAN_MAX = 100_000
-/** Records taken from the store at a time: each may be 256 KiB before it is a tombstone. */
-const TIPS_READ = 16
+/** Payloads hashed by one statement: each has up to 256 KiB. */
+const TIPS_HASHED = 50
+const HASH_BYTES = 32
+const PAYLOAD_LENGTH_BYTES = 4
 
 const DEVICE_NO = {
   name: 'device_no',
@@ -46,15 +47,22 @@ const TIPS = {
  order by t.position`,
 }
 
-const RECORDS = {
-  name: 'read_records',
-  text: `select e.position, e.stream_seq, e.received_at, e.device_no, e.device_seq, e.stream_no, e.flags, e.record as client
+/** What stands before the payload, of tombstones all. */
+const HEADS = {
+  name: 'read_record_heads',
+  text: `select e.position, e.stream_seq, e.received_at, e.device_no, e.device_seq, e.stream_no, e.flags,
+       substring(e.record from 1 for ${CLIENT_HEAD_BYTES_MAX + HASH_BYTES}) as client
   from event e where e.user_no = $1::int8 and e.position = any($2::int8[]) order by e.position`,
 }
 
-type TipsRow = { last_seq: number; position: number | null; looked_at: number | null }
+const PAYLOAD_HASHES = {
+  name: 'hash_payloads',
+  text: `select e.position, sha256(substring(e.record from x.first_byte)) as payload_hash
+  from unnest($2::int8[], $3::int4[]) x (position, first_byte)
+  join event e on e.user_no = $1::int8 and e.position = x.position`,
+}
 
-const crypto: Crypto = nodeCrypto
+type TipsRow = { last_seq: number; position: number | null; looked_at: number | null }
 
 export function createLogStore(pool: Pool): LogStore {
   return {
@@ -97,12 +105,24 @@ async function findDeviceNo(client: ClientBase, user_no: number, device_id: stri
   return rows[0]?.device_no ?? null
 }
 
+/** As tombstones: the payloads are hashed where they are. */
 async function readTombstones(client: ClientBase, user_no: number, positions: readonly number[]): Promise<StoredEvent[]> {
-  const out: StoredEvent[] = []
-  for (let at = 0; at < positions.length; at += TIPS_READ) {
-    const values = [user_no, int8Array(positions.slice(at, at + TIPS_READ))]
-    const { rows } = await client.query<StoredEvent>({ ...RECORDS, values })
-    for (const row of rows) out.push({ ...row, ...(await toTombstone(crypto, row.flags, row.client)) })
+  const { rows } = await client.query<StoredEvent>({ ...HEADS, values: [user_no, int8Array(positions)] })
+  const whole = rows.filter(({ flags }) => (flags & FLAG.tombstone) === 0)
+  const hashes = new Map<number, Bytes>()
+  for (let at = 0; at < whole.length; at += TIPS_HASHED) {
+    const some = whole.slice(at, at + TIPS_HASHED)
+    const firsts = some.map((row) => clientHeadBytes(row.flags, row.client) + PAYLOAD_LENGTH_BYTES + 1)
+    const values = [user_no, int8Array(some.map(({ position }) => position)), int4Array(firsts)]
+    const answer = await client.query<{ position: number; payload_hash: Bytes }>({ ...PAYLOAD_HASHES, values })
+    for (const { position, payload_hash } of answer.rows) hashes.set(position, payload_hash)
   }
-  return out
+  return rows.flatMap((row): StoredEvent[] => {
+    if ((row.flags & FLAG.tombstone) !== 0) return [row]
+    const hash = hashes.get(row.position)
+    // retention was faster
+    if (hash === undefined) return []
+    const head = row.client.subarray(0, clientHeadBytes(row.flags, row.client))
+    return [{ ...row, flags: row.flags | FLAG.tombstone, client: concat(head, hash) }]
+  })
 }
