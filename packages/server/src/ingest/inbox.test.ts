@@ -2,7 +2,7 @@ import { SealpostError } from '@sealpost/protocol'
 import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Outcome, Submission } from '../core/state.ts'
-import type { IngestStore, Run, StoredEvent } from '../ports.ts'
+import type { IngestStore, Run, StoredEvent, Verdict } from '../ports.ts'
 import { createStore, type PostgresStore } from '../store/store.ts'
 import { createAccount, makeRun, openSession, type TestAccount } from '../testing/accounts.ts'
 import { useDatabase } from '../testing/database.ts'
@@ -202,6 +202,38 @@ describe('R11: refusals', () => {
     ])
     expect(inbox.stats().bytes).toBe(0)
   })
+})
+
+it('remembers of a user only the minute that is going on, and a suspicion for some minutes', async () => {
+  let now = 0
+  const refused: Verdict = { is: 'fenced' }
+  let fails = true
+  const inbox = createInbox({
+    store: {
+      ingest: (runs) =>
+        fails ? Promise.reject(Object.assign(new Error('bad'), { code: '22021' })) : Promise.resolve(runs.map(() => refused)),
+      readDuplicates: () => Promise.resolve([]),
+    },
+    bounds: BOUNDS,
+    committed: () => {},
+    failed: () => {},
+    now: () => now,
+    jitter: (min) => min,
+  })
+  const submit = async (first: number, count: number): Promise<void> => {
+    const run = { device_no: 1, session_id: 's', first_seq: 1, epoch: 0, events: [], bytes: 1 }
+    for (let user_no = first; user_no < first + count; user_no++) inbox.submit([{ ...run, user_no }], { settled: () => {} })
+    await inbox.idle()
+  }
+  await submit(1, 100)
+  expect(inbox.stats()).toMatchObject({ minutes: 100, suspects: 100 })
+  now += 61_000
+  fails = false
+  await submit(1_001, 1)
+  expect(inbox.stats()).toMatchObject({ minutes: 1, suspects: 100 })
+  now += 600_000
+  await submit(1_001, 1)
+  expect(inbox.stats()).toMatchObject({ minutes: 1, suspects: 0 })
 })
 
 describe('trouble of one user', () => {

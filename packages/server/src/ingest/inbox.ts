@@ -41,7 +41,7 @@ export type Inbox = {
   submit(runs: readonly Submission[], sink: Sink): void
   /** Resolves when nothing waits and nothing is being committed. */
   idle(): Promise<void>
-  stats(): { users: number; bytes: number; batches: number; events: number }
+  stats(): { users: number; bytes: number; batches: number; events: number; minutes: number; suspects: number }
 }
 
 const LANES = 2
@@ -49,6 +49,7 @@ const BUSY_MAX = 3
 const PATIENT_MAX = 2
 const RETRY_MS = 1_000
 const MINUTE_MS = 60_000
+const SUSPECT_MS = 600_000
 
 type Lane = { users: Set<WaitingUser>; scheduled: boolean; running: boolean }
 
@@ -56,10 +57,11 @@ export function createInbox(deps: InboxDeps): Inbox {
   const { store, bounds } = deps
   const lanes: Lane[] = Array.from({ length: LANES }, () => ({ users: new Set(), scheduled: false, running: false }))
   const users = new Map<number, WaitingUser>()
-  /** Users of a batch that the store could not digest: each is committed alone until one of its batches succeeds. */
-  const suspects = new Set<number>()
+  /** Users of a batch that the store could not digest, and since when: each is committed alone until one of its batches succeeds. */
+  const suspects = new Map<number, number>()
   const minutes = new Map<number, { since: number; events: number }>()
   const waiters: (() => void)[] = []
+  let forgotAt = deps.now()
   let patients = 0
   let bytes = 0
   let batches = 0
@@ -161,7 +163,7 @@ export function createInbox(deps: InboxDeps): Inbox {
     } catch (error) {
       // what the store did is not known, the commit included: the same bytes again are safe
       deps.failed(error)
-      if (taken.size > 1 && isDataError(error)) for (const user_no of taken) suspects.add(user_no)
+      if (taken.size > 1 && isDataError(error)) for (const user_no of taken) suspects.set(user_no, deps.now())
     }
     const fresh = new Map<number, StoredEvent[]>()
     const later = new Map<number, Promise<void>[]>()
@@ -326,7 +328,7 @@ export function createInbox(deps: InboxDeps): Inbox {
     const now = deps.now()
     let minute = minutes.get(run.user_no)
     if (minute === undefined || now - minute.since >= MINUTE_MS) {
-      if (minutes.size > MINUTES_KEPT) for (const [user_no, { since }] of minutes) if (now - since >= MINUTE_MS) minutes.delete(user_no)
+      forget(now)
       minute = { since: now, events: 0 }
       minutes.set(run.user_no, minute)
     }
@@ -335,14 +337,21 @@ export function createInbox(deps: InboxDeps): Inbox {
     return 0
   }
 
+  /** Once a minute, so that no run pays for the users of all others. */
+  function forget(now: number): void {
+    if (now - forgotAt < MINUTE_MS) return
+    forgotAt = now
+    for (const [user_no, { since }] of minutes) if (now - since >= MINUTE_MS) minutes.delete(user_no)
+    for (const [user_no, since] of suspects) if (now - since >= SUSPECT_MS) suspects.delete(user_no)
+  }
+
   return {
     submit,
     idle: () => (users.size === 0 ? Promise.resolve() : new Promise((resolve) => waiters.push(resolve))),
-    stats: () => ({ users: users.size, bytes, batches, events: stored }),
+    stats: () => ({ users: users.size, bytes, batches, events: stored, minutes: minutes.size, suspects: suspects.size }),
   }
 }
 
-const MINUTES_KEPT = 1_024
 /** What the server part and the length add to a client part. */
 const RECORD_OVERHEAD_BYTES = 29
 
