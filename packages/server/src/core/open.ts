@@ -65,6 +65,8 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
         return requireRekey(d, 'age')
       case 'rekey_deadline':
         return d.s.rekey.at === 'none' ? undefined : end(d, 'rekey_failed')
+      case 'message':
+        return end(d, 'timeout')
       case 'rekey_rest':
         d.s.rested = false
         return

@@ -2,7 +2,7 @@ import { encodeMessage, encodeRecord, LIMITS, type ClientHead, type SessionKeys 
 import { describe, expect, it } from 'vitest'
 import { GATEWAY_LIMITS } from '../gateway/limits.ts'
 import type { DeviceRow, Established, StoredEvent } from '../ports.ts'
-import { INITIAL, INPUTS, isReading, STATES, step } from './session.ts'
+import { INITIAL, INPUTS, isOverdrawn, isReading, STATES, step } from './session.ts'
 import type { Effect, Input, Open, State, Step } from './state.ts'
 
 const rules = GATEWAY_LIMITS
@@ -463,6 +463,7 @@ describe('the open session', () => {
   rule('a hello as text ends it', open, { is: 'hello', json: bytes(1) }, ['leave', 'close bad_frame'], 'closed')
   rule('client_auth outside a rekey ends it', open, message(authHead), ['leave', 'close bad_frame'], 'closed')
   rule('the peer is gone', open, { is: 'gone' }, ['leave'], 'closed')
+  rule('a message that is never whole', open, { is: 'timer', timer: 'message' }, ['leave', 'close timeout'], 'closed')
   rule('nothing was read for too long', open, { is: 'stalled' }, ['leave', 'close stalled'], 'closed')
   rule('G03: too many messages wait', open, { is: 'overflow' }, ['leave', 'close inbound_overflow'], 'closed')
   rule(
@@ -546,6 +547,12 @@ describe('the open session', () => {
     expect(isReading(rules, { ...open, intake: { ...open.intake, events: 1, bytes: rules.inflight_bytes } })).toBe(false)
     expect(isReading(rules, run(full, { is: 'settled', outcome: { is: 'acked', acks: [], events: 1, bytes: 0 } }).state)).toBe(true)
     expect(isReading(rules, { ...open, requests: rules.requests })).toBe(false)
+    expect(isOverdrawn(rules, full), 'the client knows its limit').toBe(true)
+    expect(isOverdrawn(rules, { ...open, requests: rules.requests })).toBe(true)
+    expect(isOverdrawn(rules, { ...open, rekey: { at: 'answering' } }), 'a pause that is not of its making').toBe(false)
+    expect(isOverdrawn(rules, { ...open, draining: true })).toBe(false)
+    expect(isOverdrawn(rules, refusing)).toBe(false)
+    expect(isOverdrawn(rules, establishing), 'nothing is to be sent before session_established').toBe(true)
     for (const at of STATES) if (at !== 'open') expect(isReading(rules, sampleStates[at])).toBe(at === 'hello' || at === 'proving')
   })
 
@@ -878,7 +885,7 @@ const sampleInputs: { [I in Input['is']]: Input[] } = {
   overflow: [{ is: 'overflow' }],
   stalled: [{ is: 'stalled' }],
   gone: [{ is: 'gone' }],
-  timer: (['handshake', 'rekey_age', 'rekey_deadline', 'rekey_rest'] as const).map((timer) => ({ is: 'timer', timer })),
+  timer: (['handshake', 'rekey_age', 'rekey_deadline', 'rekey_rest', 'message'] as const).map((timer) => ({ is: 'timer', timer })),
   rekey_due: [{ is: 'rekey_due', reason: 'age' }],
   backlog: [
     { is: 'backlog', full: true },

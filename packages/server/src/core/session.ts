@@ -58,6 +58,15 @@ export function isReading(rules: Rules, state: State): boolean {
   }
 }
 
+/**
+ * Whether the client has sent more than it may: requests or events above the limits that it was told, or anything before
+ * session_established. Other pauses are not of its making, and what came before they could be felt is not held against it.
+ */
+export function isOverdrawn(rules: Rules, state: State): boolean {
+  if (state.at === 'open') return state.requests >= rules.requests || isIntakeFull(state.intake, rules)
+  return state.at !== 'refusing' && state.at !== 'closed'
+}
+
 const stay = (state: State): Step => ({ state, effects: [] })
 const end = (name: CloseName) => (): Step => closing(name)
 

@@ -165,8 +165,11 @@ export type Rekey =
   | { at: 'proving'; keys: SessionKeys }
   | { at: 'checking'; keys: SessionKeys }
 
-/** `handshake`: one step of the client. `rekey_age`: the keys are old. `rekey_deadline`: they should be new by now. */
-export type Timer = 'handshake' | 'rekey_age' | 'rekey_deadline' | 'rekey_rest'
+/**
+ * `handshake`: one step of the client. `rekey_age`: the keys are old. `rekey_deadline`: they should be new by now. `message`: one
+ * has begun and is not whole.
+ */
+export type Timer = 'handshake' | 'rekey_age' | 'rekey_deadline' | 'rekey_rest' | 'message'
 
 // ---------------------------------------------------------------- inputs
 

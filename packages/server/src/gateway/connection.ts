@@ -3,7 +3,8 @@
  * over one at a time and only while the session reads. Frames out: sealed and written at once. The socket is paused whenever
  * frames could not be handed over, and the clocks of the peer (ping, rekey) stand still meanwhile.
  *
- * Bound: `inboundMessagesMax` frames that were not handed over (G03); outbound the session is told at `outboundHighBytes`, at
+ * Bound: `inboundMessagesMax` frames that were not handed over (G03), or what was in one chunk of the socket when a pause began
+ * that the client could not foresee; outbound the session is told at `outboundHighBytes`, at
  * four times that nothing more is read; before authentication two handshake frames in bytes.
  */
 import {
@@ -28,6 +29,8 @@ import type { GatewayLimits } from './limits.ts'
 export type Listener = {
   /** Whether the next frame may be handed over. */
   isReading(): boolean
+  /** Whether what waits is more than the client may send. */
+  isOverdrawn(): boolean
   input(input: Input): void
   /** The peer answered a ping. */
   alive(): void
@@ -75,6 +78,7 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
   let paused = false
   let heldUntil = 0
   let holding: NodeJS.Timeout | null = null
+  let unfinishedSince = started
   let closeAt = Number.POSITIVE_INFINITY
   let cutOffAt = Number.POSITIVE_INFINITY
   let full = false
@@ -93,6 +97,7 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
 
   ws.on('message', (data: Buffer, binary: boolean) => {
     unread = 0
+    unfinishedSince = now
     deadAt = Number.POSITIVE_INFINITY
     if (closing()) return
     if (data.length > frameBytes) return listener.input({ is: 'too_large' })
@@ -113,8 +118,9 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
     // answered by hand: a flood of pings must not fill memory with answers that nobody reads
     if (!closing() && ws.bufferedAmount < limits.outboundHighBytes) ws.pong(data)
   })
-  ws.on('error', () => {
-    // told by 'close', which follows
+  ws.on('error', (error: Error & { code?: string }) => {
+    // the end of the socket would be told by 'close', but only when the peer agrees to it
+    if (!closing()) listener.input({ is: error.code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH' ? 'too_large' : 'bad_frame' })
   })
   ws.on('close', () => {
     closeAt = 0
@@ -136,7 +142,7 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
     }
     delivering = false
     if (closing()) return
-    if (waiting.length > limits.inboundMessagesMax) return listener.input({ is: 'overflow' })
+    if (waiting.length > limits.inboundMessagesMax && listener.isOverdrawn()) return listener.input({ is: 'overflow' })
     setPaused(waiting.length > 0 || !canRead())
   }
 
@@ -216,9 +222,12 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
     if (closing()) return
     checkBacklog()
     if (counted > 0 && !hasMoved() && now - progressAt >= limits.stalledMs) return listener.input({ is: 'stalled' })
+    if (!isUnfinished(ws)) unfinishedSince = now
+    else if (now - unfinishedSince >= limits.messageMs) return listener.input({ is: 'timer', timer: 'message' })
     if (paused) {
       pingAt += passed
       deadAt += passed
+      unfinishedSince += passed
       for (const timer of PAUSED_TIMERS) {
         const due = timers.get(timer)
         if (due !== undefined) timers.set(timer, due + passed)
@@ -300,4 +309,10 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
     },
     tick,
   }
+}
+
+/** Whether a message has begun that is not whole: `ws` has no public word for it. */
+function isUnfinished(ws: WebSocket): boolean {
+  const { _receiver: reader } = ws as { _receiver?: { _bufferedBytes?: number; _fragmented?: number; _state?: number } }
+  return reader !== undefined && ((reader._bufferedBytes ?? 0) > 0 || (reader._fragmented ?? 0) > 0 || (reader._state ?? 0) !== 0)
 }

@@ -7,6 +7,7 @@ import { makeRecords, takeAcks, takeEvents, useRelay } from '../testing/relay.ts
 
 const limits = { tickMs: 50, headRoundMs: 200 }
 const relay = useRelay({ limits })
+const unfinished = useRelay({ limits: { ...limits, messageMs: 500 } })
 const impatient = useRelay({ limits: { ...limits, handshake_step_ms: 800, pingMs: 300, pongMs: 700 } })
 
 describe('one event end to end', () => {
@@ -447,6 +448,38 @@ describe('R09: the handshake over a socket', () => {
     const client = await relay.connect(account)
     client.socket.send('{"type":"client_hello"}')
     expect(await client.closed).toMatchObject({ code: 4451 })
+  })
+
+  it('ends with 4451 also what is no WebSocket message: unmasked, not UTF-8, or in too many pieces', async () => {
+    const account = await relay.account()
+    const piece = (first: number, payload: number[] = []) => Buffer.from([first, 0x80 | payload.length, 0, 0, 0, 0, ...payload])
+    const wrong = [
+      Buffer.from([0x82, 1, 7]),
+      piece(0x83),
+      piece(0x81, [0xff]),
+      Buffer.concat([piece(0x02), ...Array<Buffer>(70).fill(piece(0, [1]))]),
+    ]
+    for (const bytes of wrong) {
+      const a = await relay.connect(account)
+      a.socket.ws._socket?.write(bytes)
+      expect(await a.closed, bytes.toString('hex')).toMatchObject({ code: 4451 })
+    }
+  })
+
+  it('ends a message that does not become whole in time with 4452, however many pongs come with it', async () => {
+    const account = await unfinished.account()
+    const a = await unfinished.connect(account)
+    a.socket.ws._socket?.write(Buffer.from([0x02, 0x81, 0, 0, 0, 0, 1]))
+    const pongs = setInterval(() => a.socket.ws.pong(), 100)
+    expect(await a.closed).toMatchObject({ code: 4452 })
+    clearInterval(pongs)
+    const b = await unfinished.connect(account)
+    for (let i = 0; i < 8; i++) {
+      b.send({ type: 'ping', t: i })
+      b.socket.ws.pong()
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+    expect(b.types.filter((type) => type === 'pong').length).toBeGreaterThan(6)
   })
 
   it('says 4406 when no version is shared', async () => {

@@ -4,6 +4,7 @@
  *
  * Invariant: nothing of a closed gateway goes on: no timer, socket or store call.
  */
+import { CLOSE } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
@@ -250,14 +251,23 @@ export function createGateway(deps: GatewayDeps): Gateway {
   }
 }
 
-/** A frame above the limit is closed as the protocol says, not as RFC 6455 §7.4.1 has it: 4413 in place of 1009. */
+/**
+ * What `ws` itself finds wrong is closed as the protocol says, not as RFC 6455 §7.4.1 has it: an oversized frame with 4413,
+ * anything else that is no message with 4451. Only there is a code given without a reason.
+ */
 class SealpostSocket extends WebSocket {
   override close(code?: number, data?: string | Buffer): void {
-    super.close(code === MESSAGE_TOO_BIG ? 4413 : code, data)
+    super.close(data === undefined && code !== undefined ? (WRONG_MESSAGE.get(code) ?? code) : code, data)
   }
 }
 
-const MESSAGE_TOO_BIG = 1009
+/** Protocol error, not UTF-8, too many pieces, too big. */
+const WRONG_MESSAGE = new Map([
+  [1002, CLOSE.bad_frame.code],
+  [1007, CLOSE.bad_frame.code],
+  [1008, CLOSE.bad_frame.code],
+  [1009, CLOSE.too_large.code],
+])
 
 /** 0 ≤ x < 1. */
 function random(): number {

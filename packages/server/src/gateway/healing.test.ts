@@ -4,7 +4,7 @@ import { proveRaw } from '../testing/raw-client.ts'
 import { makeRecords, takeAcks, takeEvents, useRelay } from '../testing/relay.ts'
 
 /** The history that the store claims to have, when it is not its own; and a gate in front of the answers to `establishSession`. */
-const store = { history: null as string | null, established: 0, gate: Promise.resolve() }
+const store = { history: null as string | null, established: 0, gate: Promise.resolve(), entries: Promise.resolve() }
 
 const relay = useRelay({ limits: { tickMs: 50, headRoundMs: 200 } }, (inner) => ({
   ...inner,
@@ -17,6 +17,10 @@ const relay = useRelay({ limits: { tickMs: 50, headRoundMs: 200 } }, (inner) => 
     store.established += 1
     await store.gate
     return result
+  },
+  async readEntries(...args) {
+    await store.entries
+    return inner.readEntries(...args)
   },
 }))
 
@@ -61,6 +65,20 @@ describe('C4: an entry of the device log that nobody announced', () => {
     await a.next('log_entry')
     a.sendRecords(...makeRecords(a, 1, 1, { epoch: account.log_seq }))
     await takeAcks(a, 1)
+  })
+
+  it('nothing is left of the socket of a revoked device after a second, though the entry cannot be read', async () => {
+    const account = await relay.account(2)
+    const b = await relay.connect(account, 1)
+    const gate = Promise.withResolvers<void>()
+    store.entries = gate.promise
+    const device_id = b.identity.device_id
+    await append(relay.store, account, { type: 'revoke_device', revoked: [{ device_id }] })
+    const began = performance.now()
+    relay.gateway.bus.publish(account.user_no, { is: 'log', log_seq: account.log_seq, revoked: [device_id] })
+    expect(await b.closed).toMatchObject({ code: 1006 })
+    expect(performance.now() - began).toBeLessThan(1_000)
+    gate.resolve()
   })
 
   it('cuts the device that it revoked', async () => {

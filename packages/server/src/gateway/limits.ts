@@ -9,6 +9,8 @@ export type GatewayLimits = Rules & {
   outboundHighBytes: number
   outboundLowBytes: number
   stalledMs: number
+  /** From the first byte of a message to its last. */
+  messageMs: number
   queueBytesMax: number
   socketsPerAddressMax: number
   unauthenticatedPerAddressMax: number
@@ -53,7 +55,9 @@ export const GATEWAY_LIMITS: GatewayLimits = {
   rekey_deadline_ms: LIMITS.rekeyDeadlineMs,
   rekey_after_ms: LIMITS.rekeyAfterMs,
   rekey_after_frames: LIMITS.rekeyAfterFrames,
-  rekey_rest_ms: 60_000,
+  // a client that counts a minute of its own is not too early because of the way its messages took
+  rekey_rest_ms: 55_000,
+  messageMs: 30_000,
   commitEventsMax: 4_096,
   commitBytesMax: 8 * 1_048_576,
   closeMs: 2_000,

@@ -18,7 +18,7 @@ import type { SyncCrypto } from '@sealpost/protocol/node'
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
 import { closing, leave } from '../core/endings.ts'
-import { INITIAL, isReading, step } from '../core/session.ts'
+import { INITIAL, isOverdrawn, isReading, step } from '../core/session.ts'
 import type { Effect, Input, Outcome, PageAsk, State, Step, Who } from '../core/state.ts'
 import type { Inbox } from '../ingest/inbox.ts'
 import type { Log } from '../log.ts'
@@ -84,6 +84,7 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     socket,
     {
       isReading: () => isReading(limits, state),
+      isOverdrawn: () => isOverdrawn(limits, state),
       input,
       alive: () => {
         if (state.at === 'open') presence.touch(state.who, seenPosition)
