@@ -1,7 +1,17 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { toBase64url, toHex, utf8, utf8Decode } from './bytes.ts'
-import { activeDevices, type DeviceLog, decodeWireEntry, encodeWireEntry, type Verified, verifyEntry, verifyLog } from './device-log.ts'
+import {
+  activeDevices,
+  type DeviceLog,
+  decodeWireEntry,
+  encodeWireEntry,
+  type LogEntry,
+  type Verified,
+  verifyEntries,
+  verifyEntry,
+  verifyLog,
+} from './device-log.ts'
 import { decodeLogBody, decodeLogFrame } from './device-log-body.ts'
 import { SealpostError } from './errors.ts'
 import { LIMITS } from './limits.ts'
@@ -434,7 +444,7 @@ describe('the shape of a body', () => {
 
 describe('a fold', () => {
   it('never changes the log that it was given, whatever the verdict', async () => {
-    const before = structuredClone(scene)
+    const sizes = ({ log_seq, epochs, devices, used_keys }: DeviceLog) => [log_seq, epochs.length, devices.size, used_keys.size]
     for (const plan of [add, revoke, rename, rotate, recover, { ...rotate, to: ['root'] }, { ...recover, to: ['root'] }]) await verify(plan)
     expect(structuredClone(scene)).toEqual(before)
   })
@@ -500,5 +510,35 @@ describe('no bytes make the entry decoder throw untyped', () => {
       }),
       { numRuns: 10_000 },
     )
+  })
+})
+
+describe('many entries at once', () => {
+  it('are verified as one after another, without a copy of the log for each, and leave the log before them as it was', async () => {
+    const entries: LogEntry[] = []
+    const steps: DeviceLog[] = []
+    const third = forgeDevice(6)
+    let log = scene
+    const plans: EntryPlan[] = [
+      { type: 'rotate_keys', signer: phone, to: both },
+      { type: 'add_device', signer: phone, to: [...both, third.id], fields: { device: third.introduction } },
+      { type: 'rotate_keys', signer: third, to: [...both, third.id] },
+    ]
+    for (const plan of plans) {
+      entries.push(forgeEntry(log, plan))
+      log = await append(log, plan)
+      steps.push(log)
+    }
+    const sizes = ({ log_seq, epochs, devices, used_keys }: DeviceLog) => [log_seq, epochs.length, devices.size, used_keys.size]
+    expect(await verifyEntries(nodeCrypto, scene, USER_ID, entries)).toMatchObject({ ok: true, log })
+    expect(await verifyEntries(nodeCrypto, scene, USER_ID, [])).toBeNull()
+    expect(await verifyEntries(nodeCrypto, scene, USER_ID, [entries[0]!, entries[2]!])).toMatchObject({ ok: false, code: 'log_conflict' })
+    expect(await verifyEntries(nodeCrypto, steps[0]!, USER_ID, entries.slice(1))).toMatchObject({ ok: true, log })
+    expect([scene, ...steps].map(sizes)).toEqual([
+      [3, 4, 3, 8],
+      [4, 5, 3, 8],
+      [5, 6, 4, 10],
+      [6, 7, 4, 10],
+    ])
   })
 })

@@ -68,32 +68,30 @@ export type Verified =
 
 /** Verifies `entry` as the next one of `log`; with null, as the genesis of `user_id`. */
 export async function verifyEntry(crypto: Crypto, log: DeviceLog | null, user_id: string, entry: LogEntry): Promise<Verified> {
-  try {
-    const frame = decodeLogFrame(entry.body)
-    checkPlace(log, user_id, frame)
-    const signed = tuple('log', null, entry.body)
-    if (!(await crypto.ed25519Verify(signerKey(log, frame), signed, entry.sig))) throw refuse('the signature does not hold')
-    const body = decodeLogBody(frame)
-    const entry_hash = await hashEntry(crypto, entry.body)
-    return { ok: true, log: await applyBody(crypto, log, body, entry_hash), body, entry_hash }
-  } catch (error) {
-    if (!(error instanceof SealpostError)) throw error
-    if (error.code === 'invalid_entry' || error.code === 'unknown_version' || error.code === 'log_conflict')
-      return { ok: false, code: error.code, reason: error.message }
-    throw error
-  }
+  return verifyNext(crypto, log, user_id, entry, copyState(log))
 }
 
 /** Verifies a whole log from genesis; the answer is that of the newest entry, or of the first refused one. */
 export async function verifyLog(crypto: Crypto, user_id: string, entries: readonly LogEntry[]): Promise<Verified> {
-  let verified: Verified = { ok: false, code: 'invalid_entry', reason: 'a log has a genesis' }
-  let log: DeviceLog | null = null
+  return (await verifyEntries(crypto, null, user_id, entries)) ?? { ok: false, code: 'invalid_entry', reason: 'a log has a genesis' }
+}
+
+/** Verifies entries that follow `log`, which is copied once and not for each of them. Null when there are none; else as `verifyLog`. */
+export async function verifyEntries(
+  crypto: Crypto,
+  log: DeviceLog | null,
+  user_id: string,
+  entries: readonly LogEntry[],
+): Promise<Verified | null> {
+  const state = copyState(log)
+  let newest: Verified | null = null
+  let before = log
   for (const entry of entries) {
-    verified = await verifyEntry(crypto, log, user_id, entry)
-    if (!verified.ok) return verified
-    log = verified.log
+    newest = await verifyNext(crypto, before, user_id, entry, state)
+    if (!newest.ok) return newest
+    before = newest.log
   }
-  return verified
+  return newest
 }
 
 export function activeDevices(log: DeviceLog): LogDevice[] {
@@ -132,29 +130,62 @@ function signerKey(log: DeviceLog | null, frame: LogBodyFrame): Bytes {
   return signer.sign_pub
 }
 
-async function applyBody(crypto: Crypto, log: DeviceLog | null, body: LogBody, entry_hash: Bytes): Promise<DeviceLog> {
+/** What grows with a log; `log` itself is never written to. */
+type State = { devices: Map<string, LogDevice>; epochs: LogEpoch[]; used_keys: Set<string> }
+
+function copyState(log: DeviceLog | null): State {
+  return { devices: new Map(log?.devices), epochs: [...(log?.epochs ?? [])], used_keys: new Set(log?.used_keys) }
+}
+
+/** `state` holds what `log` holds; it moves on to the entry, and is of no use when the entry is refused. */
+async function verifyNext(crypto: Crypto, log: DeviceLog | null, user_id: string, entry: LogEntry, state: State): Promise<Verified> {
+  try {
+    const frame = decodeLogFrame(entry.body)
+    checkPlace(log, user_id, frame)
+    const signed = tuple('log', null, entry.body)
+    if (!(await crypto.ed25519Verify(signerKey(log, frame), signed, entry.sig))) throw refuse('the signature does not hold')
+    const body = decodeLogBody(frame)
+    const entry_hash = await hashEntry(crypto, entry.body)
+    return { ok: true, log: await applyBody(crypto, log, body, entry_hash, state), body, entry_hash }
+  } catch (error) {
+    if (!(error instanceof SealpostError)) throw error
+    if (error.code === 'invalid_entry' || error.code === 'unknown_version' || error.code === 'log_conflict')
+      return { ok: false, code: error.code, reason: error.message }
+    throw error
+  }
+}
+
+async function applyBody(crypto: Crypto, log: DeviceLog | null, body: LogBody, entry_hash: Bytes, state: State): Promise<DeviceLog> {
   const root_kem_pub = body.type === 'genesis' ? body.root_kem_pub : log?.root_kem_pub
   if (root_kem_pub === undefined) throw refuse('a log has a genesis')
-  const devices = new Map(log?.devices)
-  let used_keys: ReadonlySet<string> = log?.used_keys ?? new Set([body.user_id, toBase64url(root_kem_pub)])
+  const { devices, epochs, used_keys } = state
+  if (log === null) used_keys.add(body.user_id).add(toBase64url(root_kem_pub))
+  // the newest epoch was sealed to exactly the devices that were active: no need to look at all that ever were
+  const before = [...(epochs.at(-1)?.sealed.keys() ?? [])].filter((to) => to !== 'root')
 
-  if (body.type === 'revoke_device' || body.type === 'recover') revoke(devices, body, body.revoked)
+  if (body.type === 'revoke_device' || body.type === 'recover') revoke(devices, before, body, body.revoked)
   if (body.type === 'rename_device') rename(devices, body.rename)
   if (body.type === 'genesis' || body.type === 'add_device' || body.type === 'recover') {
-    used_keys = takeKeys(devices, used_keys, body.device)
+    takeKeys(devices, used_keys, body.device)
     const introduction = introductionBytes(body.user_id, body.device.device_id, body.device.sign_pub, body.device.kem_pub)
     if (!(await crypto.ed25519Verify(body.device.sign_pub, introduction, body.device.self_sig)))
       throw refuse('the device does not hold the key that it shows')
     const { self_sig: _, ...device } = body.device
     devices.set(device.device_id, { ...device, added: body.log_seq, revoked: null })
+    before.push(device.device_id)
   }
 
-  const epoch = readEpoch(devices, body, entry_hash)
-  const epochs = [...(log?.epochs ?? []), epoch]
+  const active = before.filter((device_id) => devices.get(device_id)?.revoked === null)
+  epochs.push(readEpoch(active, body, entry_hash))
   return { user_id: body.user_id, root_kem_pub, log_seq: body.log_seq, log_head: entry_hash, devices, epochs, used_keys }
 }
 
-function revoke(devices: Map<string, LogDevice>, body: LogBody & { type: 'revoke_device' | 'recover' }, revoked: Revocation[]): void {
+function revoke(
+  devices: Map<string, LogDevice>,
+  active: readonly string[],
+  body: LogBody & { type: 'revoke_device' | 'recover' },
+  revoked: Revocation[],
+): void {
   if (body.type === 'revoke_device' && revoked.length === 0) throw refuse('a revocation names a device')
   for (const { device_id, pins } of revoked) {
     const device = devices.get(device_id)
@@ -165,7 +196,7 @@ function revoke(devices: Map<string, LogDevice>, body: LogBody & { type: 'revoke
       throw refuse('heads name a stream twice')
     devices.set(device_id, { ...device, revoked: { log_seq: body.log_seq, by: body.signer, created_at: body.created_at, pins } })
   }
-  if (body.type === 'recover' && [...devices.values()].some((device) => device.revoked === null))
+  if (body.type === 'recover' && active.some((device_id) => devices.get(device_id)?.revoked === null))
     throw refuse('recover revokes all other devices')
 }
 
@@ -176,20 +207,20 @@ function rename(devices: Map<string, LogDevice>, { device_id, name }: { device_i
 }
 
 /** No id and no key is ever used twice, nor is a key of the root. */
-function takeKeys(devices: Map<string, LogDevice>, used: ReadonlySet<string>, device: LogBodyDevice): ReadonlySet<string> {
+function takeKeys(devices: ReadonlyMap<string, LogDevice>, used: Set<string>, device: LogBodyDevice): void {
   if (devices.has(device.device_id)) throw refuse('the device_id was used before')
   const sign_pub = toBase64url(device.sign_pub)
   const kem_pub = toBase64url(device.kem_pub)
   if (used.has(sign_pub)) throw refuse('the sign_pub was used before')
   if (used.has(kem_pub)) throw refuse('the kem_pub was used before')
-  return new Set(used).add(sign_pub).add(kem_pub)
+  used.add(sign_pub).add(kem_pub)
 }
 
-function readEpoch(devices: ReadonlyMap<string, LogDevice>, body: LogBody, entry_hash: Bytes): LogEpoch {
+function readEpoch(active: readonly string[], body: LogBody, entry_hash: Bytes): LogEpoch {
   const { commit, prev_box } = body.epoch
   const sealed = new Map(body.epoch.sealed.map(({ to, box_hash }) => [to, box_hash]))
   if (sealed.size !== body.epoch.sealed.length) throw refuse('sealed names a recipient twice')
-  const recipients = ['root', ...[...devices.values()].filter((device) => device.revoked === null).map((device) => device.device_id)]
+  const recipients = ['root', ...active]
   if (sealed.size !== recipients.length || !recipients.every((to) => sealed.has(to)))
     throw refuse('sealed is not exactly the active devices and the root')
   if (body.type === 'genesis' && prev_box !== null) throw refuse('genesis has no prev_box')

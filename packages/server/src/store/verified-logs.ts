@@ -3,7 +3,7 @@
  * account's log is needed; the states of the accounts used last are remembered and only brought up to date. Stored
  * entries never change, so reading them needs no lock; a restored database has other ones, which is noticed. Bound: `ENTRIES_MAX` entries over all remembered logs.
  */
-import { type Bytes, type Crypto, type DeviceLog, equalBytes, SealpostError, verifyEntry } from '@sealpost/protocol'
+import { type Bytes, type Crypto, type DeviceLog, equalBytes, SealpostError, verifyEntries } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import type { ClientBase } from 'pg'
 
@@ -68,11 +68,9 @@ async function readOn(client: ClientBase, user_no: number, user_id: string, from
   let log = from
   for (;;) {
     const { rows } = await client.query<{ body: Buffer; sig: Buffer }>({ ...READ, values: [user_no, log === null ? 0 : log.log_seq + 1] })
-    for (const { body, sig } of rows) {
-      const verified = await verifyEntry(crypto, log, user_id, { body, sig })
-      if (!verified.ok) return from === null ? damaged() : null
-      log = verified.log
-    }
+    const verified = await verifyEntries(crypto, log, user_id, rows)
+    if (verified?.ok === false) return from === null ? damaged() : null
+    log = verified?.log ?? log
     if (rows.length < PAGE) return log
   }
 }
