@@ -1,6 +1,6 @@
-/** A file for the recovery words: new, 0600, on disk before the command says so. An existing file is never touched. */
+/** A file for the recovery words: new, 0600, on disk (its name too) before `write` resolves. An existing file is never touched. */
 import { type FileHandle, open, rm } from 'node:fs/promises'
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { SealpostError } from '@sealpost/protocol'
 
 export type RecoveryFile = { path: string; write(words: string): Promise<void>; discard(): Promise<void> }
@@ -23,6 +23,7 @@ export async function createRecoveryFile(name: string): Promise<RecoveryFile> {
         await file.chmod(0o600)
         await file.writeFile(`${words}\n`)
         await file.sync()
+        await syncFolder(dirname(path))
       } catch (cause) {
         throw new SealpostError('disk', `the recovery file ${path} cannot be written`, { cause })
       } finally {
@@ -33,5 +34,15 @@ export async function createRecoveryFile(name: string): Promise<RecoveryFile> {
       await file.close().catch(() => {})
       await rm(path, { force: true })
     },
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  if (process.platform === 'win32') return
+  const folder = await open(path, 'r')
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
   }
 }

@@ -1,4 +1,5 @@
 import { DatabaseSync } from 'node:sqlite'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { chmod, mkdir, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises'
@@ -156,6 +157,19 @@ describe('init', () => {
       .join('')
     for (const seed of [row.sign_seed, row.kem_seed])
       for (const form of ['hex', 'base64', 'base64url'] as const) expect(everything).not.toContain(Buffer.from(seed).toString(form))
+  })
+
+  test('when nobody reads the words there is no account (2)', async () => {
+    const home = join(world.folder, 'unread')
+    const main = join(import.meta.dirname, '..', 'src', 'main.ts')
+    const args = ['--conditions=development', main, 'init', '--home', home, '--server', world.relay.url, '--name', 'x']
+    const init = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    init.stdout.destroy()
+    let stderr = ''
+    init.stderr.on('data', (text: Buffer) => (stderr += text.toString()))
+    expect((await once(init, 'close'))[0]).toBe(2)
+    expect(stderr).toMatch(/no account was made\n {2}\w/)
+    expect((await run(['status', '--home', home])).code).toBe(4)
   })
 
   test('--recovery-file is 0600 and never overwritten', async () => {

@@ -62,7 +62,7 @@ export class Sealpost {
   }
 
   /**
-   * A new account with this device as its first. `recovery_words` are shown once and never kept. `pinned`: the server's key came
+   * A new account with this device as its first. `recovery_words` are never kept; `onWords` has them before the account exists. `pinned`: the server's key came
    * with the URL; else it was trusted on first use and its fingerprint is to be compared. Throws `already_paired`,
    * `server_identity`, `signup_closed`, `unreachable`, `invalid_request`.
    */

@@ -4,10 +4,10 @@ import { openHome } from '@sealpost/client/node'
 import type { DeviceType } from '@sealpost/protocol'
 import { type Command, Option } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
-import type { Exit } from '../exit-codes.ts'
+import { type Exit, UsageError } from '../exit-codes.ts'
 import { fingerprintOf } from '../fingerprint.ts'
-import { print, say } from '../output.ts'
-import { createRecoveryFile, type RecoveryFile } from '../recovery-file.ts'
+import { OutputClosed, print, say } from '../output.ts'
+import { createRecoveryFile } from '../recovery-file.ts'
 
 type Options = { server: string; name: string; type: DeviceType; recoveryFile?: string }
 
@@ -37,51 +37,51 @@ export function addInit(program: Command): void {
 
 async function init({ home, signal }: Context, options: Options): Promise<Exit> {
   const file = options.recoveryFile === undefined ? null : await createRecoveryFile(options.recoveryFile)
-  let created: Awaited<ReturnType<typeof Sealpost.create>>
+  let handedOut = false
   try {
-    created = await createAccount(home, options, signal)
+    const opened = await openHome(home)
+    try {
+      const { sealpost, server_key, pinned } = await Sealpost.create({
+        home: opened,
+        server: options.server,
+        name: options.name,
+        device_type: options.type,
+        connect: false,
+        // The words exist nowhere else: they are with the person before there is an account to lose.
+        onWords: async (words) => {
+          await (file === null ? showWords(words) : file.write(words))
+          handedOut = true
+        },
+        onRefused: () => {
+          handedOut = false
+        },
+        signal,
+      })
+      say(`account created; this device is "${options.name}" (${sealpost.device_id})`)
+      say(`server key fingerprint: ${fingerprintOf(server_key)}`)
+      say(pinned ? 'it is the key that you gave' : 'trusted on first use: compare it with what the server shows')
+      if (file !== null) say(`recovery words written to ${file.path}: keep it where the devices are not`)
+      say('next, to add a device: sealpost pair')
+      await sealpost.close()
+    } finally {
+      await opened.close()
+    }
   } catch (error) {
-    await file?.discard()
+    if (!handedOut) await file?.discard()
     throw error
-  }
-  const { sealpost, recovery_words, server_key, pinned } = created
-  try {
-    say(`account created; this device is "${options.name}" (${sealpost.device_id})`)
-    say(`server key fingerprint: ${fingerprintOf(server_key)}`)
-    say(pinned ? 'it is the key that you gave' : 'trusted on first use: compare it with what the server shows')
-    await keepWords(recovery_words, file)
-    say('next, to add a device: sealpost pair')
-  } finally {
-    await sealpost.close()
   }
   return 'ok'
-}
-
-async function createAccount(home: string, options: Options, signal: AbortSignal): ReturnType<typeof Sealpost.create> {
-  const opened = await openHome(home)
-  try {
-    return await Sealpost.create({ home: opened, server: options.server, name: options.name, device_type: options.type, signal })
-  } catch (error) {
-    await opened.close()
-    throw error
-  }
-}
-
-/** The words exist nowhere else: when the file fails them, they are shown after all. */
-async function keepWords(words: string, file: RecoveryFile | null): Promise<void> {
-  if (file === null) return showWords(words)
-  try {
-    await file.write(words)
-    say(`recovery words written to ${file.path}: keep it where the devices are not`)
-  } catch (error) {
-    await showWords(words)
-    throw error
-  }
 }
 
 async function showWords(words: string): Promise<void> {
   say('recovery words, shown this once; write them down, they are the only way back without a device:')
   const all = words.split(' ')
   const lines = Array.from({ length: Math.ceil(all.length / 6) }, (_, i) => all.slice(i * 6, i * 6 + 6).join(' '))
-  await print(`${lines.join('\n')}\n`)
+  await print(`${lines.join('\n')}\n`).catch((error: unknown) => {
+    if (!(error instanceof OutputClosed)) throw error
+    throw new UsageError(
+      'the recovery words could not be shown: nobody reads stdout; no account was made',
+      'read stdout, or use --recovery-file FILE',
+    )
+  })
 }

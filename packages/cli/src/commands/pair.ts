@@ -30,16 +30,19 @@ async function pair(context: Context, options: Options): Promise<Exit> {
     throw new UsageError('pair asks whether the check phrases are the same, which needs a terminal', 'use --yes to go on without comparing')
   return withSession<Exit>(context, async (session) => {
     await sendLeftovers(session)
-    const device = await session.watch.during(
-      (signal) =>
-        session.sealpost.pair({
-          onCode: (code, expires_at) => void showCode(code, expires_at),
-          confirm: (phrase, { name, device_type }) =>
-            confirmPhrase(phrase, `Add "${name}" (${device_type})? Does it show the same four signs?`, skip, signal),
-          signal,
-        }),
-      session.signal,
-    )
+    const { sealpost, watch } = session
+    // A server that goes for a while is waited for: until the code ends.
+    const signal = AbortSignal.any([session.signal, watch.failed])
+    const device = await sealpost
+      .pair({
+        onCode: (code, expires_at) => void showCode(code, expires_at),
+        confirm: (phrase, { name, device_type }) =>
+          confirmPhrase(phrase, `Add "${name}" (${device_type})? Does it show the same four signs?`, skip, signal),
+        signal,
+      })
+      .catch((error: unknown) => {
+        throw watch.failure ?? error
+      })
     say(`added "${device.name}" (${device.device_id})`)
     return 'ok'
   })

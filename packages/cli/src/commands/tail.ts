@@ -170,7 +170,7 @@ function describeAlarm({ position, device_id, reason }: Extract<StreamEvent, { i
     case 'cursor_gap':
       return `the server left out a part of the stream behind position ${position} again and again (cursor_gap)`
     case 'epoch_unreadable':
-      return `the record at position ${position} of device ${device_id} cannot be opened: its key is missing here (epoch_unreadable)`
+      return `the key of an epoch that this device should have is missing; what needs it is not handed over (epoch_unreadable)`
     default:
       return `the record at position ${position} of device ${device_id} did not verify (${reason}) and was not handed over`
   }
