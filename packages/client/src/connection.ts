@@ -56,7 +56,12 @@ const FATAL: ReadonlySet<ErrorCode> = new Set([
   'invalid_entry',
   'device_revoked',
   'state_damaged',
+  'state_diverged',
+  'disk',
 ])
+
+/** A revoked device gets the entries that say so in place of its session. */
+const BEFORE_SESSION: ReadonlySet<ServerMessage['head']['type']> = new Set(['session_established', 'log_entry'])
 
 /** `session_established` of a first handshake: all its fields are there. */
 export type Established = Required<ServerHeadOf<'session_established'>>
@@ -102,6 +107,10 @@ export type Connection = {
   send(head: ClientHead, body?: Bytes): boolean
   caughtUp(): void
   reset(): void
+  /** This session got something done: failures before it are forgotten. */
+  progress(): void
+  /** The session cannot go on: a wrong message closes it as such, a failure on this side ends it for good, all else begins it anew. */
+  fault(error: unknown): void
   /** The session is given up and begun anew. */
   reconnect(error: SealpostError | null): void
   fatal(error: SealpostError): void
@@ -122,6 +131,8 @@ type Channel = {
   open: OpenCipher | null
   /** Of the generation to come: the server switches with its session_established. */
   next: { open: OpenCipher; keys: SessionKeys } | null
+  /** The first frame of a generation says that it is established, and nothing else. */
+  fresh: boolean
   session: Established | null
   frames_max: number
   sending: Promise<void> | null
@@ -159,9 +170,11 @@ export function createConnection(ports: ConnectionPorts): Connection {
             effect.ms,
             () => {
               timers.delete(effect.timer)
-              input({ is: 'timer', name: effect.timer })
+              // a socket that this side does not read says nothing about the other end
+              const unread = effect.timer === 'pong' && channel?.paused === true
+              input(unread ? { is: 'heard' } : { is: 'timer', name: effect.timer })
             },
-            effect.timer === 'rekey' || effect.timer === 'ping',
+            effect.timer === 'rekey' || effect.timer === 'ping' || effect.timer === 'steady',
           ),
         )
         return
@@ -222,6 +235,7 @@ export function createConnection(ports: ConnectionPorts): Connection {
       seal: null,
       open: null,
       next: null,
+      fresh: false,
       session: null,
       frames_max: Number.POSITIVE_INFINITY,
       sending: null,
@@ -289,8 +303,10 @@ export function createConnection(ports: ConnectionPorts): Connection {
     const wanted = of.inbound.length >= FRAMES_MAX || ports.congested()
     if (wanted === of.paused) return
     of.paused = wanted
-    if (wanted) of.socket.pause()
-    else of.socket.resume()
+    if (wanted) return of.socket.pause()
+    of.socket.resume()
+    // the answer to a ping may lie among what was not read: it gets its full time
+    input({ is: 'heard' })
   }
 
   /** Work that belongs to the socket of now. */
@@ -307,11 +323,14 @@ export function createConnection(ports: ConnectionPorts): Connection {
     last_error = known
     if (FATAL.has(known.code)) return input({ is: 'fatal', code: known.code })
     switch (known.code) {
+      case 'internal':
+        return input({ is: 'fatal', code: 'internal' })
       case 'server_identity':
         return input({ is: 'other_key' })
       case 'invalid_message':
       case 'invalid_encoding':
       case 'invalid_signature':
+      case 'invalid_box':
       case 'decrypt_failed':
         return input({ is: 'broken', close: 'bad_frame' })
       default:
@@ -370,12 +389,14 @@ export function createConnection(ports: ConnectionPorts): Connection {
 
   function onEstablished(of: Channel, head: ServerHeadOf<'session_established'>): void {
     if (isOpen(machine)) {
-      if (machine.rekey !== 'proving' || head.gen !== of.keys?.gen)
+      if (machine.rekey !== 'proving' || !of.fresh || head.gen !== of.keys?.gen || head.session_id !== of.session?.session_id)
         throw new SealpostError('invalid_message', 'session_established is not legal now')
+      of.fresh = false
       of.frames_max = head.rekey_after_frames
       return input({ is: 'rekeyed', gen: head.gen, rekey_after_ms: head.rekey_after_s * 1000 })
     }
-    if (machine.at !== 'proving') throw new SealpostError('invalid_message', 'session_established is not legal now')
+    if (machine.at !== 'proving' || head.gen !== of.keys?.gen)
+      throw new SealpostError('invalid_message', 'session_established is not legal now')
     const session = complete(head)
     of.session = session
     of.frames_max = session.rekey_after_frames
@@ -391,6 +412,7 @@ export function createConnection(ports: ConnectionPorts): Connection {
       of.open = of.next.open
       of.keys = of.next.keys
       of.next = null
+      of.fresh = true
     }
     if (of.open === null) throw new SealpostError('invalid_message', 'a sealed frame before the handshake')
     const message = of.open.open(frame)
@@ -399,6 +421,7 @@ export function createConnection(ports: ConnectionPorts): Connection {
 
   function onMessage(of: Channel, bytes: Bytes): Promise<void> | void {
     const message = decodeServerMessage(bytes)
+    expectLegal(of, message.head.type)
     input({ is: 'heard' })
     if ((of.open?.counter ?? 0) >= of.frames_max) input({ is: 'frames_used' })
     switch (message.head.type) {
@@ -417,10 +440,16 @@ export function createConnection(ports: ConnectionPorts): Connection {
     }
   }
 
+  function expectLegal(of: Channel, type: ServerMessage['head']['type']): void {
+    const legal = isOpen(machine) ? !of.fresh || type === 'session_established' : BEFORE_SESSION.has(type)
+    if (!legal) throw new SealpostError('invalid_message', `${type} is not legal now`)
+  }
+
   function send(head: ClientHead, body?: Bytes): boolean {
-    if (channel === null || !isOpen(machine)) return false
-    transmit(channel, encodeMessage(head, body))
-    if ((channel.seal?.counter ?? 0) >= channel.frames_max) input({ is: 'frames_used' })
+    const of = channel
+    if (of === null || !isOpen(machine)) return false
+    transmit(of, encodeMessage(head, body))
+    if ((of.seal?.counter ?? 0) >= of.frames_max) input({ is: 'frames_used' })
     return true
   }
 
@@ -460,6 +489,8 @@ export function createConnection(ports: ConnectionPorts): Connection {
       input({ is: 'caught_up' })
     },
     reset: () => input({ is: 'reset' }),
+    progress: () => input({ is: 'progress' }),
+    fault: onFault,
     reconnect(error) {
       if (error !== null) last_error = error
       input({ is: 'broken', close: 'normal' })

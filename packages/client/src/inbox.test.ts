@@ -22,6 +22,7 @@ async function createWorld(store: MemoryStore = createMemoryStore()) {
     caughtUp: 0,
     forgot: 0,
     resets: [] as number[],
+    moved: [] as boolean[],
     logAsked: [] as number[],
     answerLog: () => account.rotate(),
   }
@@ -62,7 +63,8 @@ async function createWorld(store: MemoryStore = createMemoryStore()) {
           return Promise.resolve()
         },
         tell: (notice) => world.told.push(notice),
-        stored: () => undefined,
+        acksStored: () => Promise.resolve(),
+        stored: (moved) => world.moved.push(moved),
         caughtUp: () => {
           world.caughtUp++
         },
@@ -102,6 +104,7 @@ describe('the receive path', () => {
     expect(cursor).toEqual({ position: 3, event_id: records[2]?.event_id, received_at: NOW_MS, history_id: 'h' })
     expect(heads.get(`${other.device_id}/main`)?.device_seq).toBe(2)
     expect(world.caughtUp).toBe(1)
+    expect(world.moved).toEqual([true])
     expect(inbox.cursor).toEqual(cursor)
   })
 

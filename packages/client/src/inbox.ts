@@ -60,8 +60,10 @@ export type InboxPorts = {
   /** Resolves when the entries from there on were applied. Throws `log_withheld`. */
   requestLog(from_log_seq: number): Promise<void>
   tell(notice: StreamNotice): void
-  /** Rows or the cursor changed. */
-  stored(): void
+  /** Resolves when the acks that came before are on disk: no cursor passes an own event that is still unacked there (protocol.md §5). */
+  acksStored(): Promise<void>
+  /** Rows or the cursor changed. `moved`: the cursor went on. */
+  stored(moved: boolean): void
   /** The page with `has_more: false` is stored. */
   caughtUp(): void
   failed(error: unknown): void
@@ -139,9 +141,11 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
     checkPositions(records, message)
     if (message.floor !== null) floor = Math.max(floor, message.floor)
     const own = records.some((record) => record.device_id === identity.device_id)
+    const before = cursor.position
+    await ports.acksStored()
     const notices = own ? await ports.withOwn((view) => receive(message, records, view)) : await receive(message, records, null)
     for (const notice of notices) ports.tell(notice)
-    ports.stored()
+    ports.stored(cursor.position > before)
     if (message.last) ports.caughtUp()
     if (++commits % TRIM_EVERY === 0) await store.trimReceived(TRIM)
   }
@@ -250,7 +254,7 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
     })
     cursor = next
     ports.resetStored()
-    ports.stored()
+    ports.stored(false)
   }
 
   return {

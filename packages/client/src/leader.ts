@@ -5,42 +5,33 @@
  * Invariant: messages are routed in their order; the two parts that may have to wait for the device log (outbox, receive path)
  * run behind their own queues, so that the answer they wait for always gets through.
  */
-import {
-  CLOSE,
-  type ClientAuthBody,
-  decodeAcks,
-  type ErrorCode,
-  LIMITS,
-  SealpostError,
-  toBase64url,
-  type WireEntry,
-} from '@sealpost/protocol'
+import { type ClientAuthBody, CLOSE, decodeAcks, type ErrorCode, LIMITS, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type AccountLog, openAccountLog } from './account-log.ts'
+import { type AlarmReason, createAlarms } from './alarms.ts'
 import { type Connection, createConnection, type Established, type SessionMessage } from './connection.ts'
 import { type Inbox, openInbox, QUEUED_MAX } from './inbox.ts'
+import { createKeyRotation } from './key-rotation.ts'
 import { createLogAppender, type Decide } from './log-append.ts'
+import { createLogReader } from './log-reading.ts'
 import type { ConnectionState } from './machine.ts'
 import type { Notice } from './notices.ts'
 import { batchLimits, openOutbox, type Outbox } from './outbox.ts'
-import type { Home, Identity, OutcomeRow, Revocation, StoredHead } from './ports.ts'
+import { wipeWhenRevoked } from './own-revocation.ts'
+import type { Home, Identity, OutcomeRow, StoredHead } from './ports.ts'
 import { look } from './repair.ts'
+import { createReplay } from './replay.ts'
 import { createRequests, refusal } from './requests.ts'
 import { createRest } from './rest.ts'
 import { decideRevocation } from './revoke.ts'
-import { ROTATION_SPREAD_MS, rotationDue } from './rotation.ts'
 import { createTopic, defer, orAborted, type Topic, within } from './signal.ts'
-import { toUnit } from './backoff.ts'
+
+export { revokedError } from './own-revocation.ts'
 
 const CLIENT = { name: '@sealpost/client', version: '0.1.0' } as const
-const LOG_WAIT_MS = 10_000
 const ACK_EVERY_MS = 5_000
-const ROTATION_EVERY_MS = 3_600_000
-const UNREADABLE_WAIT_MS = 3_000
 const CONNECT_WAIT_MS = 20_000
-/** Pages asked for and not yet stored. */
-const PAGES_AHEAD = 3
-const EPOCH_NOTE = 'epoch_began'
-const FORCED_NOTE = 'rotation_forced'
+/** While a request for log entries is open the receive path may wait for its answer, so the socket is read further, up to here. */
+const QUEUED_HOLDING_MAX = 4 * QUEUED_MAX
 
 export type Presence = { device_id: string; online: boolean; last_seen: number | null }
 
@@ -88,6 +79,9 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
   const settled = createTopic<readonly OutcomeRow[]>()
   const changed = createTopic<void>()
   const account = await openAccountLog(crypto, store, clock, identity)
+  // an entry that revokes this device counts also when the process ended right behind it
+  const revoked = await wipeWhenRevoked(store, account, identity)
+  if (revoked !== null) throw revoked
   const received = await store.readReceiveState()
   const requests = createRequests(clock, (head) => connection.send(head))
   const presence = new Map<string, Presence>()
@@ -96,17 +90,34 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
   let head_position: number | null = null
   let terminal: SealpostError | null = null
   let gaps = 0
-  /** `pending`: a page is asked for and has not arrived. */
-  let replay: { id: number; token: string | undefined; pending: boolean; more: boolean } | null = null
   let acked_position = received.cursor.position
   let cancelAck: (() => void) | null = null
-  let cancelRotation: (() => void) | null = null
-  let cancelKeyWait: (() => void) | null = null
-  let logWanted: Promise<void> | null = null
-  let closed = false
+  /** The acks that arrived so far are stored. */
+  let acksStored: Promise<void> = Promise.resolve()
+  const ending = new AbortController()
   const opened = createTopic<void>()
 
   const serverNow = (): number => clock.now() + connection.clock_offset
+
+  const alarms = createAlarms({
+    store,
+    clock,
+    device_id: identity.device_id,
+    position: () => inbox.cursor.position,
+    tell: (notice) => notices.emit(notice),
+  })
+
+  const log = createLogReader({
+    clock,
+    account,
+    requests,
+    async applied(log_seqs) {
+      for (const log_seq of log_seqs) logChanged(log_seq)
+      await checkOwnRevocation()
+    },
+    asked: () => connection.relieve(),
+    failed: report,
+  })
 
   const outbox: Outbox = await openOutbox(
     {
@@ -117,11 +128,11 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       account,
       clockOffset: () => connection.clock_offset,
       send: (records) => session !== null && connection.send({ type: 'event' }, records),
-      wantLog: () => requestLog(account.log.log_seq + 1),
-      wantRotation: (why) => (why === 'unreadable' ? waitForKey() : void rotate(false).catch(report)),
+      wantLog: () => log.request(account.log.log_seq + 1),
+      wantRotation: (why) => rotation.want(why),
       reconcile: () => connection.reconnect(null),
       fatal,
-      tell: (error) => notices.emit({ is: 'error', error, terminal: false }),
+      tell,
       settled(outcomes) {
         settled.emit(outcomes)
         changed.emit()
@@ -142,32 +153,64 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       withOwn: (call) => outbox.withOwn(call),
       forgetOwnHeads: () => outbox.forgetHeads(),
       resetStored: () => outbox.resetStored(),
-      requestLog,
+      requestLog: (from) => log.request(from),
+      acksStored: () => acksStored,
       tell: (notice) => notices.emit(notice),
-      stored() {
+      stored(moved) {
+        if (moved) connection.progress()
+        // a page that fills the hole does not: what matters is that the server now sends all of it by itself
+        if (moved && connection.state === 'live') gaps = 0
         connection.relieve()
-        askReplay()
+        replay.ask()
         scheduleAck()
         changed.emit()
       },
       caughtUp() {
         if (session === null) return
-        replay = null
-        gaps = 0
+        replay.end()
         connection.caughtUp()
         void outbox.caughtUp().catch(report)
       },
       failed(error) {
         const known = toError(error)
-        if (known.code === 'log_withheld') notices.emit({ is: 'error', error: known, terminal: false })
-        if (TERMINAL.has(known.code)) fatal(known)
-        else connection.reconnect(known)
+        if (TERMINAL.has(known.code)) return fatal(known)
+        if (known.code === 'log_withheld') tell(known)
+        connection.fault(known)
       },
     },
     received,
   )
 
-  const appender = createLogAppender({ crypto, identity, account, requests, serverNow, requestLog, changed: logChanged })
+  const appender = createLogAppender({
+    crypto,
+    identity,
+    account,
+    requests,
+    serverNow,
+    requestLog: (from) => log.request(from),
+    changed: logChanged,
+  })
+
+  const rotation = createKeyRotation({
+    crypto,
+    store,
+    clock,
+    account,
+    appender,
+    online: () => session !== null,
+    nextSeq: () => outbox.next_seq,
+    readable: () => outbox.pump(),
+    unreadable: () => tell(new SealpostError('epoch_unreadable', 'the key of the current epoch cannot be opened on this device')),
+    failed: report,
+  })
+
+  const replay = createReplay({
+    requests,
+    send: (head) => connection.send(head),
+    acked: () => outbox.acked_device_seq,
+    queued: () => inbox.queued,
+    limit: () => session?.limits.replay_events ?? LIMITS.replayEventsDefault,
+  })
 
   const connection: Connection = createConnection({
     crypto,
@@ -180,7 +223,8 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     message: route,
     ended() {
       session = null
-      replay = null
+      replay.end()
+      log.end()
       requests.end()
       inbox.end()
       outbox.end()
@@ -196,11 +240,9 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
           store,
           account,
           identity: () => identity,
-          rest: () => createRest(home.http, identity.server_url),
+          rest: () => createRest(home.http, identity.server_url, ending.signal),
           serverNow,
-          async logChanged() {
-            await checkOwnRevocation()
-          },
+          logChanged: checkOwnRevocation,
           identityChanged(change) {
             identity = { ...identity, ...change }
           },
@@ -218,7 +260,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       opened.emit()
       changed.emit()
     },
-    congested: () => inbox.queued >= QUEUED_MAX,
+    congested: () => inbox.queued >= (log.waiting ? QUEUED_HOLDING_MAX : QUEUED_MAX),
   })
 
   // ---------------------------------------------------------------- session
@@ -226,12 +268,12 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
   async function authBody(): Promise<ClientAuthBody> {
     await inbox.idle()
     await outbox.idle()
-    const { log } = account
+    const { log_seq, log_head } = account.log
     return {
       user_id: identity.user_id,
       device_id: identity.device_id,
-      log_seq: log.log_seq,
-      log_head: toBase64url(log.log_head),
+      log_seq,
+      log_head: toBase64url(log_head),
       cursor: inbox.cursor,
       last_device_seq: outbox.acked_device_seq,
       features: [],
@@ -240,10 +282,8 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
   }
 
   function established(head: Established): { behind: boolean } {
-    const { log } = account
-    if (head.log_seq === log.log_seq && head.log_head !== toBase64url(log.log_head))
-      throw new SealpostError('log_fork', 'the server has another device log than this device; nothing more is sent')
-    return { behind: head.log_seq < log.log_seq }
+    log.announce(head.log_seq, head.log_head)
+    return { behind: head.log_seq < account.log.log_seq }
   }
 
   function begin(head: Established): void {
@@ -253,9 +293,8 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     const live = head.mode === 'live'
     const opening = { limits: batchLimits(head.limits), caught_up: live, resetting: head.mode === 'reset' }
     void outbox.begin({ last_device_seq: head.last_device_seq, ...opening }).catch(report)
-    if (live) gaps = 0
-    if (head.mode === 'replay') beginReplay()
-    scheduleRotation()
+    if (head.mode === 'replay') replay.begin()
+    rotation.schedule()
     opened.emit()
   }
 
@@ -263,7 +302,8 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     const { head } = message
     switch (head.type) {
       case 'ack':
-        void outbox.onAcks(head.received_at, decodeAcks(message.body)).catch(report)
+        connection.progress()
+        acksStored = outbox.onAcks(head.received_at, decodeAcks(message.body)).catch(report)
         return
       case 'nack':
         void outbox.onNack(head).catch(report)
@@ -272,11 +312,8 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
         head_position = Math.max(head_position ?? 0, head.upto)
         return offer({ is: 'records', after: head.after, upto: head.upto, ...tipOf(head), body: message.body, floor: null, last: false })
       case 'replay_response':
-        if (head.id !== replay?.id) return void requests.answer({ head, body: message.body })
+        if (!replay.take(head)) return void requests.answer({ head, body: message.body })
         head_position = head.head_position
-        replay.pending = false
-        replay.token = head.continuation_token
-        replay.more = head.has_more
         offer({
           is: 'records',
           after: head.after,
@@ -287,7 +324,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
           last: !head.has_more,
         })
         // page n + 1 is on its way while page n is verified
-        return askReplay()
+        return replay.ask()
       case 'reset':
         head_position = head.head_position
         connection.reset()
@@ -299,9 +336,9 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
           head_position: head.head_position,
           from_position: head.from_position,
         })
-        return beginReplay()
+        return replay.begin()
       case 'log_entry':
-        return applyEntries([{ body: head.body, sig: head.sig, box: head.box }])
+        return log.apply([{ body: head.body, sig: head.sig, box: head.box }])
       case 'log_result':
       case 'log_entries':
       case 'tips':
@@ -323,37 +360,15 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       'invalid_message',
       'the server left out a part of the stream; connecting again from the last event stored',
     )
-    if (gaps > 1) notices.emit({ is: 'alarm', position: inbox.cursor.position, device_id: identity.device_id, reason: 'cursor_gap' })
+    if (gaps === 2) raise('cursor_gap')
     connection.reconnect(error)
-  }
-
-  function beginReplay(): void {
-    replay = { id: requests.nextId(), token: undefined, pending: false, more: true }
-    sendReplay(replay)
-  }
-
-  /** Asks for the next page once the last one arrived and not too many wait to be stored. */
-  function askReplay(): void {
-    if (replay === null || replay.pending || !replay.more || inbox.queued >= PAGES_AHEAD) return
-    replay.id = requests.nextId()
-    sendReplay(replay)
-  }
-
-  function sendReplay(of: NonNullable<typeof replay>): void {
-    of.pending = true
-    connection.send({
-      type: 'replay_request',
-      id: of.id,
-      last_ack_device_seq: outbox.acked_device_seq,
-      limit: Math.min(LIMITS.replayEventsMax, session?.limits.replay_events ?? LIMITS.replayEventsDefault),
-      ...(of.token === undefined ? {} : { continuation_token: of.token }),
-    })
-    of.token = undefined
   }
 
   function onError(id: number | null, code: string): void {
     if (id !== null && requests.refuse(id, code)) return
-    if (id !== null && id === replay?.id && code === 'invalid_token') return beginReplay()
+    const refused = id === null ? null : replay.refused(id, code)
+    if (refused === 'again') return
+    if (refused !== null) return connection.reconnect(refused)
     connection.reconnect(refusal(code))
   }
 
@@ -372,126 +387,17 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
 
   // ---------------------------------------------------------------- device log
 
-  async function applyEntries(entries: readonly WireEntry[]): Promise<void> {
-    const { applied, missing } = await account.apply(entries)
-    for (const { log_seq } of applied) logChanged(log_seq)
-    if (applied.length > 0) await checkOwnRevocation()
-    if (missing !== null) void requestLog(missing.from_log_seq).catch(report)
-  }
-
   function logChanged(log_seq: number): void {
     notices.emit({ is: 'log', log_seq })
     changed.emit()
     outbox.pump()
-    if (session !== null) scheduleRotation()
+    if (session !== null) rotation.schedule()
   }
 
-  /** Wipes the keys when an entry that verified says so. */
   async function checkOwnRevocation(): Promise<void> {
-    const revoked = account.log.devices.get(identity.device_id)?.revoked ?? null
-    if (revoked === null || terminal?.code === 'device_revoked') return
-    const revocation: Revocation = {
-      user_id: identity.user_id,
-      device_id: identity.device_id,
-      by: revoked.by,
-      by_name: account.deviceName(revoked.by),
-      at: revoked.created_at,
-      log_seq: revoked.log_seq,
-    }
-    terminal = revokedError(revocation)
-    await store.wipe(revocation)
-    identity.sign_seed.fill(0)
-    identity.kem_seed.fill(0)
-    fatal(terminal)
-  }
-
-  /** All entries from there on; throws `log_withheld` when they do not come within 10 s. */
-  function requestLog(from_log_seq: number): Promise<void> {
-    logWanted ??= readLogPages(from_log_seq).finally(() => {
-      logWanted = null
-    })
-    return logWanted
-  }
-
-  async function readLogPages(from_log_seq: number): Promise<void> {
-    let from = from_log_seq
-    for (;;) {
-      let page
-      try {
-        page = await requests.ask('log_entries', (id) => ({ type: 'log_request', id, from_log_seq: from }), { ms: LOG_WAIT_MS })
-      } catch (error) {
-        if (error instanceof SealpostError && error.code === 'timeout')
-          throw new SealpostError('log_withheld', 'the server withholds entries of the device log; nothing of it is handed over', {
-            cause: error,
-          })
-        throw error
-      }
-      await applyEntries(page.head.entries)
-      from += page.head.entries.length
-      if (!page.head.has_more || page.head.entries.length === 0) return
-    }
-  }
-
-  // ---------------------------------------------------------------- rotation
-
-  function scheduleRotation(): void {
-    cancelRotation?.()
-    cancelRotation = clock.setTimer(ROTATION_EVERY_MS, scheduleRotation, true)
-    void rotationDueNow()
-      .then(async (due) => {
-        if (due === null || session === null || closed) return undefined
-        if (due === 'now') return (await account.sealingKey()) === null ? waitForKey() : rotate(false)
-        cancelRotation?.()
-        cancelRotation = clock.setTimer(ROTATION_SPREAD_MS * toUnit(crypto.random(6)), () => void rotate(false).catch(report), true)
-        return undefined
-      })
-      .catch(report)
-  }
-
-  async function rotationDueNow(): Promise<'now' | 'soon' | null> {
-    const { log_seq } = account.log
-    const key = await account.sealingKey()
-    const began = toRecord(await store.readNote(EPOCH_NOTE))
-    if (began['epoch'] !== log_seq) await store.writeNote(EPOCH_NOTE, { epoch: log_seq, device_seq: outbox.next_seq })
-    const from = began['epoch'] === log_seq && typeof began['device_seq'] === 'number' ? began['device_seq'] : outbox.next_seq
-    const forced = await store.readNote(FORCED_NOTE)
-    return rotationDue(
-      {
-        first_seen: account.rows[log_seq]?.first_seen ?? clock.now(),
-        own_events: outbox.next_seq - from,
-        readable: key !== null,
-        last_forced: typeof forced === 'number' ? forced : null,
-      },
-      clock.now(),
-    )
-  }
-
-  /** Whoever brings back entries to a restored server rotates right behind, and hands the older keys on: a rotation from here would not. */
-  function waitForKey(): void {
-    cancelKeyWait ??= clock.setTimer(UNREADABLE_WAIT_MS, () => {
-      cancelKeyWait = null
-      if (session === null || closed) return
-      account
-        .sealingKey()
-        .then((key) => (key === null ? rotate(true) : outbox.pump()))
-        .catch(report)
-    })
-  }
-
-  async function rotate(unreadable: boolean): Promise<void> {
-    if ((await rotationDueNow()) === null) {
-      if (unreadable)
-        notices.emit({
-          is: 'error',
-          error: new SealpostError('epoch_unreadable', 'the key of the current epoch cannot be opened on this device'),
-          terminal: false,
-        })
-      return
-    }
-    if ((await account.sealingKey()) === null) await store.writeNote(FORCED_NOTE, clock.now())
-    const epoch = account.log.log_seq
-    // another device may have been faster: then there is nothing left to renew
-    await appender.append((log) => (log.log_seq === epoch ? { type: 'rotate_keys' } : null))
+    if (terminal?.code === 'device_revoked') return
+    const error = await wipeWhenRevoked(store, account, identity)
+    if (error !== null) fatal(error)
   }
 
   // ---------------------------------------------------------------- ends
@@ -501,12 +407,22 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     connection.fatal(error)
   }
 
+  /** What went wrong and does not end it; what every process of the home has to know is an alarm besides. */
+  function tell(error: SealpostError): void {
+    notices.emit({ is: 'error', error, terminal: false })
+    if (error.code === 'log_withheld' || error.code === 'epoch_unreadable') raise(error.code)
+  }
+
+  function raise(reason: AlarmReason): void {
+    alarms.raise(reason).catch(report)
+  }
+
   function report(error: unknown): void {
     const known = toError(error)
-    if (closed || known.code === 'unreachable' || known.code === 'aborted') return
+    if (ending.signal.aborted || known.code === 'unreachable' || known.code === 'aborted') return
     if (TERMINAL.has(known.code)) return fatal(known)
-    notices.emit({ is: 'error', error: known, terminal: false })
-    if (known.code === 'log_withheld' || known.code === 'disk') connection.reconnect(known)
+    tell(known)
+    if (known.code === 'log_withheld') connection.reconnect(known)
   }
 
   /** Resolves when a session stands; throws what ended it for good, or `unreachable`. */
@@ -568,11 +484,9 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       await appender.append(decideRevocation(crypto, requests, device_id, identity.device_id, signal), signal)
     },
     async close() {
-      closed = true
-      cancelRotation?.()
-      cancelRotation = null
-      cancelKeyWait?.()
-      cancelKeyWait = null
+      ending.abort()
+      rotation.end()
+      log.end()
       connection.end()
       await inbox.idle()
       await outbox.idle()
@@ -588,15 +502,9 @@ const TERMINAL: ReadonlySet<ErrorCode> = new Set([
   'state_damaged',
   'state_diverged',
   'server_identity',
+  'disk',
+  'internal',
 ])
-
-export function revokedError(revocation: Revocation): SealpostError {
-  const day = new Date(revocation.at).toISOString().slice(0, 10)
-  return new SealpostError(
-    'device_revoked',
-    `this device was revoked by "${revocation.by_name}" on ${day}; pair it again with: sealpost join`,
-  )
-}
 
 function stopError(code: ErrorCode): SealpostError {
   switch (code) {
@@ -637,8 +545,4 @@ function tipOf(head: { tip?: { event_id: string; received_at: number } | null })
 
 function toError(error: unknown): SealpostError {
   return error instanceof SealpostError ? error : new SealpostError('internal', 'a failure inside', { cause: error })
-}
-
-function toRecord(value: unknown): Record<string, unknown> {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {}
 }

@@ -41,7 +41,7 @@ const STATES: Record<string, MachineInput[]> = {
   waiting: [{ is: 'start' }, { is: 'closed', code: 1006 }],
   stopped: [{ is: 'start' }, { is: 'closed', code: 4409 }],
 }
-const TIMERS: TimerName[] = ['retry', 'step', 'ping', 'pong', 'rekey', 'rekey_step']
+const TIMERS: TimerName[] = ['retry', 'step', 'ping', 'pong', 'rekey', 'rekey_step', 'steady']
 const INPUTS: MachineInput[] = [
   { is: 'start' },
   { is: 'end' },
@@ -54,6 +54,7 @@ const INPUTS: MachineInput[] = [
   { is: 'rekeyed', gen: 1, rekey_after_ms: 1_000 },
   { is: 'caught_up' },
   { is: 'reset' },
+  { is: 'progress' },
   { is: 'heard' },
   { is: 'rekey_required' },
   { is: 'frames_used' },
@@ -109,22 +110,37 @@ describe('the connection machine', () => {
     expect(last(STATES['checking']!, { is: 'checked', next: 'unauthorized' }).state).toMatchObject({ code: 'unauthorized' })
   })
 
-  it('five damaged frames in a row stop it, a session in between begins the count anew', () => {
+  it('five damaged frames in a row stop it; only a session that got something done begins the count anew', () => {
     const damaged: MachineInput[] = [{ is: 'opened' }, { is: 'closed', code: 4451 }, { is: 'timer', name: 'retry' }]
     const four = Array.from({ length: 4 }, () => damaged).flat()
     expect(run([{ is: 'start' }, ...four]).state.at).toBe('opening')
     expect(run([{ is: 'start' }, ...four, ...damaged]).state).toMatchObject({ at: 'stopped', code: 'invalid_message' })
-    const between: MachineInput[] = [
-      { is: 'opened' },
-      { is: 'proved' },
-      established(),
+    const between: MachineInput[] = [{ is: 'opened' }, { is: 'proved' }, established()]
+    const ends: MachineInput[] = [
       { is: 'closed', code: 1006 },
       { is: 'timer', name: 'retry' },
     ]
-    expect(run([{ is: 'start' }, ...four, ...between, ...four]).state.at).toBe('opening')
+    expect(run([{ is: 'start' }, ...four, ...between, ...ends, ...four]).state).toMatchObject({ at: 'stopped', code: 'invalid_message' })
+    for (const good of [{ is: 'progress' }, { is: 'timer', name: 'steady' }] as const)
+      expect(run([{ is: 'start' }, ...four, ...between, good, ...ends, ...four]).state.at).toBe('opening')
   })
 
-  it('pauses grow with failures and are forgotten after a session; going_away names the next one', () => {
+  it('a server that takes a session and drops it at once is met with growing pauses', () => {
+    const pauses: number[] = []
+    let state = createMachine()
+    for (let i = 0; i < 10; i++) {
+      for (const input of [...(i === 0 ? OPENED : OPENED.slice(1)), established(), { is: 'closed', code: 1006 } as const]) {
+        const stepped = step(state, input, JITTER)
+        state = stepped.state
+        for (const effect of stepped.effects) if (effect.do === 'arm' && effect.timer === 'retry') pauses.push(effect.ms)
+      }
+      state = step(state, { is: 'timer', name: 'retry' }, JITTER).state
+    }
+    expect(pauses.slice(0, 3)).toEqual([375, 750, 1_500])
+    expect(pauses.at(-1)).toBe(22_500)
+  })
+
+  it('pauses grow with failures and are forgotten with the first progress; going_away names the next one', () => {
     const pauses: number[] = []
     let { state } = run([{ is: 'start' }])
     for (let i = 0; i < 12; i++) {
@@ -135,6 +151,13 @@ describe('the connection machine', () => {
     expect(pauses.every((ms, i) => i === 0 || ms >= (pauses[i - 1] ?? 0))).toBe(true)
     expect(pauses.at(-1)).toBe(22_500)
     expect(last(LIVE, { is: 'closed', code: 1006 }).effects).toContainEqual({ do: 'arm', timer: 'retry', ms: 375 })
+    const failing: MachineInput[] = [...STATES['waiting']!, { is: 'timer', name: 'retry' }, ...LIVE.slice(1)]
+    expect(last(failing, { is: 'closed', code: 1006 }).effects).toContainEqual({ do: 'arm', timer: 'retry', ms: 750 })
+    expect(last([...failing, { is: 'progress' }], { is: 'closed', code: 1006 }).effects).toContainEqual({
+      do: 'arm',
+      timer: 'retry',
+      ms: 375,
+    })
     const going: MachineInput[] = [...LIVE, { is: 'going_away', retry_after_ms: 1_234 }]
     expect(last(going, { is: 'closed', code: 1001 }).effects).toContainEqual({ do: 'arm', timer: 'retry', ms: 1_234 })
   })
@@ -180,8 +203,25 @@ describe('the connection machine', () => {
     expect(last(LIVE, { is: 'closed', code: 4401 }).effects).toContainEqual({ do: 'check', why: 'auth' })
     expect(last(OPENED, established({ behind: true })).effects).toContainEqual({ do: 'check', why: 'log' })
     expect(last(STATES['hello']!, { is: 'other_key' }).effects).toContainEqual({ do: 'check', why: 'identity' })
+    expect(
+      run([...STATES['hello']!, { is: 'other_key' }, { is: 'checked', next: 'connect' }, { is: 'opened' }, { is: 'other_key' }]).state,
+    ).toMatchObject({
+      at: 'stopped',
+      code: 'server_identity',
+    })
+    // one reason that was looked into does not keep another from being looked into
+    expect(
+      last([...STATES['hello']!, { is: 'other_key' }, { is: 'checked', next: 'connect' }, { is: 'opened' }], { is: 'closed', code: 4401 })
+        .state,
+    ).toMatchObject({ at: 'checking', why: 'auth' })
+    expect(last(STATES['rekeying']!, { is: 'other_key' }).state.at).toBe('waiting')
+    // refused again right after a session: nothing is asked a second time
+    const refused: MachineInput[] = [...STATES['checking']!, { is: 'checked', next: 'connect' }, ...LIVE.slice(1)]
+    expect(last(refused, { is: 'closed', code: 4401 }).state).toMatchObject({ at: 'stopped', code: 'unauthorized' })
+    expect(last([...refused, { is: 'progress' }], { is: 'closed', code: 4401 }).state.at).toBe('checking')
     const again: MachineInput[] = [...STATES['checking']!, { is: 'checked', next: 'connect' }, { is: 'opened' }]
     expect(last(again, { is: 'closed', code: 4401 }).state).toMatchObject({ at: 'stopped', code: 'unauthorized' })
-    expect(last([...again, { is: 'proved' }], established({ behind: true })).state).toMatchObject({ at: 'stopped', code: 'state_diverged' })
+    const behind: MachineInput[] = [...OPENED, established({ behind: true }), { is: 'checked', next: 'connect' }, ...OPENED.slice(1)]
+    expect(last(behind, established({ behind: true })).state).toMatchObject({ at: 'stopped', code: 'state_diverged' })
   })
 })

@@ -19,20 +19,21 @@
 import { CLOSE, closeNameOf, closePolicy, type ErrorCode, LIMITS, unreachable } from '@sealpost/protocol'
 import { backoffMs } from './backoff.ts'
 
-export type TimerName = 'retry' | 'step' | 'ping' | 'pong' | 'rekey' | 'rekey_step'
+/** `steady`: a session that has stood so long has ended the row of failures. */
+export type TimerName = 'retry' | 'step' | 'ping' | 'pong' | 'rekey' | 'rekey_step' | 'steady'
 
 /** `auth`: 4401, 4403 · `log`: the server's log is shorter than ours · `identity`: another server key. */
 export type CheckReason = 'auth' | 'log' | 'identity'
 
-/** What survives from one connection to the next. */
+/** What survives from one connection to the next, until a session got something done (`progress`) or stood for a minute. */
 export type Run = {
   /** Failures in a row. */
   attempt: number
   bad_frames: number
   /** Said by going_away; used once. */
   retry_after_ms: number | null
-  /** A check in a row without a session in between is not made twice. */
-  checked: boolean
+  /** None of them is made twice in one run. */
+  checked: readonly CheckReason[]
   last_code: number | null
 }
 
@@ -62,6 +63,8 @@ export type MachineInput =
   | { is: 'rekeyed'; gen: number; rekey_after_ms: number }
   | { is: 'caught_up' }
   | { is: 'reset' }
+  /** An ack came, or the cursor moved: this server can be worked with. */
+  | { is: 'progress' }
   /** Any message of the server. */
   | { is: 'heard' }
   | { is: 'rekey_required' }
@@ -94,9 +97,10 @@ export type MachineEffect =
 
 export type Stepped = { state: MachineState; effects: MachineEffect[] }
 
-const FRESH: Run = { attempt: 0, bad_frames: 0, retry_after_ms: null, checked: false, last_code: null }
+const FRESH: Run = { attempt: 0, bad_frames: 0, retry_after_ms: null, checked: [], last_code: null }
 const BAD_FRAMES_MAX = 5
 const REKEY_LEAST_MS = 60_000
+const STEADY_MS = 60_000
 
 export function createMachine(): MachineState {
   return { at: 'idle', run: FRESH }
@@ -136,6 +140,8 @@ export function step(state: MachineState, input: MachineInput, jitter: number): 
       return state.at === 'replaying' ? to({ ...state, at: 'live' }, { do: 'tell', state: 'live' }) : stay(state)
     case 'reset':
       return state.at === 'live' ? to({ ...state, at: 'replaying' }, { do: 'tell', state: 'replaying' }) : stay(state)
+    case 'progress':
+      return isOpen(state) && state.run !== FRESH ? steady(state) : stay(state)
     case 'heard':
       return isOpen(state) ? to(state, { do: 'disarm', timer: 'pong' }, { do: 'arm', timer: 'ping', ms: LIMITS.pingMs }) : stay(state)
     case 'rekey_required':
@@ -149,7 +155,10 @@ export function step(state: MachineState, input: MachineInput, jitter: number): 
     case 'broken':
       return hasSocket(state) ? onBroken(state, input.close, jitter) : stay(state)
     case 'other_key':
-      return state.at === 'hello' ? look(state.run, 'identity', CLOSE.normal.code, state) : stay(state)
+      if (state.at === 'hello' && !state.run.checked.includes('identity')) return look(state.run, 'identity', CLOSE.normal.code, state)
+      if (state.at === 'hello') return stop(state, 'server_identity')
+      // the key that was verified when the session began does not change within it
+      return isOpen(state) ? onBroken(state, 'bad_frame', jitter) : stay(state)
     case 'checked':
       return state.at === 'checking' ? onChecked(state, input.next, jitter) : stay(state)
     case 'fatal':
@@ -209,22 +218,31 @@ function onTimer(state: MachineState, name: TimerName, jitter: number): Stepped 
       return to({ ...state, rekey: 'none' }, { do: 'arm', timer: 'rekey', ms: Math.max(1, state.rekey_after_ms - REKEY_LEAST_MS) })
     case 'rekey_step':
       return isOpen(state) ? onBroken(state, 'timeout', jitter) : stay(state)
+    case 'steady':
+      return isOpen(state) ? steady(state) : stay(state)
     default:
       return unreachable(name)
   }
 }
 
 function onEstablished(run: Run, input: Extract<MachineInput, { is: 'established' }>): Stepped {
-  if (input.behind) return run.checked ? stopWith(run, 'state_diverged', true) : look(run, 'log', CLOSE.normal.code)
+  if (input.behind) return run.checked.includes('log') ? stopWith(run, 'state_diverged', true) : look(run, 'log', CLOSE.normal.code)
   const at = input.mode === 'live' ? 'live' : 'replaying'
   return to(
-    { at, run: FRESH, rekey: 'early', rekey_after_ms: input.rekey_after_ms, wanted: false, gen: input.gen },
+    { at, run: { ...run, retry_after_ms: null }, rekey: 'early', rekey_after_ms: input.rekey_after_ms, wanted: false, gen: input.gen },
     { do: 'disarm', timer: 'step' },
     { do: 'arm', timer: 'ping', ms: LIMITS.pingMs },
     { do: 'arm', timer: 'rekey', ms: Math.min(REKEY_LEAST_MS, input.rekey_after_ms) },
+    { do: 'arm', timer: 'steady', ms: STEADY_MS },
     { do: 'tell', state: at },
     { do: 'begin' },
   )
+}
+
+/** What failed before is over; what the server has said about its going away still counts. */
+function steady(state: Open): Stepped {
+  const { retry_after_ms } = state.run
+  return to({ ...state, run: retry_after_ms === null ? FRESH : { ...FRESH, retry_after_ms } })
 }
 
 function rekey(state: Open): Stepped {
@@ -238,7 +256,7 @@ function rekey(state: Open): Stepped {
   )
 }
 
-const ALL_TIMERS: readonly TimerName[] = ['retry', 'step', 'ping', 'pong', 'rekey', 'rekey_step']
+const ALL_TIMERS: readonly TimerName[] = ['retry', 'step', 'ping', 'pong', 'rekey', 'rekey_step', 'steady']
 
 function leave(state: MachineState): MachineEffect[] {
   const disarm = ALL_TIMERS.map((timer) => ({ do: 'disarm', timer }) as const)
@@ -251,8 +269,8 @@ function onClosed(state: MachineState, code: number, jitter: number): Stepped {
   const run = { ...state.run, last_code: code, bad_frames: name === 'bad_frame' ? state.run.bad_frames + 1 : state.run.bad_frames }
   if (run.bad_frames >= BAD_FRAMES_MAX)
     return { state: { at: 'stopped', run, code: 'invalid_message' }, effects: [...left, ...stopped('invalid_message')] }
-  if ((name === 'auth_failed' || name === 'device_revoked') && !run.checked) {
-    const looked = look({ ...run, checked: true }, 'auth', null)
+  if ((name === 'auth_failed' || name === 'device_revoked') && !run.checked.includes('auth')) {
+    const looked = look(run, 'auth', null)
     return { state: looked.state, effects: [...left, ...looked.effects] }
   }
   if (closePolicy(code) === 'never') {
@@ -281,7 +299,7 @@ function wait(run: Run, jitter: number): Stepped {
 
 function look(run: Run, why: CheckReason, close: number | null, from?: MachineState): Stepped {
   return to(
-    { at: 'checking', run: { ...run, checked: true }, why },
+    { at: 'checking', run: { ...run, checked: [...run.checked, why] }, why },
     ...(close === null ? [] : ([{ do: 'close', code: close }] as const)),
     ...(from === undefined && close === null ? [] : ([{ do: 'disarm', timer: 'step' }] as const)),
     { do: 'tell', state: 'connecting' },
@@ -291,7 +309,7 @@ function look(run: Run, why: CheckReason, close: number | null, from?: MachineSt
 
 function onChecked(state: Extract<MachineState, { at: 'checking' }>, next: 'connect' | 'later' | ErrorCode, jitter: number): Stepped {
   if (next === 'connect') return connect(state.run)
-  if (next === 'later') return wait({ ...state.run, checked: false }, jitter)
+  if (next === 'later') return wait({ ...state.run, checked: state.run.checked.filter((why) => why !== state.why) }, jitter)
   return stopWith(state.run, next, false)
 }
 

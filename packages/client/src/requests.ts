@@ -68,7 +68,23 @@ export function createRequests(clock: Clock, send: (head: ClientHead) => boolean
   }
 }
 
+/** What a server says of its own failures or of this device ends nothing here: such codes stand for what this side has found. */
+const OURS: ReadonlySet<string> = new Set([
+  'internal',
+  'disk',
+  'device_revoked',
+  'server_identity',
+  'log_fork',
+  'log_withheld',
+  'epoch_unreadable',
+  'state_diverged',
+  'state_damaged',
+  'state_newer',
+  'unknown_version',
+] satisfies ErrorCode[])
+
 export function refusal(code: string): SealpostError {
+  if (OURS.has(code)) return new SealpostError('unavailable', `the server failed on a request (${code})`)
   const known: ErrorCode = Object.hasOwn(ERROR, code) ? (code as ErrorCode) : 'invalid_request'
   return new SealpostError(known, ERROR[known])
 }

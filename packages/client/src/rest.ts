@@ -58,7 +58,8 @@ export type Rest = {
   readSlot(mailbox_id: string, slot: PairingSlot, wait_s: number, signal?: AbortSignal): Promise<Bytes | null>
 }
 
-export function createRest(http: Http, server_url: string): Rest {
+/** `ending` aborts every call. */
+export function createRest(http: Http, server_url: string, ending?: AbortSignal): Rest {
   async function call(
     name: RouteName,
     o: {
@@ -76,13 +77,14 @@ export function createRest(http: Http, server_url: string): Rest {
     if (o.bytes !== undefined) headers['content-type'] = 'application/octet-stream'
     if (o.token !== undefined && o.token !== null) headers['authorization'] = `Bearer ${o.token}`
     const body = o.json === undefined ? o.bytes : utf8(JSON.stringify(o.json))
+    const signals = [o.signal, ending].filter((signal) => signal !== undefined)
     return http.request({
       method: ROUTES[name].method,
       url: `${server_url}${routePath(name, o.params)}${o.query ?? ''}`,
       headers,
       ...(body === undefined ? {} : { body }),
       timeout_ms: o.wait_ms ?? TIMEOUT_MS,
-      ...(o.signal === undefined ? {} : { signal: o.signal }),
+      ...(signals.length === 0 ? {} : { signal: AbortSignal.any(signals) }),
     })
   }
 
@@ -147,6 +149,7 @@ function expectOk(response: HttpResponse): void {
 
 function problemOf(response: HttpResponse): SealpostError {
   const { code, detail } = readProblem(response.body)
+  if (code === 'disk') return new SealpostError('unavailable', detail ?? ERROR.unavailable)
   if (code !== null) return new SealpostError(code, detail ?? ERROR[code])
   if (response.status >= 500) return new SealpostError('unreachable', `the server cannot answer now (${response.status}); try again later`)
   if (response.status === 404) return new SealpostError('unreachable', 'there is no Sealpost server at this address')
