@@ -304,7 +304,7 @@ describe('ingest', () => {
     )
     expect(verdicts.map(({ is }) => is)).toEqual(['fenced', 'stored'])
     const { rows } = await sql.query('select stream_id, stream_no from stream where user_no = $1 order by stream_no', [c.user_no])
-    expect(rows.map((row) => row.stream_id).toSorted()).toEqual(['x', 'z'])
+    expect(new Set(rows.map((row) => row.stream_id))).toEqual(new Set(['x', 'z']))
     expect(rows.map((row) => Number(row.stream_no))).toEqual([1, 2])
   })
 
