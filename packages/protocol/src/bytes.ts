@@ -59,25 +59,48 @@ export function viewOf(bytes: Bytes): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
+const BASE64URL = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+const CODES = encoder.encode(BASE64URL)
+/** By character code: its six bits, or 255. */
+const SEXTETS = new Uint8Array(128).fill(255)
+for (let i = 0; i < 64; i++) SEXTETS[BASE64URL.charCodeAt(i)] = i
+
 export function toBase64url(bytes: Bytes): string {
-  let binary = ''
-  for (let i = 0; i < bytes.length; i += 0x8000) binary += String.fromCharCode(...bytes.subarray(i, i + 0x8000))
-  return btoa(binary).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
+  const codes = new Uint8Array(Math.ceil((bytes.length * 4) / 3))
+  let bits = 0
+  let held = 0
+  let at = 0
+  for (const byte of bytes) {
+    bits = ((bits << 8) | byte) & 0xffff
+    held += 8
+    while (held >= 6) {
+      held -= 6
+      codes[at++] = CODES[(bits >> held) & 63] ?? 0
+    }
+  }
+  if (held > 0) codes[at] = CODES[(bits << (6 - held)) & 63] ?? 0
+  return decoder.decode(codes)
 }
 
 /** Decodes canonical base64url (RFC 4648 §5, no padding, no spare bits); `length` in bytes when it is fixed. */
 export function fromBase64url(text: string, length?: number): Bytes {
-  if (!/^[A-Za-z0-9_-]*$/.test(text)) throw new SealpostError('invalid_encoding', 'not base64url')
-  let binary: string
-  try {
-    binary = atob(text.replaceAll('-', '+').replaceAll('_', '/'))
-  } catch (cause) {
-    throw new SealpostError('invalid_encoding', 'not base64url', { cause })
+  const bytes = new Uint8Array(Math.floor((text.length * 3) / 4))
+  let bits = 0
+  let held = 0
+  let at = 0
+  for (let i = 0; i < text.length; i++) {
+    const sextet = SEXTETS[text.charCodeAt(i)] ?? 255
+    if (sextet === 255) throw new SealpostError('invalid_encoding', 'not base64url')
+    bits = ((bits << 6) | sextet) & 0xfff
+    held += 6
+    if (held < 8) continue
+    held -= 8
+    bytes[at++] = bits >> held
   }
-  const bytes = Uint8Array.from(binary, (c) => c.charCodeAt(0))
+  // a stray last character, or spare bits that are set: a second form of the same bytes
+  if (held === 6 || (bits & ((1 << held) - 1)) !== 0) throw new SealpostError('invalid_encoding', 'base64url is not canonical')
   if (length !== undefined && bytes.length !== length)
     throw new SealpostError('invalid_encoding', `expected ${length} bytes, got ${bytes.length}`)
-  if (toBase64url(bytes) !== text) throw new SealpostError('invalid_encoding', 'base64url is not canonical')
   return bytes
 }
 

@@ -29,7 +29,7 @@ export interface SyncAesGcmKey {
 }
 
 const TAG_BYTES = 16
-const KEY_CACHE_MAX = 256
+const KEY_CACHE_MAX = 4_096
 const PKCS8 = {
   ed25519: Buffer.from('302e020100300506032b657004220420', 'hex'),
   x25519: Buffer.from('302e020100300506032b656e04220420', 'hex'),
@@ -45,7 +45,7 @@ export const nodeCrypto: SyncCrypto = {
   ed25519Sign: (seed, message) => new Uint8Array(sign(null, message, privateKey('ed25519', seed))),
   ed25519Verify: (publicKey, message, signature) => {
     try {
-      return verify(null, message, publicKeyObject('ed25519', publicKey), signature)
+      return verify(null, message, verifyKey(publicKey), signature)
     } catch {
       return false
     }
@@ -114,17 +114,21 @@ function privateKey(curve: Curve, seed: Bytes): KeyObject {
   return object
 }
 
-// parsing a public key costs about as much as half a verification; devices send many signatures
-const publicKeys = new Map<string, KeyObject>()
+// parsing a public key costs about a quarter of a verification; devices send many signatures, and come back all at once
+const verifyKeys = new Map<string, KeyObject>()
+
+function verifyKey(key: Bytes): KeyObject {
+  const cacheKey = Buffer.from(key).toString('latin1')
+  const known = verifyKeys.get(cacheKey)
+  if (known !== undefined) return known
+  const object = publicKeyObject('ed25519', key)
+  const oldest = verifyKeys.size >= KEY_CACHE_MAX ? verifyKeys.keys().next().value : undefined
+  if (oldest !== undefined) verifyKeys.delete(oldest)
+  verifyKeys.set(cacheKey, object)
+  return object
+}
 
 function publicKeyObject(curve: Curve, key: Bytes): KeyObject {
   if (key.length !== 32) throw new SealpostError('invalid_encoding', 'a public key has 32 bytes')
-  const cacheKey = `${curve}${Buffer.from(key).toString('latin1')}`
-  const known = publicKeys.get(cacheKey)
-  if (known !== undefined) return known
-  const object = createPublicKey({ key: Buffer.concat([SPKI[curve], key]), format: 'der', type: 'spki' })
-  const oldest = publicKeys.size >= KEY_CACHE_MAX ? publicKeys.keys().next().value : undefined
-  if (oldest !== undefined) publicKeys.delete(oldest)
-  publicKeys.set(cacheKey, object)
-  return object
+  return createPublicKey({ key: Buffer.concat([SPKI[curve], key]), format: 'der', type: 'spki' })
 }
