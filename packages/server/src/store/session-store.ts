@@ -10,7 +10,7 @@ import type { Pool } from 'pg'
 import type { Log } from '../log.ts'
 import type { DeviceRow, Established, EstablishRequest, EstablishResult, SessionStore, StoredLogEntry } from '../ports.ts'
 import { int4Array, int8Array } from './binary-array.ts'
-import { type Pools, withClient, withTransaction } from './pool.ts'
+import { type Pools, withClient } from './pool.ts'
 import { readLogEntries } from './read-log.ts'
 
 /** A claim never brings the numbers of a device near to 2^53, where the next one would not be a number any more. */
@@ -73,7 +73,8 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
     const { cursor, user_no, device_no } = request
     const event = cursor.event_id === null ? null : Buffer.from(uuidToBytes(cursor.event_id))
     const values = [user_no, device_no, request.session_id, cursor.position, event, cursor.received_at, claimed]
-    const { row, history_id } = await withTransaction(pool, async (client) => {
+    const { row, history_id } = await withClient(pool, async (client) => {
+      // one statement, so one transaction
       const first = (await client.query<EstablishedRow>({ ...ESTABLISH, values })).rows[0]
       if (first === undefined) throw new TypeError('establish_session answers one row')
       return { row: first, history_id: pools.historyOf(client) }
