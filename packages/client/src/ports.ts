@@ -111,7 +111,7 @@ export type ReceivedItem =
       is: 'notice'
       position: number
       stream_id: string | null
-      /** JSON text of a gap, an alarm or a reset; the store does not look into it. */
+      /** JSON text of a gap, an alarm or a reset; of a reset the store knows that positions begin anew behind it (`isReset`). */
       notice: string
     }
 
@@ -134,7 +134,7 @@ export type ReceivedCommit = {
   alarms: readonly AlarmRow[]
 }
 
-/** Rows with `row_no` ≤ `trimmed_row` are gone; their positions are ≤ `trimmed_position`. `last_row` 0 = nothing ever stored. */
+/** Rows with `row_no` ≤ `trimmed_row` are gone; their positions since the last reset among them are ≤ `trimmed_position`. `last_row` 0 = nothing ever stored. */
 export type ReceivedEdges = { trimmed_row: number; trimmed_position: number; last_row: number }
 
 /** Where a consumer of a stream stands: all up to `done_*` was taken; up to `handed_row` it may have been seen before a crash. */
@@ -194,7 +194,7 @@ export interface DeviceStore {
   trimReceived(bounds: TrimBounds): Promise<void>
   /** Any process. */
   readConsumer(consumer: string, stream_id: string): Promise<ConsumerState | null>
-  /** Raises `handed_row`; `done_row` and `done_position` move together when `done_row` is above the stored one. Any process. May be flushed with the next durable write: losing it makes events come again, marked `redelivered`. `handed_row` must not be lost to a killed process (a power cut may). */
+  /** Raises `handed_row`; `done_row` and `done_position` move together when `done_row` is above the stored one; at the same row `done_position` is raised. Any process. May be flushed with the next durable write: losing it makes events come again, marked `redelivered`. `handed_row` must not be lost to a killed process (a power cut may). */
   saveConsumer(consumer: string, stream_id: string, state: ConsumerState): Promise<void>
   readAlarms(limit: number): Promise<AlarmRow[]>
   countAlarms(): Promise<number>

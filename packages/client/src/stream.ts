@@ -225,16 +225,28 @@ async function* readEvents(
       // what the buffer has lost meanwhile
       const { trimmed_row, trimmed_position } = await store.readReceivedEdges()
       if (done.done_row < trimmed_row) {
-        if (done.done_position < trimmed_position) {
-          const range = { stream_id, after: done.done_position, upto: trimmed_position }
+        // a place beyond what was trimmed is of the history before a reset that was trimmed too
+        const again = shown === null && done.done_position > trimmed_position
+        const after = again ? 0 : Math.max(done.done_position, shown?.position ?? 0)
+        if (again) done = { ...done, done_position: 0 }
+        if (after < trimmed_position) {
+          const range = { stream_id, after, upto: trimmed_position }
           for await (const page of queryStream(home, identity, member, range, signal)) {
             for (const item of page.items) {
               const event = toStreamEvent(item, member, identity.device_id)
-              if (event === null || isOwn(event, identity)) continue
-              done = { ...done, done_position: Math.max(done.done_position, event.is === 'reset' ? 0 : event.position) }
-              yield event
+              if (event === null || event.is === 'reset' || isOwn(event, identity)) continue
+              const before = done
+              done = { ...done, done_position: Math.max(done.done_position, event.position) }
+              try {
+                yield again && event.is === 'event' ? { ...event, redelivered: true } : event
+              } catch (error) {
+                done = before
+                throw error
+              }
             }
             done = { ...done, done_position: Math.max(done.done_position, Math.min(page.upto, trimmed_position)) }
+            // the hole may be large: the next run goes on behind this page
+            await store.saveConsumer(consumer, stream_id, done)
           }
         }
         done = {

@@ -75,6 +75,32 @@ describe('reading from now', () => {
   })
 })
 
+describe('a consumer that is further behind than the buffer', () => {
+  it('fills the hole from the server, and a fill that was ended goes on where it stood (B06)', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    const phone = await relay.pair(laptop, 'phone')
+    await send(laptop, '1')
+    expect(await takeSome(phone, 1)).toEqual(['1'])
+    for (const one of ['2', '3', '4', '5']) await send(laptop, one)
+    await settled(async () => (await phone.status()).position).toBe(5)
+    const home = relay.keep(await openHome(relay.last('phone')!))
+    await home.store.trimReceived({ rows: 0, bytes: 0 })
+    expect(await takeSome(phone, 2)).toEqual(['2', '3'])
+    expect(await takeSome(phone, 1)).toEqual(['4'])
+    await send(laptop, '6')
+    expect(await takeSome(phone, 2)).toEqual(['5', '6'])
+  })
+})
+
+async function takeSome(of: Sealpost, count: number): Promise<string[]> {
+  const got: string[] = []
+  for await (const event of of.stream('main').events()) {
+    got.push(text(event))
+    if (got.length >= count) break
+  }
+  return got
+}
+
 describe('outcomes', () => {
   it('an event that was pending here and is known no longer counts as decided; one that never was is not found', async () => {
     const { sealpost: laptop } = await relay.create('laptop')

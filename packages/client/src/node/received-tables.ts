@@ -1,7 +1,8 @@
 /** Cursor, chains, received rows, consumers and alarms in SQLite (`DeviceStore`, third part). */
 import { utf8, utf8Decode } from '@sealpost/protocol'
+import { isReset } from '../notices.ts'
 import type { ConsumerState, DeviceStore, ReceivedItem, ReceivedRow, StoredHead } from '../ports.ts'
-import { blob, integer, integerOrNull, text, textOrNull } from './column.ts'
+import { blob, blobOrNull, integer, integerOrNull, text, textOrNull } from './column.ts'
 import { raiseAcked, writeAcks, writeHeads } from './outbox-tables.ts'
 import type { Row, StateDatabase } from './state-database.ts'
 
@@ -28,6 +29,10 @@ const READ_RECEIVED = `
   union all
   select * from (select * from received where stream_id is null and row_no > ?2 order by row_no limit ?3)
   order by row_no limit ?3`
+
+const READ_OLDEST = `
+  select row_no, position, length(data) as bytes, case when event_id is null then data end as notice
+  from received order by row_no limit ?`
 
 export function createReceivedTables(db: StateDatabase): Part {
   return {
@@ -115,7 +120,8 @@ export function createReceivedTables(db: StateDatabase): Part {
       db.runRelaxed(
         `insert into consumer (consumer, stream_id, done_row, done_position, handed_row) values (?, ?, ?, ?, ?)
          on conflict do update set
-           done_position = case when excluded.done_row > done_row then excluded.done_position else done_position end,
+           done_position = case when excluded.done_row > done_row then excluded.done_position
+             when excluded.done_row = done_row then max(done_position, excluded.done_position) else done_position end,
            done_row = max(done_row, excluded.done_row), handed_row = max(handed_row, excluded.handed_row)`,
         consumer,
         stream_id,
@@ -176,12 +182,13 @@ function trimStep(db: StateDatabase, rowsMax: number, bytesMax: number): boolean
     let row_no = integer(state, 'trimmed_row')
     let position = integer(state, 'trimmed_position')
     let step = 0
-    db.each('select row_no, position, length(data) as bytes from received order by row_no limit ?', [TRIM_STEP], (row) => {
+    db.each(READ_OLDEST, [TRIM_STEP], (row) => {
       if (rows <= rowsMax && bytes <= bytesMax) return false
       rows -= 1
       bytes -= integer(row, 'bytes')
       row_no = integer(row, 'row_no')
-      position = Math.max(position, integer(row, 'position'))
+      const notice = blobOrNull(row, 'notice')
+      position = notice !== null && isReset(utf8Decode(notice)) ? 0 : Math.max(position, integer(row, 'position'))
       step += 1
       return true
     })

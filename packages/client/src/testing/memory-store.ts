@@ -1,5 +1,6 @@
 /** A device store in memory, for tests of the engine: the same promises as a durable one, less the disk. */
 import { equalBytes, SealpostError } from '@sealpost/protocol'
+import { isReset } from '../notices.ts'
 import type {
   AlarmRow,
   ConsumerState,
@@ -187,7 +188,8 @@ export function createMemoryStore(): MemoryStore {
           const row = rows.shift()
           if (row === undefined) return
           size -= row.is === 'event' ? row.data.length : row.notice.length
-          edges = { ...edges, trimmed_row: row.row_no, trimmed_position: Math.max(edges.trimmed_position, row.position) }
+          const trimmed_position = row.is === 'notice' && isReset(row.notice) ? 0 : Math.max(edges.trimmed_position, row.position)
+          edges = { ...edges, trimmed_row: row.row_no, trimmed_position }
         }
       }),
     readConsumer: (consumer, stream_id) => read(() => consumers.get(`${consumer}/${stream_id}`) ?? null),
@@ -198,7 +200,7 @@ export function createMemoryStore(): MemoryStore {
         const done = state.done_row > before.done_row ? state : before
         consumers.set(key, {
           done_row: done.done_row,
-          done_position: done.done_position,
+          done_position: state.done_row === before.done_row ? Math.max(state.done_position, before.done_position) : done.done_position,
           handed_row: Math.max(before.handed_row, state.handed_row),
         })
       }),

@@ -224,6 +224,19 @@ export function describeStoreContract(name: string, open: () => Promise<StoreUnd
       expect((await store.readReceived('main', 0, 10, 1e6)).map((row) => row.row_no)).toEqual([5])
     })
 
+    it('positions of what was trimmed begin anew behind a reset', async () => {
+      await store.commitReceived(commit([event(7), notice(null), event(2), notice('main', 3), event(4)], 4))
+      await store.trimReceived({ rows: 2, bytes: 1e9 })
+      expect(await store.readReceivedEdges()).toEqual({ trimmed_row: 3, trimmed_position: 2, last_row: 5 })
+    })
+
+    it('a consumer that fills a hole moves forward at its row', async () => {
+      await store.saveConsumer('tail', 'main', { done_row: 2, done_position: 90, handed_row: 5 })
+      await store.saveConsumer('tail', 'main', { done_row: 2, done_position: 120, handed_row: 5 })
+      await store.saveConsumer('tail', 'main', { done_row: 2, done_position: 110, handed_row: 5 })
+      expect(await store.readConsumer('tail', 'main')).toEqual({ done_row: 2, done_position: 120, handed_row: 5 })
+    })
+
     it('a consumer moves forward only, its position with its row', async () => {
       expect(await store.readConsumer('tail', 'main')).toBeNull()
       await store.saveConsumer('tail', 'main', { done_row: 2, done_position: 90, handed_row: 5 })
