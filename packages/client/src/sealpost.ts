@@ -2,7 +2,7 @@
  * `Sealpost`: one device of an account, as an application holds it. Everything durable is in the home; closing and opening again
  * continues where it stood. Errors are `SealpostError` with a code and a sentence for people.
  */
-import { type DeviceType, SealpostError, toBase64url } from '@sealpost/protocol'
+import { deviceListFingerprint, type DeviceType, SealpostError, toBase64url } from '@sealpost/protocol'
 import { createAccount, type CreateOptions, joinAccount, type JoinOptions, pairDevice, type PairOptions } from './account.ts'
 import { revokedError } from './leader.ts'
 import type { ConnectionState } from './machine.ts'
@@ -39,7 +39,7 @@ export type Status = {
   /** The newest position the server told of; null before the first connection. */
   head_position: number | null
   log_seq: number
-  /** Equal on all devices that see the same device list. */
+  /** Five groups of four; equal on all devices that see the same device list. */
   device_list_fingerprint: string
   alarms: number
 }
@@ -174,7 +174,7 @@ export class Sealpost {
       position: cursor.position,
       head_position: known.head_position,
       log_seq: log.log_seq,
-      device_list_fingerprint: toBase64url(log.log_head),
+      device_list_fingerprint: deviceListFingerprint(log.log_head),
       alarms: await store.countAlarms(),
     }
   }

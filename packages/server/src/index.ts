@@ -1,5 +1,5 @@
 /** The relay as a library: what `sealpost serve` and tests of other packages use. */
 export { type Config, type ConfigFlags, readConfig, VARIABLES } from './config.ts'
 export type { Log } from './log.ts'
-export { fingerprintOf, serve, type ServeOptions } from './serve.ts'
+export { serve, type ServeOptions } from './serve.ts'
 export { type RunningServer, type ServerOptions, startServer } from './server.ts'

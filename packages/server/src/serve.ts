@@ -5,9 +5,9 @@
  * gone. A terminal and a wrapper may both deliver the same Ctrl-C: signals within `SAME_SIGNAL_MS` are one; a later one
  * ends the process at once (PostgreSQL follows by itself, and recovers at the next start).
  */
-import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { SealpostError, toBase64url } from '@sealpost/protocol'
+import { SealpostError, serverKeyFingerprint, toBase64url } from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
 import { type Config, type ConfigFlags, readConfig } from './config.ts'
 import { createLog, type Log } from './log.ts'
 import { type RunningServer, startServer } from './server.ts'
@@ -33,7 +33,7 @@ export async function serve(options: ServeOptions = {}): Promise<void> {
     await Promise.race([starting, ending.asked])
     const server = await (ending.signal.aborted ? inTime(starting, config) : starting)
     if (server === null) return
-    if (!ending.signal.aborted) write(describe(config, server))
+    if (!ending.signal.aborted) write(await describe(config, server))
     await Promise.race([ending.asked, server.stopped])
     logger.info('stopping')
     await inTime(server.stop(), config)
@@ -45,15 +45,9 @@ export async function serve(options: ServeOptions = {}): Promise<void> {
   }
 }
 
-/** 64 bits of SHA-256 of a server key, in a form that people compare. */
-export function fingerprintOf(server_key: Uint8Array): string {
-  const digits = createHash('sha256').update(server_key).digest('hex').slice(0, 16)
-  return digits.match(/.{4}/g)?.join(' ') ?? digits
-}
-
-function describe(config: Config, server: RunningServer): string {
+async function describe(config: Config, server: RunningServer): Promise<string> {
   return `listening on ${server.url}
-server key fingerprint: ${fingerprintOf(server.server_key)}
+server key fingerprint: ${await serverKeyFingerprint(nodeCrypto, server.server_key)}
 next, on the first device:
   npx sealpost init --name laptop --server ${config.public_url ?? server.url}/#${toBase64url(server.server_key)}
 `

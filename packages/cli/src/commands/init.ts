@@ -1,11 +1,11 @@
 /** `sealpost init`: an account and its first device. */
 import { Sealpost } from '@sealpost/client'
 import { openHome } from '@sealpost/client/node'
-import type { DeviceType } from '@sealpost/protocol'
+import { type DeviceType, fromBase64url, serverKeyFingerprint } from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
 import { type Command, Option } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
 import { type Exit, UsageError } from '../exit-codes.ts'
-import { fingerprintOf } from '../fingerprint.ts'
 import { OutputClosed, print, say } from '../output.ts'
 import { createRecoveryFile } from '../recovery-file.ts'
 
@@ -58,7 +58,7 @@ async function init({ home, signal }: Context, options: Options): Promise<Exit> 
         signal,
       })
       say(`account created; this device is "${options.name}" (${sealpost.device_id})`)
-      say(`server key fingerprint: ${fingerprintOf(server_key)}`)
+      say(`server key fingerprint: ${await serverKeyFingerprint(nodeCrypto, fromBase64url(server_key, 32))}`)
       say(pinned ? 'it is the key that you gave' : 'trusted on first use: compare it with what the server shows')
       if (file !== null) say(`recovery words written to ${file.path}: keep it where the devices are not`)
       say('next, to add a device: sealpost pair')
