@@ -1,14 +1,14 @@
-/** Pauses between attempts to connect (protocol.md §4): full jitter over an exponentially growing bound, 0.25 s to 30 s. */
+/**
+ * Pauses between attempts to connect (protocol.md §4): half of an exponentially growing bound and a random part of the other half,
+ * 0.25 to 0.5 s at first, 15 to 30 s at last.
+ */
 
 const FIRST_MS = 500
 const MOST_MS = 30_000
-/** Never at once: a server that refuses everybody must not be met by a busy loop. */
-const LEAST_MS = 100
-
-/** `attempt` counts failures in a row from 1; `jitter` in [0, 1). The result lies in [100, 30,000] ms. */
+/** `attempt` counts failures in a row from 1; `jitter` in [0, 1). The result lies in [250, 30,000] ms. */
 export function backoffMs(attempt: number, jitter: number): number {
   const bound = Math.min(MOST_MS, FIRST_MS * 2 ** Math.min(attempt - 1, 16))
-  return Math.max(LEAST_MS, Math.round(bound / 2 + (bound / 2) * jitter))
+  return Math.round(bound / 2 + (bound / 2) * jitter)
 }
 
 /** A number in [0, 1) out of six random bytes. */

@@ -145,6 +145,35 @@ describe('the receive path', () => {
     expect(inbox.cursor).toEqual({ position: 6, event_id: null, received_at: null, history_id: 'h' })
   })
 
+  it('a message that does not name the entry where it ends is refused when that is not its last record', async () => {
+    const { world, inbox } = await createWorld()
+    inbox.offer(message([], { after: 0, upto: 4 }))
+    await inbox.idle()
+    expect(world.failed).toEqual([expect.objectContaining({ code: 'invalid_message' })])
+    expect(inbox.cursor.position).toBe(0)
+    // where nothing moved there is nothing to name
+    const same = await createWorld()
+    same.inbox.offer(message([], { after: 0, upto: 0 }))
+    await same.inbox.idle()
+    expect(same.world.failed).toEqual([])
+  })
+
+  it('the own chains are the outbox’s: what it has forgotten is not known here either', async () => {
+    const { world, inbox } = await createWorld()
+    const chain = await sealChain(self, ['main'])
+    inbox.offer(message(deliver(chain)))
+    await inbox.idle()
+    await world.store.ackItems([], 0, [{ key: `${self.device_id}/main`, head: null }])
+    const again = deliver([await sealTestEvent(self, { device_seq: 2 })]).map((record) => ({
+      ...record,
+      server: { position: 2, stream_seq: 2, received_at: NOW_MS },
+    }))
+    inbox.offer(message(again))
+    await inbox.idle()
+    // a chain without a known head begins there; behind a head it would be told as a restart
+    expect(world.told).toEqual([])
+  })
+
   it('an event of an unknown epoch waits for the log, and then comes in its place', async () => {
     const { world, inbox } = await createWorld()
     const [first] = await sealChain(other, ['main'])

@@ -13,6 +13,7 @@ import {
   decodeRecords,
   type DeviceLog,
   type EventRecord,
+  type KnownChains,
   LIMITS,
   type Received,
   type ReceiveContext,
@@ -102,7 +103,8 @@ export type Inbox = {
 
 export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise<Inbox> {
   const { crypto, store, clock, identity, account } = ports
-  const heads = new Map(state.heads)
+  /** Chains of the other devices; the own ones are the outbox's. */
+  const heads = new Map([...state.heads].filter(([key]) => !key.startsWith(identity.device_id)))
   let cursor = state.cursor
   let reset_upto = toPosition(await store.readNote(RESET_NOTE))
   let received_upto = cursor.position
@@ -151,14 +153,13 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
   }
 
   async function receive(message: RecordsMessage, all: readonly EventRecord[], own: OwnEvents | null): Promise<StreamNotice[]> {
-    let chains: Map<string, StoredHead> = heads
-    if (own !== null) {
-      chains = new Map(heads)
-      for (const [stream_id, head] of own.heads) chains.set(`${identity.device_id}/${stream_id}`, head)
+    const moved = new Map<string, StoredHead>()
+    const prefix = `${identity.device_id}/`
+    const chains: KnownChains = {
+      get: (key) => moved.get(key) ?? (key.startsWith(prefix) ? own?.heads.get(key.slice(prefix.length)) : heads.get(key)),
     }
     let rest = all.filter((record) => !isKnown(message, record, chains, own))
     const items: Received[] = []
-    const moved = new Map<string, StoredHead>()
     while (rest.length > 0) {
       await account.openKeys(rest.map((record) => record.epoch).filter((epoch) => epoch <= account.log.log_seq))
       await holdForKeys(rest)
@@ -166,7 +167,6 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
       for (const item of page.items) items.push(item)
       for (const [key, head] of page.moved) moved.set(key, head)
       if (page.unknown_epoch === null) break
-      chains = page.chains
       rest = rest.slice(page.unknown_epoch.index)
       await holdForEpoch(page.unknown_epoch.epoch)
     }
@@ -189,7 +189,7 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
       ...(own === null ? {} : { acked_device_seq: upto }),
       alarms: parts.alarms,
     })
-    for (const [key, head] of moved) heads.set(key, head)
+    for (const [key, head] of moved) if (!key.startsWith(identity.device_id)) heads.set(key, head)
     cursor = next
     own?.adopt(ownRecords(items, identity.device_id).length, parts.acks, ownHeads, upto)
     if (reset_upto > 0 && message.upto >= reset_upto) {
@@ -200,7 +200,7 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
   }
 
   /** Records that this device has had: own ones it knows as acked; after a reset, those at or below the known head of their chain. */
-  function isKnown(message: RecordsMessage, record: EventRecord, chains: ReadonlyMap<string, StoredHead>, own: OwnEvents | null): boolean {
+  function isKnown(message: RecordsMessage, record: EventRecord, chains: KnownChains, own: OwnEvents | null): boolean {
     if (record.device_id === identity.device_id && own !== null && record.device_seq <= own.acked_device_seq) return true
     if (message.after >= reset_upto) return false
     return record.device_seq <= (chains.get(chainKey(record))?.device_seq ?? 0)
@@ -322,7 +322,8 @@ export function cursorAfter(
   const last = records.at(-1)
   if (last?.server?.position === message.upto)
     return { position: message.upto, event_id: last.event_id, received_at: last.server.received_at, history_id }
-  const tip = message.tip ?? null
+  if (message.tip === undefined) throw new SealpostError('invalid_message', 'the entry where the message ends is not named')
+  const tip: Tip | null = message.tip
   return { position: message.upto, event_id: tip?.event_id ?? null, received_at: tip?.received_at ?? null, history_id }
 }
 

@@ -33,7 +33,7 @@ export async function* queryStream(
   range: QueryRange,
   signal?: AbortSignal,
 ): AsyncGenerator<QueriedPage> {
-  let chains = new Map<string, StoredHead>()
+  const chains = new Map<string, StoredHead>()
   let floor = 0
   const ask = async (after_position: number, token: string | null): Promise<QueryPage> => {
     for (let continuation_token = token; ; continuation_token = null) {
@@ -72,7 +72,7 @@ export async function* queryStream(
       const context = { user_id: identity.user_id, log: account.log, epoch_key: (epoch: number) => account.epochKey(epoch), floor, now_ms }
       const verified = await receivePage(home.crypto, context, chains, rest)
       for (const item of verified.items) items.push(item)
-      chains = verified.chains
+      for (const [key, head] of verified.moved) chains.set(key, head)
       if (verified.unknown_epoch === null) break
       rest = rest.slice(verified.unknown_epoch.index)
       if (tries >= LOG_TRIES)

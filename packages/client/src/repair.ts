@@ -3,7 +3,7 @@
  * over REST. A revocation that verifies is taken over; entries that the server lost are posted again, with a rotation behind
  * them; everything else stays refused. Nothing is ever wiped on a close code.
  */
-import { buildEntry, createAssertion, type Crypto, type ErrorCode, SealpostError, toBase64url } from '@sealpost/protocol'
+import { buildEntry, createAssertion, type Crypto, equalBytes, type ErrorCode, SealpostError, toBase64url } from '@sealpost/protocol'
 import type { AccountLog } from './account-log.ts'
 import type { CheckReason } from './machine.ts'
 import type { Clock, DeviceStore, Identity } from './ports.ts'
@@ -24,7 +24,15 @@ export type RepairPorts = {
 
 /** What the machine is to do next. Throws `unreachable` when the server does not answer. */
 export async function look(ports: RepairPorts, why: CheckReason): Promise<'connect' | 'later' | ErrorCode> {
-  if (why === 'identity') return lookAtIdentity(ports)
+  try {
+    return await (why === 'identity' ? lookAtIdentity(ports) : lookAtLog(ports))
+  } catch (error) {
+    if (error instanceof SealpostError && error.code === 'account_gone') return 'account_gone'
+    throw error
+  }
+}
+
+async function lookAtLog(ports: RepairPorts): Promise<'connect' | ErrorCode> {
   const theirs = await readTheirs(ports)
   if (ports.account.log.devices.get(ports.identity().device_id)?.revoked !== null) {
     await ports.logChanged()
@@ -33,13 +41,15 @@ export async function look(ports: RepairPorts, why: CheckReason): Promise<'conne
   const known = ports.account.log.log_seq
   // it knows this device and all that this device knows, perhaps by another one since; refused again, the machine stops
   if (theirs !== null && theirs >= known) return 'connect'
-  const posted = await postMissing(ports, theirs === null ? 0 : theirs + 1)
-  return posted ? 'connect' : 'unauthorized'
+  return postMissing(ports, theirs === null ? 0 : theirs + 1)
 }
 
 async function lookAtIdentity(ports: RepairPorts): Promise<'connect' | ErrorCode> {
   const identity = await ports.rest().readServer()
-  if (!(await followsChain(ports.crypto, ports.identity().server_key, identity))) return 'server_identity'
+  const pinned = ports.identity().server_key
+  // the key it names is the known one, and yet another answers the socket
+  if (equalBytes(identity.server_key, pinned)) return 'server_identity'
+  if (!(await followsChain(ports.crypto, pinned, identity, ports.serverNow()))) return 'server_identity'
   await ports.store.updateIdentity({ server_key: identity.server_key })
   ports.identityChanged({ server_key: identity.server_key })
   return 'connect'
@@ -74,17 +84,10 @@ async function readTheirs(ports: RepairPorts): Promise<number | null> {
   }
 }
 
-const REFUSED: ReadonlySet<ErrorCode> = new Set([
-  'unauthorized',
-  'forbidden',
-  'not_found',
-  'invalid_signature',
-  'invalid_token',
-  'account_gone',
-])
+const REFUSED: ReadonlySet<ErrorCode> = new Set(['unauthorized', 'forbidden', 'not_found', 'invalid_signature', 'invalid_token'])
 
-/** False: the server refuses the entries. What may pass is thrown and tried again later. */
-async function postMissing(ports: RepairPorts, from: number): Promise<boolean> {
+/** `unauthorized`: the server refuses the entries. What may pass is thrown and tried again later. */
+async function postMissing(ports: RepairPorts, from: number): Promise<'connect' | 'unauthorized'> {
   const { crypto, account } = ports
   const identity = ports.identity()
   const rest = ports.rest()
@@ -101,7 +104,7 @@ async function postMissing(ports: RepairPorts, from: number): Promise<boolean> {
       await rest.appendLog({ body: toBase64url(row.body), sig: toBase64url(row.sig), boxes, proof: await prove(), repair: true })
     }
   } catch (error) {
-    if (error instanceof SealpostError && !PASSING.has(error.code)) return false
+    if (error instanceof SealpostError && error.code !== 'account_gone' && !PASSING.has(error.code)) return 'unauthorized'
     throw error
   }
 
@@ -115,11 +118,11 @@ async function postMissing(ports: RepairPorts, from: number): Promise<boolean> {
     await rest.appendLog({ ...entry, boxes: made.boxes, proof: await prove() })
   } catch (error) {
     // another device that brought the same back was faster, or there were too many entries: what was missing is there all the same
-    if (error instanceof SealpostError && (error.code === 'log_conflict' || error.code === 'rate_limited')) return true
+    if (error instanceof SealpostError && (error.code === 'log_conflict' || error.code === 'rate_limited')) return 'connect'
     throw error
   }
   await account.apply([{ ...entry, box: made.boxes[identity.device_id] ?? null }])
-  return true
+  return 'connect'
 }
 
 /** Answers that say nothing about this device. A conflict: another device brings back the same now, or a fork, which the next look finds. */

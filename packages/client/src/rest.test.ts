@@ -12,6 +12,8 @@ const link = (from: number, to: number, not_before = 5) => ({
   sig: nodeCrypto.ed25519Sign(seeds[from]!, tuple('server-key', keys[from]!, keys[to]!, not_before)),
 })
 
+const NOW = 1_000_000
+
 function restWith(status: number, body: unknown) {
   const requests: HttpRequest[] = []
   const http = {
@@ -26,9 +28,15 @@ function restWith(status: number, body: unknown) {
 describe('a chain of server keys', () => {
   it('is followed from the pinned key, link by link, to the key in use', async () => {
     const chain = [link(0, 1), link(1, 2)]
-    expect(await followsChain(nodeCrypto, keys[0]!, { server_key: keys[2]!, chain })).toBe(true)
-    expect(await followsChain(nodeCrypto, keys[1]!, { server_key: keys[2]!, chain })).toBe(true)
-    expect(await followsChain(nodeCrypto, keys[2]!, { server_key: keys[2]!, chain: [] })).toBe(true)
+    expect(await followsChain(nodeCrypto, keys[0]!, { server_key: keys[2]!, chain }, NOW)).toBe(true)
+    expect(await followsChain(nodeCrypto, keys[1]!, { server_key: keys[2]!, chain }, NOW)).toBe(true)
+    expect(await followsChain(nodeCrypto, keys[2]!, { server_key: keys[2]!, chain: [] }, NOW)).toBe(true)
+  })
+
+  it('a link that is not valid yet leads nowhere', async () => {
+    const chain = [link(0, 1, NOW + 3_600_000)]
+    expect(await followsChain(nodeCrypto, keys[0]!, { server_key: keys[1]!, chain }, NOW)).toBe(false)
+    expect(await followsChain(nodeCrypto, keys[0]!, { server_key: keys[1]!, chain }, NOW + 3_600_000)).toBe(true)
   })
 
   it('a link that is missing, changed, or signed by another key leads nowhere', async () => {
@@ -40,7 +48,7 @@ describe('a chain of server keys', () => {
       [link(0, 1), { ...link(1, 2), not_before: 6 }],
       [link(0, 1), link(0, 2)].slice(0, 1),
     ])
-      expect(await followsChain(nodeCrypto, keys[0]!, { server_key: to, chain })).toBe(false)
+      expect(await followsChain(nodeCrypto, keys[0]!, { server_key: to, chain }, NOW)).toBe(false)
   })
 })
 

@@ -10,6 +10,7 @@ import {
   type ErrorCode,
   equalBytes,
   fromBase64url,
+  LIMITS,
   type PairingSlot,
   parseJson,
   ROUTES,
@@ -127,10 +128,11 @@ export function createRest(http: Http, server_url: string, ending?: AbortSignal)
   }
 }
 
-/** Follows the chain of server keys from the pinned one; false when it does not lead to `server_key`. */
-export async function followsChain(crypto: Crypto, pinned: Bytes, identity: ServerIdentity): Promise<boolean> {
+/** Follows the chain of server keys from the pinned one, as far as it is valid at `now_ms`; false when it does not lead to `server_key`. */
+export async function followsChain(crypto: Crypto, pinned: Bytes, identity: ServerIdentity, now_ms: number): Promise<boolean> {
   let key = pinned
   for (const link of identity.chain) {
+    if (link.not_before > now_ms + LIMITS.clockSkewMs) continue
     const signed = tuple('server-key', key, link.key, link.not_before)
     if (await crypto.ed25519Verify(key, signed, link.sig)) key = link.key
   }

@@ -15,9 +15,15 @@ export function decideRevocation(crypto: Crypto, requests: Requests, device_id: 
     if (device === undefined) throw new SealpostError('not_found', 'there is no such device')
     if (device.revoked !== null) return null
     if (device_id === self) throw new SealpostError('invalid_request', 'a device does not revoke itself; use another device of the account')
-    const pins = heads_stale >= 2 ? null : await readPins(crypto, requests, log, device_id, signal)
+    const pins = heads_stale >= 2 ? null : await readPins(crypto, requests, log, device_id, signal).catch(withoutPins)
     return { type: 'revoke_device', device_id, pins }
   }
+}
+
+/** What the server cannot or will not show keeps nobody from being revoked; only a lost connection is told. */
+function withoutPins(error: unknown): null {
+  if (error instanceof SealpostError && (error.code === 'unreachable' || error.code === 'aborted')) throw error
+  return null
 }
 
 async function readPins(
@@ -32,8 +38,8 @@ async function readPins(
   const records = decodeRecords(body, LIMITS.tipsMax)
   if (records.length > PINS_MAX || records.some((record) => record.device_id !== device_id)) return null
   const page = await receivePage(crypto, { user_id: log.user_id, log, epoch_key: () => null, floor: 0, now_ms: 0 }, new Map(), records)
-  if (page.unknown_epoch !== null || page.chains.size !== records.length) return null
-  const heads = [...page.chains].map(([key, chain]) => ({
+  if (page.unknown_epoch !== null || page.moved.size !== records.length) return null
+  const heads = [...page.moved].map(([key, chain]) => ({
     stream_id: key.slice(device_id.length + 1),
     device_seq: chain.device_seq,
     event_hash: chain.event_hash,

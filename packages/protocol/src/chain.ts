@@ -14,6 +14,9 @@ export type ChainHead = { device_seq: number; event_hash: Bytes; epoch: number; 
 /** By `chainKey`. */
 export type Chains = Map<string, ChainHead>
 
+/** The chains as they stood, by `chainKey`: asked, never copied, however many there are. */
+export type KnownChains = { get(key: string): ChainHead | undefined }
+
 /**
  * Why events of a chain are not handed over. `expired`: their ttl is over. `retention`: the server removed them. `restart`: the
  * device began its chain anew. `unexplained`: events are missing and nothing says why; an alarm.
@@ -63,7 +66,7 @@ export type ChainWalk = {
 }
 
 /** Walks verified records in their order on top of `chains`, which is not changed. `floor`: the server keeps nothing at or below it. */
-export function createChainWalk(chains: ReadonlyMap<string, ChainHead>, floor: number): ChainWalk {
+export function createChainWalk(chains: KnownChains, floor: number): ChainWalk {
   const moved: Chains = new Map()
   return {
     moved,

@@ -8,7 +8,7 @@
  * Bound: the page (`limits.replay_events`, one frame).
  */
 import { type Awaitable, type Bytes, fromBase64url, viewOf } from './bytes.ts'
-import { type ChainFault, type ChainHead, type Chains, chainKey, createChainWalk, type GapReason, splitRuns } from './chain.ts'
+import { type ChainFault, type Chains, chainKey, createChainWalk, type GapReason, type KnownChains, splitRuns } from './chain.ts'
 import type { AesGcmKey, Crypto } from './crypto.ts'
 import type { DeviceLog } from './device-log.ts'
 import { SealpostError } from './errors.ts'
@@ -47,9 +47,7 @@ export type ReceiveContext = {
 export type ReceivedPage = {
   /** In record order. */
   items: Received[]
-  /** All chains after the page. */
-  chains: Chains
-  /** Those of them that the page moved. */
+  /** The chains that the page moved. */
   moved: Chains
   /** The first record whose epoch the log does not know; from there on nothing was touched. */
   unknown_epoch: { index: number; epoch: number } | null
@@ -59,7 +57,7 @@ export type ReceivedPage = {
 export async function receivePage(
   crypto: Crypto,
   context: ReceiveContext,
-  chains: ReadonlyMap<string, ChainHead>,
+  chains: KnownChains,
   records: readonly EventRecord[],
 ): Promise<ReceivedPage> {
   const index = records.findIndex((record) => record.epoch > context.log.log_seq)
@@ -100,11 +98,8 @@ export async function receivePage(
     }
   }
   await openAll(crypto, context, sealed, items)
-  const after = new Map(chains)
-  for (const [key, head] of walk.moved) after.set(key, head)
   return {
     items,
-    chains: after,
     moved: walk.moved,
     unknown_epoch: unknown === undefined ? null : { index, epoch: unknown.epoch },
   }

@@ -11,6 +11,8 @@ import { openStateDatabase } from './state-database.ts'
 /** Opens or makes the file. Throws `state_damaged`, `state_newer`, `disk`. */
 export function openDeviceStore(path: string): DeviceStore {
   const db = openStateDatabase(path)
+  // a wipe that the end of the process cut short left removed pages behind
+  if (db.guard(() => db.get('select 1 from revocation')) !== undefined) db.scrub()
   let open = true
   return {
     ...createIdentityTables(db, path),
