@@ -1,40 +1,6 @@
 /** The `sealpost` command: parses, runs one command, ends with a documented exit code (`exit-codes.ts`). */
-import { Command, CommanderError } from 'commander'
-import { examples } from './command.ts'
-import { addDevices } from './commands/devices.ts'
-import { addInit } from './commands/init.ts'
-import { addJoin } from './commands/join.ts'
-import { addPair } from './commands/pair.ts'
-import { addRevoke } from './commands/revoke.ts'
-import { addSend } from './commands/send.ts'
-import { addServe } from './commands/serve.ts'
-import { addStatus } from './commands/status.ts'
-import { addTail } from './commands/tail.ts'
-import { describeExits, EXIT, failureOf } from './exit-codes.ts'
-import { OutputClosed, plain, sayFailure, watchOutput } from './output.ts'
-import { VERSION } from './version.ts'
-
-function createProgram(): Command {
-  const program = new Command('sealpost')
-    .description('End-to-end encrypted events between your devices.')
-    .version(VERSION)
-    .option('--home <dir>', 'home of this device (default SEALPOST_HOME, else ~/.sealpost)')
-    .exitOverride()
-    .showSuggestionAfterError()
-    .configureOutput({ outputError: (text, write) => write(plain(text).replace(/^error: /, 'sealpost: ')) })
-    .showHelpAfterError('  sealpost --help and sealpost <command> --help show what is possible')
-    .addHelpText(
-      'after',
-      `${examples(
-        ['sealpost init --server http://127.0.0.1:8787 --name laptop', 'first device'],
-        ['sealpost pair', 'add another one'],
-        ['echo hello | sealpost send', 'send'],
-        ['sealpost tail', 'receive'],
-      )}\n${describeExits()}`,
-    )
-  for (const add of [addServe, addInit, addPair, addJoin, addSend, addTail, addDevices, addRevoke, addStatus]) add(program)
-  return program
-}
+import { watchOutput } from './output.ts'
+import { createProgram, report } from './program.ts'
 
 async function main(argv: readonly string[]): Promise<void> {
   watchOutput()
@@ -45,16 +11,6 @@ async function main(argv: readonly string[]): Promise<void> {
   }
   // A pending read of stdin would keep the process; everything written is with the system by now.
   process.exit()
-}
-
-function report(error: unknown): number {
-  // commander has printed its sentence.
-  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok.code : EXIT.usage.code
-  if (error instanceof OutputClosed) return EXIT.ok.code
-  const failure = failureOf(error)
-  sayFailure(failure)
-  if (process.env.SEALPOST_DEBUG === '1') console.error(error)
-  return EXIT[failure.exit].code
 }
 
 await main(process.argv)

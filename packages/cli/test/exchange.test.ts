@@ -17,7 +17,7 @@ async function received(stream: string, ...args: string[]): Promise<Buffer> {
 }
 
 describe('send and tail', () => {
-  test('an event arrives byte for byte, and nothing else is on stdout', async () => {
+  test('an event arrives byte for byte, and nothing else is on stdout (B04)', async () => {
     const data = Buffer.concat([randomBytes(5_000), Buffer.from('\r\n\0\n')])
     const sent = await sealpost(['send', '--home', world.laptop, '--stream', 'bytes'], { input: data })
     expect(sent.stderr).toBe('sent 1\n')
@@ -34,7 +34,7 @@ describe('send and tail', () => {
     })
   })
 
-  test('--lines: each line with its terminator is an event, joined they are the input', async () => {
+  test('--lines: each line with its terminator is an event, joined they are the input (B04, G14)', async () => {
     const input = Buffer.concat([Buffer.from('one\r\n\n'), Buffer.from([0xff, 0xfe, 0x00, 0x0a]), Buffer.from('no terminator')])
     const sent = await sealpost(['send', '--home', world.laptop, '--stream', 'lines', '--lines'], { input })
     expect(sent.stderr).toBe('sent 4\n')
@@ -102,7 +102,7 @@ describe('send and tail', () => {
     expect((await tail.ended).stdout.toString()).toBe('ab')
   })
 
-  test('a follower takes over when the leading process is killed, and loses nothing', async () => {
+  test('a follower takes over when the leading process is killed, and loses nothing (B06)', async () => {
     using leader = startSealpost(['tail', '--home', world.phone, '--stream', 'elsewhere'])
     await sleep(800)
     using follower = startSealpost(['tail', '--home', world.phone, '--stream', 'taken', '--count', '3'])

@@ -28,7 +28,7 @@ describe('without the server', () => {
     await world.relay.start()
   })
 
-  test('send keeps the event and ends with 75; the next command sends it first, each once and in order', async () => {
+  test('send keeps the event and ends with 75; the next command sends it first, each once and in order (B04, B06)', async () => {
     const queued = await run(['send', '--home', world.laptop, '--stream', 'later', '--lines'], { input: '1\n2\n' })
     expect(queued.code).toBe(75)
     expect(queued.stderr).toMatch(/2 in the outbox/)

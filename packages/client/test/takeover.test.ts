@@ -24,7 +24,7 @@ function failing(home: Home, failures: () => number): Home {
 }
 
 describe('a follower whose leader goes', () => {
-  it('asks its successor again what the leader did not answer (C3)', async () => {
+  it('asks its successor again what the leader did not answer (B04)', async () => {
     const { sealpost: laptop } = await relay.create('laptop')
     const phone = await relay.pair(laptop, 'phone')
     const follower = await openAgain('laptop')
