@@ -14,10 +14,11 @@ import { createKeyRotation } from './key-rotation.ts'
 import { createLogAppender, type Decide } from './log-append.ts'
 import { createLogReader } from './log-reading.ts'
 import type { ConnectionState } from './machine.ts'
+import { createMutex } from './mutex.ts'
 import type { Notice } from './notices.ts'
 import { batchLimits, openOutbox, type Outbox } from './outbox.ts'
 import { wipeWhenRevoked } from './own-revocation.ts'
-import type { Home, Identity, OutcomeRow, StoredHead } from './ports.ts'
+import type { Home, Identity, NewItem, OutcomeRow, StoredHead } from './ports.ts'
 import { look } from './repair.ts'
 import { createReplay } from './replay.ts'
 import { createRequests, refusal } from './requests.ts'
@@ -65,6 +66,8 @@ export type Leader = {
   start(): void
   /** The outbox has more. */
   pump(): void
+  /** Durable in the outbox when it resolves, in the order of the calls; sent at once when nothing stands before it. */
+  enqueue(items: readonly NewItem[]): Promise<void>
   query(request: QueryRequest, signal?: AbortSignal): Promise<QueryPage>
   readonly clock_offset: number
   append(decide: Decide, signal?: AbortSignal): Promise<{ log_seq: number; entry_hash: Uint8Array } | null>
@@ -96,6 +99,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
   let acksStored: Promise<void> = Promise.resolve()
   const ending = new AbortController()
   const opened = createTopic<void>()
+  const inOrder = createMutex()
 
   const serverNow = (): number => clock.now() + connection.clock_offset
 
@@ -453,6 +457,12 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     presence: () => [...presence.values()],
     start: () => connection.start(),
     pump: () => outbox.pump(),
+    enqueue: (items) =>
+      inOrder(async () => {
+        if (await outbox.sendNow(items)) return
+        await store.enqueue(items)
+        outbox.pump()
+      }),
     async query(request, signal) {
       await untilOpen(signal)
       const { head, body } = await requests.ask(

@@ -11,7 +11,7 @@ import { type Leader, openLeader, type Presence, type QueryPage, type QueryReque
 import type { Decide } from './log-append.ts'
 import type { ConnectionState } from './machine.ts'
 import type { Notice } from './notices.ts'
-import type { Home, HomeMessage, Identity, LeaderLink, LeaderSeat } from './ports.ts'
+import type { Home, HomeMessage, Identity, LeaderLink, LeaderSeat, NewItem } from './ports.ts'
 import { createTopic, orAborted, sleep, type Topic, within } from './signal.ts'
 
 export type MemberStatus = {
@@ -41,6 +41,8 @@ export type Member = {
   refreshStatus(): Promise<MemberStatus>
   /** There is more in the outbox. */
   wake(): void
+  /** Durable in the outbox when it resolves. */
+  enqueue(items: readonly NewItem[]): Promise<void>
   query(request: QueryRequest, signal?: AbortSignal): Promise<QueryPage>
   revoke(device_id: string, signal?: AbortSignal): Promise<void>
   addDevice(device: DeviceIntroduction, signal?: AbortSignal): Promise<AppendedEntry>
@@ -229,6 +231,13 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
       return role.is === 'leader' ? statusOf(role.leader, trouble) : status
     },
     wake() {
+      if (role.is === 'leader') role.leader.pump()
+      else if (role.is === 'follower') role.link.wake()
+    },
+    async enqueue(items) {
+      const now = role
+      if (now.is === 'leader') return now.leader.enqueue(items)
+      await home.store.enqueue(items)
       if (role.is === 'leader') role.leader.pump()
       else if (role.is === 'follower') role.link.wake()
     },

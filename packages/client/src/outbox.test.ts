@@ -203,6 +203,47 @@ describe('the outbox', () => {
     ).toEqual(sent)
   })
 
+  it('an item that nothing stands before is stored sealed in one transaction and leaves at once; else it waits its turn', async () => {
+    const memory = createMemoryStore()
+    const { world, open, wire } = await createWorld(memory)
+    const outbox = await open(0, new Map())
+    const item = () => ({
+      event_id: createEventId(NOW_MS - 1_000, nodeCrypto.random),
+      stream_id: 's0',
+      type: 'app',
+      ttl: null,
+      data: new Uint8Array(3),
+      queued_at: NOW_MS,
+    })
+    expect(await outbox.sendNow([item()])).toBe(false)
+    world.connected = true
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+    await quiet(outbox)
+    const before = memory.transactions()
+    const first = item()
+    expect(await outbox.sendNow([first])).toBe(true)
+    await quiet(outbox)
+    expect(memory.transactions() - before).toBe(1)
+    expect(wire.flat().map((record) => [record.event_id, record.device_seq])).toEqual([[first.event_id, 1]])
+    expect((await memory.readPending(0, 9, 1e6)).map((one) => one.sealed?.device_seq)).toEqual([1])
+    // another process was faster
+    const second = item()
+    const third = item()
+    await memory.enqueue([second])
+    expect(await outbox.sendNow([third])).toBe(false)
+    await memory.enqueue([third])
+    outbox.pump()
+    await quiet(outbox)
+    const sent = wire.flat()
+    expect(sent.map((record) => [record.event_id, record.device_seq])).toEqual(
+      [first, second, third].map((one, i) => [one.event_id, i + 1]),
+    )
+    const page = await receivePage(nodeCrypto, testContext(world.account.log), new Map(), deliver(sent.map((record) => ({ record }))))
+    expect(page.items.map((one) => one.is)).toEqual(['event', 'event', 'event'])
+    outbox.holdForReset()
+    expect(await outbox.sendNow([item()])).toBe(false)
+  })
+
   it('holds what is unacked to the limits of the session', async () => {
     const { world, open, store, wire } = await createWorld()
     await enqueue(store, 50)

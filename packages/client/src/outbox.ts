@@ -18,7 +18,7 @@ import {
   SealpostError,
   NACK,
 } from '@sealpost/protocol'
-import type { AccountLog } from './account-log.ts'
+import type { AccountLog, SealingKey } from './account-log.ts'
 import { createMutex } from './mutex.ts'
 import {
   extendWindow,
@@ -35,7 +35,7 @@ import {
   type Window,
   type WindowLimits,
 } from './outbox-window.ts'
-import type { Clock, DeviceStore, HeadChange, Identity, ItemAck, OutcomeRow, PendingItem, StoredHead } from './ports.ts'
+import type { Clock, DeviceStore, HeadChange, Identity, ItemAck, NewItem, OutcomeRow, PendingItem, Sealed, StoredHead } from './ports.ts'
 
 export type OutboxPorts = {
   crypto: Crypto
@@ -81,6 +81,11 @@ export type Outbox = {
   end(): void
   /** There may be something to send. */
   pump(): void
+  /**
+   * Seals and stores new items in one transaction and sends them, when nothing else waits and the session stands. False, and
+   * nothing is stored, when they have to wait their turn.
+   */
+  sendNow(items: readonly NewItem[]): Promise<boolean>
   onAcks(received_at: number, rows: readonly AckRow[]): Promise<void>
   onNack(nack: Nack): Promise<void>
   /** Own events came in the replay: nothing else changes the outbox while `call` looks at them and stores them. */
@@ -119,7 +124,12 @@ export function batchLimits(limits: {
 /** `heads`: own chains of the store, by stream. */
 export async function openOutbox(ports: OutboxPorts, acked: number, heads: ReadonlyMap<string, StoredHead>): Promise<Outbox> {
   const { crypto, store, clock, identity, account } = ports
-  const mutex = createMutex()
+  const turns = createMutex()
+  let working = 0
+  const mutex: typeof turns = (call) => {
+    working++
+    return turns(call).finally(() => working--)
+  }
   const ackedHeads = new Map(heads)
   let acked_device_seq = acked
   let window = await loadWindow(store, acked)
@@ -179,6 +189,26 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     return items.length > 0 && sealAll(items)
   }
 
+  /** Under its number, linked to the event before it in its stream. */
+  async function seal(item: NewItem, device_seq: number, key: SealingKey): Promise<Sealed> {
+    const { record, event_hash } = await sealEvent(crypto, {
+      user_id: identity.user_id,
+      device_id: identity.device_id,
+      sign_seed: identity.sign_seed,
+      event_key: key.key,
+      epoch: key.epoch,
+      event_id: item.event_id,
+      device_seq,
+      stream_id: item.stream_id,
+      type: item.type,
+      ttl: item.ttl,
+      prev_hash: tips.get(item.stream_id) ?? null,
+      data: item.data,
+    })
+    tips.set(item.stream_id, event_hash)
+    return { device_seq, epoch: key.epoch, event_hash, record }
+  }
+
   async function sealAll(items: readonly PendingItem[]): Promise<boolean> {
     const now = clock.now() + ports.clockOffset()
     const key = await account.sealingKey()
@@ -199,27 +229,8 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
         return true
       }
       const device_seq = window.next_seq + slots.length
-      const { record, event_hash } = await sealEvent(crypto, {
-        user_id: identity.user_id,
-        device_id: identity.device_id,
-        sign_seed: identity.sign_seed,
-        event_key: key.key,
-        epoch: key.epoch,
-        event_id: item.event_id,
-        device_seq,
-        stream_id: item.stream_id,
-        type: item.type,
-        ttl: item.ttl,
-        prev_hash: tips.get(item.stream_id) ?? null,
-        data: item.data,
-      })
-      tips.set(item.stream_id, event_hash)
-      slots.push({
-        item_no: item.item_no,
-        event_id: item.event_id,
-        stream_id: item.stream_id,
-        sealed: { device_seq, epoch: key.epoch, event_hash, record },
-      })
+      const { item_no, event_id, stream_id } = item
+      slots.push({ item_no, event_id, stream_id, sealed: await seal(item, device_seq, key) })
     }
     // the session ended or was reset while we sealed: the numbers were told to nobody
     if (session === null || held || resetting) {
@@ -229,6 +240,31 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     await store.sealItems(slots.map(({ item_no, sealed }) => ({ item_no, ...sealed })))
     window = extendWindow(window, slots)
     return true
+  }
+
+  async function sendNow(items: readonly NewItem[]): Promise<boolean> {
+    if (session === null || held || resetting || cancelPause !== null || window.sent < window.slots.length) return false
+    const { limits } = session
+    if (items.reduce((bytes, item) => bytes + item.data.length, 0) > READ_BYTES) return false
+    if (items.length > limits.batch_events || window.slots.length + items.length > limits.inflight_events) return false
+    const key = await account.sealingKey()
+    if (key === null || clock.now() - key.first_seen >= LIMITS.epochForbiddenMs) return false
+    try {
+      const sealed: (NewItem & { sealed: Sealed })[] = []
+      for (const item of items) sealed.push({ ...item, sealed: await seal(item, window.next_seq + sealed.length, key) })
+      const item_nos = await store.enqueueSealed(sealed, window.slots.at(-1)?.item_no ?? 0)
+      if (item_nos === null) return false
+      const slots = sealed.map(({ event_id, stream_id, sealed: form }, i) => ({
+        item_no: item_nos[i] ?? 0,
+        event_id,
+        stream_id,
+        sealed: form,
+      }))
+      window = extendWindow(window, slots)
+      return true
+    } finally {
+      tips = tipsOf(window, ackedHeads)
+    }
   }
 
   async function reject(item_no: number, event_id: string, code: string): Promise<void> {
@@ -387,6 +423,13 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
       cancelPause = null
     },
     pump,
+    async sendNow(items) {
+      // whatever holds the outbox may wait for the server: a new item does not
+      if (working > 0) return false
+      const sent = await mutex(() => sendNow(items))
+      if (sent) pump()
+      return sent
+    },
     onAcks: (received_at, rows) => mutex(() => onAcks(received_at, rows)).then(pump),
     onNack: (nack) => mutex(() => onNack(nack)).then(pump),
     withOwn: (call) => mutex(() => call({ acked_device_seq, heads: ackedHeads, find, adopt })).finally(pump),

@@ -170,6 +170,11 @@ export interface DeviceStore {
   // ------------------------------ outbox (protocol.md §3, §4)
   /** Durable when it resolves; all or nothing; `item_no`s in the order given. Any process. */
   enqueue(items: readonly NewItem[]): Promise<void>
+  /**
+   * The same with their sealed forms, in one transaction, for a leader that sends at once. Null, and nothing is stored, when a
+   * pending item with `item_no` > `after_item` is there already: it goes first. Returns the `item_no`s.
+   */
+  enqueueSealed(items: readonly (NewItem & { sealed: Sealed })[], after_item: number): Promise<number[] | null>
   /** Pending items with `item_no` > `after_item`, ascending; ends at `limit` items or when their data exceed `bytes` (at least one if there is one). */
   readPending(after_item: number, limit: number, bytes: number): Promise<PendingItem[]>
   /** Sealed forms of pending items, before the bytes leave. Overwrites an older sealed form. */

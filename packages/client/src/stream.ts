@@ -95,8 +95,7 @@ export function openStream(home: Home, identity: Identity, member: Member, strea
     const made = items.map(toItem)
     if (made.length === 0) return []
     if (member.status.terminal?.code === 'device_revoked') throw member.status.terminal
-    await store.enqueue(made)
-    member.wake()
+    await member.enqueue(made)
     for (const { event_id } of made) queued.add(event_id)
     for (const event_id of queued) {
       if (queued.size <= QUEUED_KEPT) break

@@ -10,7 +10,7 @@ import { ITEM } from './state-schema.ts'
 
 type Part = Pick<
   DeviceStore,
-  'enqueue' | 'readPending' | 'sealItems' | 'unsealItems' | 'ackItems' | 'rejectItem' | 'readOutcomes' | 'countOutbox'
+  'enqueue' | 'enqueueSealed' | 'readPending' | 'sealItems' | 'unsealItems' | 'ackItems' | 'rejectItem' | 'readOutcomes' | 'countOutbox'
 >
 
 const OUTCOMES_KEPT = 100_000
@@ -33,6 +33,28 @@ export function createOutboxTables(db: StateDatabase): Part {
             item.queued_at,
             item.data,
           )
+      }),
+    enqueueSealed: async (items, after_item) =>
+      db.transaction(() => {
+        if (db.get('select 1 from outbox where state = 0 and item_no > ? limit 1', after_item) !== undefined) return null
+        return items.map((item) => {
+          const { device_seq, epoch, event_hash, record } = item.sealed
+          const row = db.get(
+            `insert into outbox (event_id, stream_id, type, ttl, queued_at, data, device_seq, epoch, event_hash, record)
+             values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning item_no`,
+            item.event_id,
+            item.stream_id,
+            item.type,
+            item.ttl,
+            item.queued_at,
+            item.data,
+            device_seq,
+            epoch,
+            event_hash,
+            record,
+          )
+          return integer(row, 'item_no')
+        })
       }),
     readPending: async (after_item, limit, bytes) =>
       db.guard(() => {

@@ -130,6 +130,14 @@ export function createMemoryStore(): MemoryStore {
         for (const item of added)
           items.push({ ...item, item_no: ++last_item, sealed: null, outcome: { event_id: item.event_id, state: 'pending' } })
       }),
+    enqueueSealed: (added, after_item) =>
+      write(() => {
+        if (pending().some((item) => item.item_no > after_item)) return null
+        return added.map((item) => {
+          items.push({ ...item, item_no: ++last_item, outcome: { event_id: item.event_id, state: 'pending' } })
+          return last_item
+        })
+      }),
     readPending: (after_item, limit, bytes) =>
       read(() => {
         const open = pending().filter((item) => item.item_no > after_item)

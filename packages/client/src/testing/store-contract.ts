@@ -122,6 +122,23 @@ export function describeStoreContract(name: string, open: () => Promise<StoreUnd
       expect(await store.readLog()).toEqual([entry(0), entry(1), { ...entry(2), epoch_key: filled(32, 9) }])
     })
 
+    it('items that come sealed are stored in one go, unless one waits before them', async () => {
+      const sealed = (n: number) => ({ device_seq: n, epoch: 0, event_hash: filled(32, n), record: filled(5, n) })
+      expect(
+        await store.enqueueSealed(
+          [1, 2].map((n) => ({ ...item(n), sealed: sealed(n) })),
+          0,
+        ),
+      ).toEqual([1, 2])
+      expect(await store.enqueueSealed([{ ...item(3), sealed: sealed(3) }], 1)).toBeNull()
+      expect(await store.enqueueSealed([{ ...item(3), sealed: sealed(3) }], 2)).toEqual([3])
+      await store.enqueue([item(4)])
+      expect(await store.enqueueSealed([{ ...item(5), sealed: sealed(4) }], 3)).toBeNull()
+      store = await under.reopen()
+      const stored = await store.readPending(0, 10, 1e6)
+      expect(stored.map((one) => [one.item_no, one.sealed])).toEqual([...[1, 2, 3].map((n) => [n, sealed(n)]), [4, null]])
+    })
+
     it('items are numbered in order, read in order and within limits, and survive', async () => {
       await store.enqueue([item(1), item(2), item(3, 100)])
       await store.enqueue([item(5)])
