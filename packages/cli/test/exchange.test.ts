@@ -4,8 +4,9 @@ import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { openHome } from '@sealpost/client/node'
 import { describe, expect, test } from 'vitest'
-import { run, sealpost, startSealpost, useWorld } from './support.ts'
+import { copyHome, run, sealpost, startSealpost, useWorld } from './support.ts'
 
 const world = useWorld()
 
@@ -147,6 +148,18 @@ describe('send and tail', () => {
     tail.stdout.destroy()
     expect((await once(tail, 'exit'))[0]).toBe(0)
     expect((await received('unread', '--count', '2')).toString()).toBe('1\n2\n')
+  })
+
+  test('an alarm that this device has stored is shown, and tail ends with 6 (B01)', async () => {
+    const path = await copyHome(world.phone, join(world.folder, 'alarmed'))
+    const home = await openHome(path)
+    const alarm = { is: 'alarm', position: 0, device_id: 'x', reason: 'log_withheld' }
+    const item = { is: 'notice', position: 0, stream_id: null, notice: JSON.stringify(alarm) } as const
+    await home.store.commitReceived({ items: [item], heads: [], acks: [], alarms: [] })
+    await home.close()
+    const ended = await run(['tail', '--home', path, '--stream', 'alarms', '--idle-exit', '0.5'])
+    expect(ended.code).toBe(6)
+    expect(ended.stderr).toMatch(/ALARM: the server withholds/)
   })
 
   test('tail ends with 0 on SIGINT', async () => {
