@@ -185,8 +185,9 @@ export class Sealpost {
     const { last_item } = await store.countOutbox()
     this.#member.wake()
     await watch(this.#home, this.#member, o.signal, async () => {
-      const { first_pending } = await store.countOutbox()
-      if (first_pending === null || first_pending > last_item) return true
+      // asked on every ack: the first one is found at once, however many wait
+      const [first] = await store.readPending(0, 1, 1)
+      if (first === undefined || first.item_no > last_item) return true
       if (this.failure !== null) throw this.failure
       return false
     })

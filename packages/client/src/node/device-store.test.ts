@@ -74,6 +74,20 @@ describe('the file of a device', () => {
     await rm(folder, { recursive: true, force: true })
   })
 
+  test('a wipe that was cut short behind its transaction is ended at the next opening', async () => {
+    const store = openDeviceStore(path)
+    await store.createIdentity(identity, [])
+    await store.close()
+    const half = new DatabaseSync(path)
+    half.exec(
+      `pragma secure_delete = off; begin; delete from identity; insert into revocation (one, revocation) values (1, '{}'); commit; pragma wal_checkpoint(truncate)`,
+    )
+    half.close()
+    expect((await readFile(path)).includes(Buffer.from(SECRET))).toBe(true)
+    await openDeviceStore(path).close()
+    expect((await readFile(path)).includes(Buffer.from(SECRET))).toBe(false)
+  })
+
   test('is WAL with synchronous FULL for what must survive a power cut', async () => {
     const store = openStore()
     await store.createIdentity(identity, [])
