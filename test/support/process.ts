@@ -91,7 +91,8 @@ export function startSealpost(args: readonly string[], options: ProgramOptions =
 /** Runs it to its end and asks for exit code 0, or 75 (queued) for `--queue`. */
 export async function sealpost(args: readonly string[], options: ProgramOptions = {}): Promise<Ended> {
   const ended = await startSealpost(args, options).ended
-  if (ended.code !== (args.includes('--queue') ? 75 : 0)) throw new Error(`sealpost ${args.join(' ')} ended with ${ended.code ?? ended.signal}:\n${ended.stderr}`)
+  if (ended.code !== (args.includes('--queue') ? 75 : 0))
+    throw new Error(`sealpost ${args.join(' ')} ended with ${ended.code ?? ended.signal}:\n${ended.stderr}`)
   return ended
 }
 
