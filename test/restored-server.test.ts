@@ -209,7 +209,8 @@ describe('the device list of a restored server', () => {
     for (const seat of seats) await say(seat, 'notes', `from ${seat.name}`)
     for (const seat of seats) {
       const heard = await listen(seat, 'notes', 500, 'start')
-      expect(heard.toSorted()).toEqual(seats.map(({ name }) => `from ${name}`).toSorted())
+      const others = seats.filter((other) => other !== seat)
+      expect(heard.toSorted()).toEqual(others.map(({ name }) => `from ${name}`).toSorted())
     }
   })
 
@@ -250,6 +251,6 @@ describe('the device list of a restored server', () => {
     await phone.open()
     await until(() => phone.device.failure !== null)
     expect(phone.device.failure?.code).toBe('log_fork')
-    expect(phone.device.failure?.message).toMatch(/two different device logs/)
+    expect(phone.device.failure?.message).toMatch(/another device log|two different device logs/)
   })
 })
