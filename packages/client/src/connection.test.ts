@@ -27,6 +27,7 @@ function createWorld() {
     stopped: [] as string[],
     checks: [] as string[],
     congested: false,
+    onMessage: (): void => undefined,
     check: (): 'connect' | 'later' => 'connect',
   }
   const connection: Connection = createConnection({
@@ -49,6 +50,7 @@ function createWorld() {
     begin: () => undefined,
     message(message) {
       world.messages.push(message.head.type)
+      world.onMessage()
     },
     ended: () => undefined,
     check: (why) => {
@@ -122,6 +124,23 @@ describe('the connection', () => {
     expect(world.messages).toEqual(['event', 'event'])
     expect(server.last.closed).toBeNull()
     connection.end()
+  })
+
+  it('a close is heard after the frames before it were read, once, and also while one of them is being read', async () => {
+    const { world, server, connection } = await live()
+    for (let i = 0; i < 3; i++) server.last.send(EVENT)
+    server.last.close(CLOSE.superseded.code)
+    await turn()
+    expect(world.messages).toEqual(['event', 'event', 'event'])
+    expect(world.stopped).toEqual(['superseded'])
+
+    const amid = await live()
+    amid.world.onMessage = () => amid.server.last.close(CLOSE.superseded.code)
+    amid.server.last.send(EVENT)
+    await turn()
+    expect(amid.world.stopped).toEqual(['superseded'])
+    connection.end()
+    amid.connection.end()
   })
 
   it('old keys cannot establish new ones', async () => {

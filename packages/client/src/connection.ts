@@ -124,6 +124,8 @@ type Channel = {
   socket: Socket
   inbound: (string | Bytes)[]
   draining: boolean
+  /** How the socket ended, until what came before is read. */
+  closed: { code: number; cause: unknown } | null
   paused: boolean
   handshake: ClientHandshake | null
   keys: SessionKeys | null
@@ -229,6 +231,7 @@ export function createConnection(ports: ConnectionPorts): Connection {
       }),
       inbound: [],
       draining: false,
+      closed: null,
       paused: false,
       handshake: null,
       keys: null,
@@ -247,13 +250,15 @@ export function createConnection(ports: ConnectionPorts): Connection {
     return channel === of
   }
 
+  /** What arrived before the close is read first: entries that revoke this device come right before a 4403. */
   function onClosed(of: Channel, code: number, cause: unknown): void {
-    if (!current(of)) return
-    // what arrived before the close is read first: entries that revoke this device come right before a 4403
-    if (of.draining || of.inbound.length > 0) {
-      void drained(of).then(() => onClosed(of, code, cause))
-      return
-    }
+    of.closed = { code, cause }
+    if (!of.draining) endChannel(of)
+  }
+
+  function endChannel(of: Channel): void {
+    if (of.closed === null || !current(of)) return
+    const { code, cause } = of.closed
     channel = null
     if (code !== CLOSE.normal.code) last_error = closeError(code, cause, ports.identity().server_url)
     input({ is: 'closed', code })
@@ -266,20 +271,9 @@ export function createConnection(ports: ConnectionPorts): Connection {
     if (!of.draining) void drain(of)
   }
 
-  const drains = new WeakMap<Channel, Promise<void>>()
-
-  function drained(of: Channel): Promise<void> {
-    return drains.get(of) ?? Promise.resolve()
-  }
-
-  function drain(of: Channel): Promise<void> {
+  /** Runs once at a time; where it does not run, nothing waits. */
+  async function drain(of: Channel): Promise<void> {
     of.draining = true
-    const done = run(of)
-    drains.set(of, done)
-    return done
-  }
-
-  async function run(of: Channel): Promise<void> {
     try {
       for (let frame = of.inbound.shift(); frame !== undefined; frame = of.inbound.shift()) {
         if (!current(of)) return
@@ -296,6 +290,7 @@ export function createConnection(ports: ConnectionPorts): Connection {
     } finally {
       // in the same step as the look that found nothing: a frame that comes now starts the next run
       of.draining = false
+      endChannel(of)
     }
   }
 
