@@ -8,6 +8,8 @@ export default defineConfig({
   ssr: { resolve: { conditions: ['development'], externalConditions: ['development'] } },
   test: {
     pool: 'forks',
+    // tests wait for processes and disks more than they compute: one more than the two cores they are meant for
+    maxWorkers: 3,
     execArgv: ['--conditions=development', '--disable-warning=ExperimentalWarning'],
     testTimeout: 20_000,
     hookTimeout: 60_000,

@@ -24,6 +24,12 @@ export type Program = {
 
 export type ProgramOptions = { cwd?: string; env?: NodeJS.ProcessEnv; input?: Uint8Array | string; ms_max?: number }
 
+const running = new Set<ChildProcess>()
+// a test that failed before it ended its programs leaves none behind
+process.on('exit', () => {
+  for (const child of running) killGroup(child, 'SIGKILL')
+})
+
 /** Starts a program; without `input` its stdin is empty. It is killed after `ms_max` (60 s). */
 export function startProgram(command: string, args: readonly string[], options: ProgramOptions = {}): Program {
   const child = spawn(command, args, {
@@ -32,6 +38,8 @@ export function startProgram(command: string, args: readonly string[], options: 
     stdio: ['pipe', 'pipe', 'pipe'],
     detached: true,
   })
+  running.add(child)
+  child.once('close', () => running.delete(child))
   const stdout: Buffer[] = []
   let stderr = ''
   let watchers: (() => void)[] = []
