@@ -1,11 +1,12 @@
 import { eventTimeMs, isUuid } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { expect, it } from 'vitest'
-import { createEventId } from './event-id.ts'
+import { createEventIdMaker } from './event-id.ts'
 
-it('ids of a process rise, also inside one millisecond and when the clock goes back, and carry their time', () => {
+it('ids of a maker rise, also inside one millisecond and when the clock goes back, and carry their time', () => {
   const now = Date.now()
-  const ids = Array.from({ length: 10_000 }, (_, i) => createEventId(now - (i % 3), nodeCrypto.random))
+  const makeId = createEventIdMaker(nodeCrypto)
+  const ids = Array.from({ length: 10_000 }, (_, i) => makeId(now - (i % 3)))
   expect(ids.every(isUuid)).toBe(true)
   expect(ids.toSorted()).toEqual(ids)
   expect(new Set(ids).size).toBe(ids.length)

@@ -19,7 +19,7 @@ import {
 } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { createEventId } from './event-id.ts'
+import { createEventIdMaker } from './event-id.ts'
 import { type Leader, openLeader } from './leader.ts'
 import type { Notice } from './notices.ts'
 import type { Identity } from './ports.ts'
@@ -27,6 +27,8 @@ import { createMemoryHome } from './testing/memory-home.ts'
 import { createMemoryStore, type MemoryStore } from './testing/memory-store.ts'
 import { createScriptedServer, HISTORY, type ScriptedServer, SERVER_KEY } from './testing/scripted-server.ts'
 import { createTestClock, type TestClock } from './testing/world.ts'
+
+const makeEventId = createEventIdMaker(nodeCrypto)
 
 let clock: TestClock
 let laptop: DeviceKeys
@@ -117,7 +119,7 @@ async function delivered(position: number, prev_hash: Bytes | null = null): Prom
     sign_seed: phone.sign_seed,
     event_key: await eventKey(nodeCrypto, entry.epoch_key, entry.entry_hash, phone.device_id),
     epoch,
-    event_id: createEventId(clock.now(), nodeCrypto.random),
+    event_id: makeEventId(clock.now()),
     device_seq: position,
     stream_id: 'main',
     type: 'app',

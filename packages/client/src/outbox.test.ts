@@ -3,11 +3,13 @@ import { nodeCrypto } from '@sealpost/protocol/node'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { deliver, NOW_MS, testContext, testDevice } from '../../protocol/src/testing/event-world.ts'
-import { createEventId } from './event-id.ts'
+import { createEventIdMaker } from './event-id.ts'
 import { openOutbox, type Outbox } from './outbox.ts'
 import type { DeviceStore, ItemAck, OutcomeRow, StoredHead } from './ports.ts'
 import { createMemoryStore } from './testing/memory-store.ts'
 import { createTestAccount, createTestClock, identityOf } from './testing/world.ts'
+
+const makeEventId = createEventIdMaker(nodeCrypto)
 
 const device = testDevice(1)
 const identity = identityOf(device)
@@ -91,7 +93,7 @@ async function createWorld(store: DeviceStore = createMemoryStore()) {
 
 async function enqueue(store: DeviceStore, count: number, streams = 2, ttl: number | null = null): Promise<string[]> {
   const items = Array.from({ length: count }, (_, i) => ({
-    event_id: createEventId(NOW_MS - 1_000, nodeCrypto.random),
+    event_id: makeEventId(NOW_MS - 1_000),
     stream_id: `s${i % streams}`,
     type: 'app',
     ttl,
@@ -208,7 +210,7 @@ describe('the outbox', () => {
     const { world, open, wire } = await createWorld(memory)
     const outbox = await open(0, new Map())
     const item = () => ({
-      event_id: createEventId(NOW_MS - 1_000, nodeCrypto.random),
+      event_id: makeEventId(NOW_MS - 1_000),
       stream_id: 's0',
       type: 'app',
       ttl: null,

@@ -6,7 +6,7 @@
  * `redelivered`. Bound: 256 events or 1 MiB read ahead.
  */
 import { type Bytes, eventTimeMs, expiresAtMs, LABEL, LIMITS, type Received, SealpostError } from '@sealpost/protocol'
-import { createEventId } from './event-id.ts'
+import { createEventIdMaker } from './event-id.ts'
 import { eventRow, isSealedTo } from './inbox.ts'
 import type { Member } from './member.ts'
 import { isReset, type StreamNotice } from './notices.ts'
@@ -79,6 +79,7 @@ const LOOK_MS = 1_000
 export function openStream(home: Home, identity: Identity, member: Member, stream_id: string): Stream {
   if (!LABEL.test(stream_id)) throw new SealpostError('invalid_request', 'a stream is named by 1 to 64 of A-Z a-z 0-9 . _ : -')
   const { store, clock, crypto } = home
+  const makeEventId = createEventIdMaker(crypto)
   /** Known to have been pending: when the outbox knows such an event no longer, it was decided. Until its outcome was asked for. */
   const queued = new Set<string>()
 
@@ -88,7 +89,7 @@ export function openStream(home: Home, identity: Identity, member: Member, strea
     if (!LABEL.test(type)) throw new SealpostError('invalid_request', 'a type has 1 to 64 of A-Z a-z 0-9 . _ : -')
     if (ttl !== undefined && (!Number.isSafeInteger(ttl) || ttl < LIMITS.ttlSecondsMin || ttl > 0xffff_ffff))
       throw new SealpostError('invalid_request', 'a ttl is a whole number of seconds, at least 1')
-    return { event_id: createEventId(clock.now(), crypto.random), stream_id, type, ttl: ttl ?? null, data, queued_at: clock.now() }
+    return { event_id: makeEventId(clock.now()), stream_id, type, ttl: ttl ?? null, data, queued_at: clock.now() }
   }
 
   async function enqueue(items: readonly OutgoingEvent[]): Promise<string[]> {
