@@ -309,6 +309,6 @@ describe('the leader', () => {
       clock.advance(15_000)
       await turn()
     }
-    expect(appends).toBe(3)
+    await settled(() => appends).toBe(3)
   })
 })
