@@ -11,7 +11,6 @@ import {
   chainKey,
   type Crypto,
   decodeRecords,
-  type DeviceLog,
   type EventRecord,
   type KnownChains,
   LIMITS,
@@ -22,20 +21,11 @@ import {
   type Tip,
 } from '@sealpost/protocol'
 import type { AccountLog } from './account-log.ts'
+import { checkPositions, cursorAfter } from './cursor.ts'
 import type { StreamNotice } from './notices.ts'
 import type { OwnEvents } from './outbox.ts'
-import type {
-  AlarmRow,
-  Clock,
-  DeviceStore,
-  HeadChange,
-  Identity,
-  ItemAck,
-  ReceivedItem,
-  ReceiveState,
-  StoredCursor,
-  StoredHead,
-} from './ports.ts'
+import type { Clock, DeviceStore, HeadChange, Identity, ReceiveState, StoredCursor, StoredHead } from './ports.ts'
+import { isSealedTo, ownRecords, toRows } from './received-rows.ts'
 import { sleep } from './signal.ts'
 
 export const QUEUED_MAX = 16
@@ -289,113 +279,8 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
   }
 }
 
-/** Its key was sealed to this device: an event of it that stays closed is missing here, and not by intent. */
-export function isSealedTo(log: DeviceLog, epoch: number, device_id: string): boolean {
-  return log.epochs[epoch]?.sealed.has(device_id) === true
-}
-
 const NOTHING_OWN = { waiting: new Set<string>(), known: new Set<string>() }
 
 function toPosition(note: unknown): number {
   return typeof note === 'number' && Number.isSafeInteger(note) ? note : 0
-}
-
-/** Positions rise inside (after, upto]; anything else would let a server slip records behind a cursor. */
-export function checkPositions(records: readonly EventRecord[], range: { after: number; upto: number }): void {
-  let last = range.after
-  for (const record of records) {
-    const position = record.server?.position ?? 0
-    if (position <= last || position > range.upto)
-      throw new SealpostError('invalid_message', 'records outside of the range that the message names')
-    last = position
-  }
-}
-
-/** The entry at `upto` is the last record, or the one that `tip` names; nothing named: retention took it. */
-export function cursorAfter(
-  cursor: StoredCursor,
-  message: { upto: number; tip?: Tip | null },
-  records: readonly EventRecord[],
-  history_id: string | null,
-): StoredCursor {
-  if (message.upto === cursor.position) return { ...cursor, history_id }
-  const last = records.at(-1)
-  if (last?.server?.position === message.upto)
-    return { position: message.upto, event_id: last.event_id, received_at: last.server.received_at, history_id }
-  if (message.tip === undefined) throw new SealpostError('invalid_message', 'the entry where the message ends is not named')
-  const tip: Tip | null = message.tip
-  return { position: message.upto, event_id: tip?.event_id ?? null, received_at: tip?.received_at ?? null, history_id }
-}
-
-function ownRecords(items: readonly Received[], device_id: string): EventRecord[] {
-  const out: EventRecord[] = []
-  for (const item of items) {
-    if ((item.is === 'event' || item.is === 'expired' || item.is === 'closed') && item.record.device_id === device_id) out.push(item.record)
-  }
-  return out
-}
-
-type Parts = { rows: ReceivedItem[]; acks: ItemAck[]; alarms: AlarmRow[]; notices: StreamNotice[] }
-
-/** What a page of verified items comes to: rows for the buffer, acks for the outbox, alarms. */
-export function toRows(
-  items: readonly Received[],
-  device_id: string,
-  own: { waiting: ReadonlySet<string>; known: ReadonlySet<string> },
-  now_ms: number,
-  sealedToUs: (epoch: number) => boolean = () => false,
-): Parts {
-  const parts: Parts = { rows: [], acks: [], alarms: [], notices: [] }
-  const notify = (notice: StreamNotice, stream_id: string | null, position: number): void => {
-    parts.notices.push(notice)
-    parts.rows.push({ is: 'notice', position, stream_id, notice: JSON.stringify(notice) })
-  }
-  for (const item of items) {
-    switch (item.is) {
-      case 'event':
-      case 'expired':
-      case 'closed': {
-        const { record } = item
-        if (record.server === null) break
-        if (record.device_id === device_id && own.known.has(record.event_id)) {
-          const { position, stream_seq, received_at } = record.server
-          if (own.waiting.has(record.event_id))
-            parts.acks.push({ event_id: record.event_id, device_seq: record.device_seq, position, stream_seq, received_at })
-        } else if (item.is === 'event') parts.rows.push(eventRow(record, item.data))
-        else if (item.is === 'closed' && sealedToUs(record.epoch)) {
-          const alarm = { position: record.server.position, device_id: record.device_id, reason: 'epoch_unreadable' }
-          notify({ is: 'alarm', ...alarm }, record.stream_id, alarm.position)
-          parts.alarms.push({ ...alarm, at: now_ms })
-        }
-        break
-      }
-      case 'gap': {
-        const { stream_id, device_id: sender, from_device_seq, reason, position } = item
-        notify({ is: 'gap', stream_id, device_id: sender, from_device_seq, reason, position }, stream_id, position)
-        if (reason === 'unexplained') parts.alarms.push({ position, device_id: sender, reason: 'unexplained_gap', at: now_ms })
-        break
-      }
-      case 'alarm': {
-        const { position, device_id: sender, reason } = item
-        notify({ is: 'alarm', position, device_id: sender, reason }, item.stream_id, position)
-        parts.alarms.push({ position, device_id: sender, reason, at: now_ms })
-      }
-    }
-  }
-  return parts
-}
-
-export function eventRow(record: EventRecord, data: Bytes): ReceivedItem {
-  return {
-    is: 'event',
-    position: record.server?.position ?? 0,
-    stream_id: record.stream_id,
-    stream_seq: record.server?.stream_seq ?? 0,
-    event_id: record.event_id,
-    type: record.type,
-    device_id: record.device_id,
-    received_at: record.server?.received_at ?? 0,
-    ttl: record.ttl,
-    data,
-  }
 }

@@ -4,7 +4,7 @@
  * token is of a session that ended, is asked for again from where the reading stands.
  */
 import { decodeRecords, type ErrorCode, LIMITS, type Received, receivePage, SealpostError } from '@sealpost/protocol'
-import { checkPositions } from './inbox.ts'
+import { checkPositions } from './cursor.ts'
 import type { QueryPage } from './leader.ts'
 import type { Member } from './member.ts'
 import type { Home, Identity, StoredHead } from './ports.ts'

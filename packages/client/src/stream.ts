@@ -7,7 +7,7 @@
  */
 import { type Bytes, eventTimeMs, expiresAtMs, LABEL, LIMITS, type Received, SealpostError } from '@sealpost/protocol'
 import { createEventIdMaker } from './event-id.ts'
-import { eventRow, isSealedTo } from './inbox.ts'
+import { eventRow, isSealedTo } from './received-rows.ts'
 import type { Member } from './member.ts'
 import { isReset, type StreamNotice } from './notices.ts'
 import type { ConsumerState, Home, Identity, NewItem, OutcomeRow, ReceivedItem } from './ports.ts'
