@@ -1,17 +1,18 @@
 /** A command's time with the device of a home: opened, watched, closed whatever happens. */
-import { Sealpost } from '@sealpost/client'
+import { type Home, Sealpost } from '@sealpost/client'
 import { openHome } from '@sealpost/client/node'
 import { SealpostError } from '@sealpost/protocol'
 import type { Context } from './command.ts'
 import { type ConnectionWatch, watchConnection } from './connection-watch.ts'
 import { say } from './output.ts'
 
-export type Session = { sealpost: Sealpost; watch: ConnectionWatch; signal: AbortSignal }
+/** `left`: what earlier commands had left in the outbox when this one began. */
+export type Session = { sealpost: Sealpost; watch: ConnectionWatch; signal: AbortSignal; left: number }
 
 /** Opens the device, runs `work`, closes. Throws what `Sealpost.open` or `work` throw. */
 export async function withSession<T>({ home, signal }: Context, work: (session: Session) => Promise<T>): Promise<T> {
   const opened = await openHome(home)
-  const sealpost = await Sealpost.open({ home: opened, signal }).catch(async (error: unknown) => {
+  const { sealpost, left } = await openDevice(opened, signal).catch(async (error: unknown) => {
     await opened.close()
     throw error
   })
@@ -19,11 +20,17 @@ export async function withSession<T>({ home, signal }: Context, work: (session: 
   if (sealpost.role === 'follower') await sealpost.status()
   const watch = watchConnection(sealpost)
   try {
-    return await work({ sealpost, watch, signal })
+    return await work({ sealpost, watch, signal, left })
   } finally {
     watch.close()
     await sealpost.close()
   }
+}
+
+async function openDevice(home: Home, signal: AbortSignal): Promise<{ sealpost: Sealpost; left: number }> {
+  // counted before the engine runs: it may have sent everything by the time somebody asks
+  const { pending: left } = await home.store.countOutbox()
+  return { sealpost: await Sealpost.open({ home, signal }), left }
 }
 
 /** No command waits longer for what an earlier one left behind; the engine goes on with it meanwhile. */
@@ -33,9 +40,8 @@ const LEFTOVERS_MS = 5_000
  * Sends what an earlier command left in the outbox, for a while and until `done`. What stays there is no failure of this
  * command; the terminal error of the engine is, and is thrown.
  */
-export async function sendLeftovers({ sealpost, watch, signal }: Session, done?: AbortSignal): Promise<void> {
-  const { outbox } = await sealpost.status()
-  if (outbox.pending === 0) return
+export async function sendLeftovers({ sealpost, watch, signal, left }: Session, done?: AbortSignal): Promise<void> {
+  if (left === 0) return
   const late = AbortSignal.timeout(LEFTOVERS_MS)
   const ended = AbortSignal.any(done === undefined ? [signal, late] : [signal, late, done])
   try {
@@ -43,6 +49,6 @@ export async function sendLeftovers({ sealpost, watch, signal }: Session, done?:
   } catch (error) {
     if (watch.failure !== null || !(error instanceof SealpostError)) throw error
   }
-  const left = (await sealpost.status()).outbox.pending
-  if (outbox.pending > left) say(`sent ${outbox.pending - left} from the outbox`)
+  const { pending } = (await sealpost.status()).outbox
+  if (left > pending) say(`sent ${left - pending} from the outbox`)
 }
