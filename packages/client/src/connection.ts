@@ -1,38 +1,28 @@
 /**
- * The connection at work: executes what the machine decides (`machine.ts`), runs the handshake and the record layer, and hands
- * every opened message on in its order. The only file that touches a socket.
+ * The connection at work: executes what the machine decides (`machine.ts`), answers what belongs to the session itself
+ * (handshake, rekey, ping), and hands every other opened message on in its order.
  *
- * Invariants: frames are opened one after another, each handed on before the next is opened; nothing of an old socket has any
- * effect once it is given up; frames leave in the order in which they were sealed. Bound: reading stops while
- * `FRAMES_MAX` frames wait or the receive path is behind.
+ * Invariants: nothing of an old socket has any effect once it is given up; each message is legal in the state it meets, or the
+ * connection ends; client_auth is the first frame of its generation. Bound: one socket; the machine's timers.
  */
 import {
   type Bytes,
   CLOSE,
   type ClientAuthBody,
-  type ClientHandshake,
   type ClientHead,
-  concat,
   type Crypto,
-  createClientAuth,
-  decodeHello,
   decodeServerMessage,
   encodeMessage,
   ERROR,
   type ErrorCode,
-  finishServerHello,
-  genOf,
-  OpenCipher,
-  SealCipher,
   SealpostError,
   type ServerHeadOf,
   type ServerMessage,
-  type SessionKeys,
-  startHandshake,
-  utf8,
-  viewOf,
 } from '@sealpost/protocol'
 import { toUnit } from './backoff.ts'
+import { type Channel, openChannel } from './channel.ts'
+import { type ChannelKeys, createChannelKeys } from './channel-keys.ts'
+import { closeError, toError } from './failure.ts'
 import {
   type CheckReason,
   type ConnectionState,
@@ -43,11 +33,9 @@ import {
   step,
   type TimerName,
 } from './machine.ts'
-import type { Clock, Connection as Socket, Identity, Transport } from './ports.ts'
+import type { Clock, Identity, Transport } from './ports.ts'
 import { socketUrl } from './server-url.ts'
 
-export const SUBPROTOCOL = 'sealpost.1'
-const FRAMES_MAX = 64
 /** Never again unchanged, whoever finds it: connecting anew would find the same. */
 const FATAL: ReadonlySet<ErrorCode> = new Set([
   'unsupported_version',
@@ -62,6 +50,18 @@ const FATAL: ReadonlySet<ErrorCode> = new Set([
 
 /** A revoked device gets the entries that say so in place of its session. */
 const BEFORE_SESSION: ReadonlySet<ServerMessage['head']['type']> = new Set(['session_established', 'log_entry'])
+
+const SESSION_FIELDS = [
+  'log_seq',
+  'log_head',
+  'history_id',
+  'head_position',
+  'floor',
+  'mode',
+  'last_device_seq',
+  'features',
+  'limits',
+] as const
 
 /** `session_established` of a first handshake: all its fields are there. */
 export type Established = Required<ServerHeadOf<'session_established'>>
@@ -120,31 +120,13 @@ export type Connection = {
 }
 
 /** One socket and its keys. */
-type Channel = {
-  socket: Socket
-  inbound: (string | Bytes)[]
-  draining: boolean
-  /** How the socket ended, until what came before is read. */
-  closed: { code: number; cause: unknown } | null
-  paused: boolean
-  handshake: ClientHandshake | null
-  keys: SessionKeys | null
-  seal: SealCipher | null
-  open: OpenCipher | null
-  /** Of the generation to come: the server switches with its session_established. */
-  next: { open: OpenCipher; keys: SessionKeys } | null
-  /** The first frame of a generation says that it is established, and nothing else. */
-  fresh: boolean
-  session: Established | null
-  frames_max: number
-  sending: Promise<void> | null
-}
+type Link = { channel: Channel; keys: ChannelKeys }
 
 export function createConnection(ports: ConnectionPorts): Connection {
   const { crypto, clock } = ports
   const timers = new Map<TimerName, () => void>()
   let machine = createMachine()
-  let channel: Channel | null = null
+  let link: Link | null = null
   let state: ConnectionState = 'offline'
   let last_error: SealpostError | null = null
   let clock_offset = 0
@@ -161,8 +143,8 @@ export function createConnection(ports: ConnectionPorts): Connection {
       case 'connect':
         return connect()
       case 'close':
-        channel?.socket.close(effect.code)
-        channel = null
+        link?.channel.close(effect.code)
+        link = null
         return
       case 'arm':
         timers.get(effect.timer)?.()
@@ -173,7 +155,7 @@ export function createConnection(ports: ConnectionPorts): Connection {
             () => {
               timers.delete(effect.timer)
               // a socket that this side does not read says nothing about the other end
-              const unread = effect.timer === 'pong' && channel?.paused === true
+              const unread = effect.timer === 'pong' && link?.channel.paused === true
               input(unread ? { is: 'heard' } : { is: 'timer', name: effect.timer })
             },
             effect.timer === 'rekey' || effect.timer === 'ping' || effect.timer === 'steady',
@@ -222,91 +204,35 @@ export function createConnection(ports: ConnectionPorts): Connection {
   }
 
   function connect(): void {
-    const opened: Channel = {
-      socket: ports.transport.connect(socketUrl(ports.identity().server_url), [SUBPROTOCOL], {
-        opened: () => current(opened) && input({ is: 'opened' }),
-        text: (text) => receive(opened, text),
-        binary: (bytes) => receive(opened, bytes),
-        closed: (code, _reason, cause) => onClosed(opened, code, cause),
-      }),
-      inbound: [],
-      draining: false,
-      closed: null,
-      paused: false,
-      handshake: null,
-      keys: null,
-      seal: null,
-      open: null,
-      next: null,
-      fresh: false,
-      session: null,
-      frames_max: Number.POSITIVE_INFINITY,
-      sending: null,
-    }
-    channel = opened
+    const { server_url } = ports.identity()
+    const keys = createChannelKeys(crypto, ports.identity)
+    const channel = openChannel(ports.transport, socketUrl(server_url), {
+      current: () => current(opened),
+      opened: () => input({ is: 'opened' }),
+      frame: (frame) => (typeof frame === 'string' ? onText(opened, frame) : onFrame(opened, frame)),
+      closed: onClosed,
+      congested: () => ports.congested(),
+      // the answer to a ping may lie among what was not read: it gets its full time
+      resumed: () => input({ is: 'heard' }),
+      failed: onFault,
+    })
+    const opened: Link = { channel, keys }
+    link = opened
   }
 
-  function current(of: Channel): boolean {
-    return channel === of
+  function current(of: Link): boolean {
+    return link === of
   }
 
-  /** What arrived before the close is read first: entries that revoke this device come right before a 4403. */
-  function onClosed(of: Channel, code: number, cause: unknown): void {
-    of.closed = { code, cause }
-    if (!of.draining) endChannel(of)
-  }
-
-  function endChannel(of: Channel): void {
-    if (of.closed === null || !current(of)) return
-    const { code, cause } = of.closed
-    channel = null
+  function onClosed(code: number, cause: unknown): void {
+    link = null
     if (code !== CLOSE.normal.code) last_error = closeError(code, cause, ports.identity().server_url)
     input({ is: 'closed', code })
   }
 
-  function receive(of: Channel, frame: string | Bytes): void {
-    if (!current(of)) return
-    of.inbound.push(frame)
-    throttle(of)
-    if (!of.draining) void drain(of)
-  }
-
-  /** Runs once at a time; where it does not run, nothing waits. */
-  async function drain(of: Channel): Promise<void> {
-    of.draining = true
-    try {
-      for (let frame = of.inbound.shift(); frame !== undefined; frame = of.inbound.shift()) {
-        if (!current(of)) return
-        if (typeof frame === 'string') await onText(of, frame)
-        else {
-          const handled = onFrame(of, frame)
-          if (handled instanceof Promise) await handled
-        }
-        throttle(of)
-      }
-    } catch (error) {
-      of.inbound.length = 0
-      if (current(of)) onFault(error)
-    } finally {
-      // in the same step as the look that found nothing: a frame that comes now starts the next run
-      of.draining = false
-      endChannel(of)
-    }
-  }
-
-  function throttle(of: Channel): void {
-    const wanted = of.inbound.length >= FRAMES_MAX || ports.congested()
-    if (wanted === of.paused) return
-    of.paused = wanted
-    if (wanted) return of.socket.pause()
-    of.socket.resume()
-    // the answer to a ping may lie among what was not read: it gets its full time
-    input({ is: 'heard' })
-  }
-
   /** Work that belongs to the socket of now. */
-  function spawn(work: (of: Channel) => Promise<void>): void {
-    const of = channel
+  function spawn(work: (of: Link) => Promise<void>): void {
+    const of = link
     if (of === null) return
     work(of).catch((error: unknown) => {
       if (current(of)) onFault(error)
@@ -335,90 +261,63 @@ export function createConnection(ports: ConnectionPorts): Connection {
 
   // ---------------------------------------------------------------- handshake
 
-  async function sendHello(of: Channel): Promise<void> {
-    of.handshake = await startHandshake(crypto)
-    if (current(of)) of.socket.sendText(new TextDecoder().decode(of.handshake.hello))
+  async function sendHello(of: Link): Promise<void> {
+    const hello = await of.keys.startHello()
+    if (current(of)) of.channel.sendText(hello)
   }
 
-  async function onText(of: Channel, text: string): Promise<void> {
-    const { handshake } = of
-    if (machine.at !== 'hello' || handshake === null)
-      throw new SealpostError('invalid_message', 'a text frame is legal only as server_hello')
-    of.handshake = null
+  async function onText(of: Link, text: string): Promise<void> {
+    if (machine.at !== 'hello' || !of.keys.asked) throw new SealpostError('invalid_message', 'a text frame is legal only as server_hello')
     const asked = clock.now()
-    const keys = await finishServerHello(crypto, handshake, decodeHello('server_hello', utf8(text)), ports.identity().server_key)
-    clock_offset = keys.server_time - asked
-    of.keys = keys
-    of.seal = new SealCipher(crypto.aesGcmKey(keys.c2s), keys.gen)
-    of.open = new OpenCipher(crypto.aesGcmKey(keys.s2c), keys.gen)
-    const auth = await createClientAuth(crypto, keys, ports.identity().sign_seed, await ports.authBody())
+    clock_offset = (await of.keys.finishHello(text)) - asked
+    const auth = await of.keys.prove(await ports.authBody())
     if (!current(of)) return
-    transmit(of, encodeMessage(auth))
+    transmit(of, auth)
     input({ is: 'proved' })
   }
 
-  async function sendRekeyHello(of: Channel): Promise<void> {
-    const { session, keys } = of
-    if (session === null || keys === null) return
-    const handshake = await startHandshake(crypto, { session_id: session.session_id, prev_th: keys.th, gen: keys.gen + 1 })
-    of.handshake = handshake
-    const length = new Uint8Array(4)
-    viewOf(length).setUint32(0, handshake.hello.length)
-    transmit(of, concat(length, handshake.hello))
+  async function sendRekeyHello(of: Link): Promise<void> {
+    if (established !== null) transmit(of, await of.keys.startRekey(established.session_id))
   }
 
-  async function onRekeyHello(of: Channel, head: ServerHeadOf<'server_hello'>): Promise<void> {
-    const { handshake, session } = of
-    if (handshake === null || session === null) throw new SealpostError('invalid_message', 'a server_hello that nobody asked for')
-    of.handshake = null
-    const { server_key, sign_seed, user_id, device_id } = ports.identity()
-    const keys = await finishServerHello(crypto, handshake, head, server_key)
-    const auth = await createClientAuth(crypto, keys, sign_seed, { user_id, device_id, session_id: session.session_id })
+  async function onRekeyHello(of: Link, head: ServerHeadOf<'server_hello'>): Promise<void> {
+    if (established === null) throw new SealpostError('invalid_message', 'a server_hello that nobody asked for')
+    const { keys, auth } = await of.keys.finishRekey(head, established.session_id)
     if (!current(of)) return
-    // client_auth is the first frame of the new generation; what was sealed before left before
-    of.seal = new SealCipher(crypto.aesGcmKey(keys.c2s), keys.gen)
-    of.next = { open: new OpenCipher(crypto.aesGcmKey(keys.s2c), keys.gen), keys }
-    transmit(of, encodeMessage(auth))
+    // in one step: client_auth is the first frame of the new generation, and what was sealed before left before
+    of.keys.switchTo(keys)
+    transmit(of, auth)
     input({ is: 'proved' })
   }
 
-  function onEstablished(of: Channel, head: ServerHeadOf<'session_established'>): void {
+  function onEstablished(of: Link, head: ServerHeadOf<'session_established'>): void {
     if (isOpen(machine)) {
-      if (machine.rekey !== 'proving' || !of.fresh || head.gen !== of.keys?.gen || head.session_id !== of.session?.session_id)
+      if (machine.rekey !== 'proving' || !of.keys.fresh || head.gen !== of.keys.gen || head.session_id !== established?.session_id)
         throw new SealpostError('invalid_message', 'session_established is not legal now')
-      of.fresh = false
-      of.frames_max = head.rekey_after_frames
+      of.keys.establish(head.rekey_after_frames)
       return input({ is: 'rekeyed', gen: head.gen, rekey_after_ms: head.rekey_after_s * 1000 })
     }
-    if (machine.at !== 'proving' || head.gen !== of.keys?.gen)
+    if (machine.at !== 'proving' || head.gen !== of.keys.gen)
       throw new SealpostError('invalid_message', 'session_established is not legal now')
     const session = complete(head)
-    of.session = session
-    of.frames_max = session.rekey_after_frames
+    of.keys.establish(session.rekey_after_frames)
     established = session
     const { behind } = ports.established(session)
     input({ is: 'established', mode: session.mode, gen: session.gen, rekey_after_ms: session.rekey_after_s * 1000, behind })
   }
 
-  // ---------------------------------------------------------------- frames
+  // ---------------------------------------------------------------- messages
 
-  function onFrame(of: Channel, frame: Bytes): Promise<void> | void {
-    if (of.next !== null && genOf(frame) === of.next.open.gen) {
-      of.open = of.next.open
-      of.keys = of.next.keys
-      of.next = null
-      of.fresh = true
-    }
-    if (of.open === null) throw new SealpostError('invalid_message', 'a sealed frame before the handshake')
-    const message = of.open.open(frame)
+  function onFrame(of: Link, frame: Bytes): Promise<void> | void {
+    const message = of.keys.open(frame)
     return message instanceof Promise ? message.then((bytes) => onMessage(of, bytes)) : onMessage(of, message)
   }
 
-  function onMessage(of: Channel, bytes: Bytes): Promise<void> | void {
+  function onMessage(of: Link, bytes: Bytes): Promise<void> | void {
     const message = decodeServerMessage(bytes)
     expectLegal(of, message.head.type)
     input({ is: 'heard' })
-    if ((of.open?.counter ?? 0) >= of.frames_max) input({ is: 'frames_used' })
+    if (of.keys.open_used) input({ is: 'frames_used' })
     switch (message.head.type) {
       case 'server_hello':
         return onRekeyHello(of, message.head)
@@ -435,33 +334,21 @@ export function createConnection(ports: ConnectionPorts): Connection {
     }
   }
 
-  function expectLegal(of: Channel, type: ServerMessage['head']['type']): void {
-    const legal = isOpen(machine) ? !of.fresh || type === 'session_established' : BEFORE_SESSION.has(type)
+  function expectLegal(of: Link, type: ServerMessage['head']['type']): void {
+    const legal = isOpen(machine) ? !of.keys.fresh || type === 'session_established' : BEFORE_SESSION.has(type)
     if (!legal) throw new SealpostError('invalid_message', `${type} is not legal now`)
   }
 
   function send(head: ClientHead, body?: Bytes): boolean {
-    const of = channel
+    const of = link
     if (of === null || !isOpen(machine)) return false
     transmit(of, encodeMessage(head, body))
-    if ((of.seal?.counter ?? 0) >= of.frames_max) input({ is: 'frames_used' })
+    if (of.keys.seal_used) input({ is: 'frames_used' })
     return true
   }
 
-  function transmit(of: Channel, message: Bytes): void {
-    if (of.seal === null || !current(of)) return
-    const frame = of.seal.seal(message)
-    if (!(frame instanceof Promise) && of.sending === null) return of.socket.sendBinary(frame)
-    // with asynchronous crypto the order of the calls is kept by waiting for the frame before
-    const before = of.sending ?? Promise.resolve()
-    of.sending = before
-      .then(() => frame)
-      .then((sealed) => {
-        if (current(of)) of.socket.sendBinary(sealed)
-      })
-      .catch((error: unknown) => {
-        if (current(of)) onFault(error)
-      })
+  function transmit(of: Link, message: Bytes): void {
+    if (current(of)) of.channel.send(of.keys.seal(message))
   }
 
   return {
@@ -495,33 +382,14 @@ export function createConnection(ports: ConnectionPorts): Connection {
       input({ is: 'fatal', code: error.code })
     },
     relieve() {
-      if (channel !== null) throttle(channel)
+      link?.channel.throttle()
     },
     end: () => input({ is: 'end' }),
   }
 }
 
 function complete(head: ServerHeadOf<'session_established'>): Established {
-  for (const field of [
-    'log_seq',
-    'log_head',
-    'history_id',
-    'head_position',
-    'floor',
-    'mode',
-    'last_device_seq',
-    'features',
-    'limits',
-  ] as const)
+  for (const field of SESSION_FIELDS)
     if (head[field] === undefined) throw new SealpostError('invalid_message', `session_established.${field} is missing`)
   return head as Established
-}
-
-function toError(error: unknown): SealpostError {
-  return error instanceof SealpostError ? error : new SealpostError('internal', 'a failure inside', { cause: error })
-}
-
-function closeError(code: number, cause: unknown, server_url: string): SealpostError {
-  if (code === 1006) return new SealpostError('unreachable', `the server at ${server_url} cannot be reached`, { cause })
-  return new SealpostError('unreachable', `the server closed the connection (${code})`, { cause })
 }

@@ -5,11 +5,12 @@
  * Invariant: messages are routed in their order; the two parts that may have to wait for the device log (outbox, receive path)
  * run behind their own queues, so that the answer they wait for always gets through.
  */
-import { type ClientAuthBody, CLOSE, decodeAcks, type ErrorCode, LIMITS, SealpostError, toBase64url } from '@sealpost/protocol'
+import { type ClientAuthBody, decodeAcks, LIMITS, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type AccountLog, openAccountLog } from './account-log.ts'
 import { type AlarmReason, createAlarms } from './alarms.ts'
 import { type Connection, createConnection, type Established, type SessionMessage } from './connection.ts'
 import { type Inbox, openInbox, QUEUED_MAX } from './inbox.ts'
+import { stopError, TERMINAL, toError, unreachableError } from './failure.ts'
 import { createKeyRotation } from './key-rotation.ts'
 import { createLogAppender, type Decide } from './log-append.ts'
 import { createLogReader } from './log-reading.ts'
@@ -440,8 +441,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     const off = opened.on(look)
     look()
     try {
-      const late = (): SealpostError =>
-        connection.last_error ?? new SealpostError('unreachable', `the server at ${identity.server_url} cannot be reached`)
+      const late = (): SealpostError => connection.last_error ?? unreachableError(identity.server_url)
       await within(clock, CONNECT_WAIT_MS, orAborted(open.promise, signal), late)
     } finally {
       off()
@@ -504,43 +504,6 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
   }
 }
 
-const TERMINAL: ReadonlySet<ErrorCode> = new Set([
-  'log_fork',
-  'unknown_version',
-  'invalid_entry',
-  'device_revoked',
-  'state_damaged',
-  'state_diverged',
-  'server_identity',
-  'disk',
-  'internal',
-])
-
-function stopError(code: ErrorCode): SealpostError {
-  switch (code) {
-    case 'unauthorized':
-      return new SealpostError(code, 'the server does not accept this device; if it was revoked, pair it again with: sealpost join')
-    case 'superseded':
-      return new SealpostError(
-        code,
-        'another session of this device took over; was this folder copied to a second machine? Pair that machine as a device of its own',
-      )
-    case 'account_gone':
-      return new SealpostError(code, 'this account was deleted on the server')
-    case 'server_identity':
-      return new SealpostError(code, "the server's key is not the one that this account knows; nothing was sent")
-    case 'unsupported_version':
-      return new SealpostError(code, 'this version and the server have no protocol version in common; update the older one')
-    case 'invalid_message':
-      return new SealpostError(
-        code,
-        `the server closed the connection five times in a row as damaged (${CLOSE.bad_frame.code}); nothing more is tried`,
-      )
-    default:
-      return refusal(code)
-  }
-}
-
 function ownHeads(heads: ReadonlyMap<string, StoredHead>, device_id: string): Map<string, StoredHead> {
   const out = new Map<string, StoredHead>()
   for (const [key, head] of heads) if (key.startsWith(`${device_id}/`)) out.set(key.slice(device_id.length + 1), head)
@@ -551,8 +514,4 @@ function tipOf(head: { tip?: { event_id: string; received_at: number } | null })
   tip?: { event_id: string; received_at: number } | null
 } {
   return head.tip === undefined ? {} : { tip: head.tip }
-}
-
-function toError(error: unknown): SealpostError {
-  return error instanceof SealpostError ? error : new SealpostError('internal', 'a failure inside', { cause: error })
 }

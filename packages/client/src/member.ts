@@ -7,6 +7,7 @@
  */
 import { type DeviceIntroduction, EMPTY, ERROR, type ErrorCode, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type AccountLog, openAccountLog } from './account-log.ts'
+import { toError } from './failure.ts'
 import { type Leader, openLeader, type Presence, type QueryPage, type QueryRequest, revokedError } from './leader.ts'
 import type { Decide } from './log-append.ts'
 import type { ConnectionState } from './machine.ts'
@@ -345,8 +346,4 @@ function readStatus(head: Record<string, unknown>): MemberStatus {
     terminal: fromWire(head['terminal']),
     trouble: fromWire(head['trouble']),
   }
-}
-
-function toError(error: unknown): SealpostError {
-  return error instanceof SealpostError ? error : new SealpostError('internal', 'a failure inside', { cause: error })
 }

@@ -18,7 +18,6 @@ import {
   routePath,
   SealpostError,
   type SignedObject,
-  toBase64url,
   tuple,
   utf8,
   type WireEntry,
@@ -168,9 +167,4 @@ function readProblem(body: Bytes): { code: ErrorCode | null; detail: string | nu
   } catch {
     return { code: null, detail: null }
   }
-}
-
-/** What a person compares: the key in groups of four, 43 characters in all. */
-export function fingerprint(key: Bytes): string {
-  return toBase64url(key)
 }
