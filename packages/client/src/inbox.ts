@@ -23,7 +23,7 @@ import {
 import type { AccountLog } from './account-log.ts'
 import { checkPositions, cursorAfter } from './cursor.ts'
 import type { StreamNotice } from './notices.ts'
-import type { OwnEvents } from './outbox.ts'
+import type { OwnEvents } from './own-events.ts'
 import type { Clock, DeviceStore, HeadChange, Identity, ReceiveState, StoredCursor, StoredHead } from './ports.ts'
 import { isSealedTo, ownRecords, toRows } from './received-rows.ts'
 import { sleep } from './signal.ts'

@@ -6,7 +6,7 @@
  * Invariant: `slots` ascend in `device_seq` and `item_no`; the first `sent` of them left in this session; `next_seq` follows
  * the last slot. Bound: `inflight_events` and `inflight_bytes`.
  */
-import type { AckRow, NackCode } from '@sealpost/protocol'
+import { type AckRow, type ErrorCode, LIMITS, NACK, type NackCode, SealpostError } from '@sealpost/protocol'
 import type { Sealed } from './ports.ts'
 
 export type Slot = { item_no: number; event_id: string; stream_id: string; sealed: Sealed }
@@ -14,6 +14,24 @@ export type Slot = { item_no: number; event_id: string; stream_id: string; seale
 export type Window = { readonly slots: readonly Slot[]; readonly sent: number; readonly next_seq: number }
 
 export type WindowLimits = { batch_events: number; batch_bytes: number; inflight_events: number; inflight_bytes: number }
+
+/** Head of the message and what a frame adds. */
+const FRAME_SPARE_BYTES = 256
+
+/** From what the server allows in a session. */
+export function batchLimits(limits: {
+  frame_bytes: number
+  batch_events: number
+  inflight_events: number
+  inflight_bytes: number
+}): WindowLimits {
+  return {
+    batch_events: Math.max(1, Math.min(limits.batch_events, LIMITS.batchEventsMax)),
+    batch_bytes: limits.frame_bytes - FRAME_SPARE_BYTES,
+    inflight_events: Math.max(1, limits.inflight_events),
+    inflight_bytes: limits.inflight_bytes,
+  }
+}
 
 export function openWindow(slots: readonly Slot[], acked_device_seq: number): Window {
   return { slots, sent: 0, next_seq: (slots.at(-1)?.sealed.device_seq ?? acked_device_seq) + 1 }
@@ -134,4 +152,10 @@ function actionOf(window: Window, nack: Nack, from: number): NackAction {
       // a code of a later server: nothing is lost by waiting
       return { do: 'pause', ms: nack.retry_after_ms ?? PAUSE_TOLD_MS, tell: true }
   }
+}
+
+/** What a person is told of a nack that only waiting or an update answers. */
+export function nackError(nack: Nack): SealpostError {
+  if (Object.hasOwn(NACK, nack.code)) return new SealpostError(nack.code as ErrorCode, NACK[nack.code as keyof typeof NACK])
+  return new SealpostError('unknown_version', `the server refused an event (${nack.code}); it stays in the outbox`)
 }

@@ -1,29 +1,20 @@
 /**
- * The outbox at work (protocol.md §3, §4): seals pending items in order, sends them in batches, settles acks and nacks. Leader only.
+ * The outbox at work (protocol.md §3, §4): takes pending items in order, has them sealed, sends them in batches, settles acks and
+ * nacks. Leader only.
  *
  * Invariants: an item is sealed only while the session lets it be sent, and is on disk in its sealed form before the bytes
  * leave; a retry sends the same bytes; a number is given once the one before it is sealed and comes back when its item is
  * refused. While `held` (the server knows numbers that this device does not) nothing is sealed until the replay has shown
  * which of our events are there; between a reset and its being stored nothing leaves at all. One change at a time (`mutex`). Bound: `inflight_events`, `inflight_bytes`.
  */
-import {
-  type AckRow,
-  type Bytes,
-  concat,
-  type Crypto,
-  type ErrorCode,
-  expiresAtMs,
-  LIMITS,
-  sealEvent,
-  SealpostError,
-  NACK,
-} from '@sealpost/protocol'
-import type { AccountLog, SealingKey } from './account-log.ts'
+import { type AckRow, type Bytes, concat, type Crypto, expiresAtMs, LIMITS, SealpostError } from '@sealpost/protocol'
+import type { AccountLog } from './account-log.ts'
 import { createMutex } from './mutex.ts'
 import {
   extendWindow,
   markSent,
   type Nack,
+  nackError,
   nextBatch,
   openWindow,
   rewind,
@@ -35,7 +26,9 @@ import {
   type Window,
   type WindowLimits,
 } from './outbox-window.ts'
+import { findOwn, type OwnEvents } from './own-events.ts'
 import type { Clock, DeviceStore, HeadChange, Identity, ItemAck, NewItem, OutcomeRow, PendingItem, Sealed, StoredHead } from './ports.ts'
+import { createSealer } from './sealer.ts'
 
 export type OutboxPorts = {
   crypto: Crypto
@@ -60,17 +53,6 @@ export type OutboxPorts = {
 
 /** `resetting`: a `reset` follows. */
 export type OutboxSession = { last_device_seq: number; limits: WindowLimits; caught_up: boolean; resetting: boolean }
-
-/** The outbox as the receive path sees it when it meets own events. */
-export type OwnEvents = {
-  readonly acked_device_seq: number
-  /** Own chains by stream. */
-  readonly heads: ReadonlyMap<string, StoredHead>
-  /** `waiting`: still pending here. `known`: this device remembers having sent it. */
-  find(event_ids: readonly string[]): Promise<{ waiting: Set<string>; known: Set<string> }>
-  /** After they were stored: `seen` own events, of which `acks` were waiting. */
-  adopt(seen: number, acks: readonly ItemAck[], heads: ReadonlyMap<string, StoredHead>, acked_device_seq: number): void
-}
 
 export type Outbox = {
   readonly acked_device_seq: number
@@ -104,36 +86,18 @@ export type Outbox = {
 const READ_BYTES = 1_048_576
 /** A server that refuses an epoch and shows no newer one is not asked again at once. */
 const STALE_PAUSE_MS = 30_000
-/** Head of the message and what a frame adds. */
-const FRAME_SPARE_BYTES = 256
-
-export function batchLimits(limits: {
-  frame_bytes: number
-  batch_events: number
-  inflight_events: number
-  inflight_bytes: number
-}): WindowLimits {
-  return {
-    batch_events: Math.max(1, Math.min(limits.batch_events, LIMITS.batchEventsMax)),
-    batch_bytes: limits.frame_bytes - FRAME_SPARE_BYTES,
-    inflight_events: Math.max(1, limits.inflight_events),
-    inflight_bytes: limits.inflight_bytes,
-  }
-}
-
 /** `heads`: own chains of the store, by stream. */
 export async function openOutbox(ports: OutboxPorts, acked: number, heads: ReadonlyMap<string, StoredHead>): Promise<Outbox> {
-  const { crypto, store, clock, identity, account } = ports
+  const { store, clock, identity, account } = ports
   const turns = createMutex()
   let working = 0
   const mutex: typeof turns = (call) => {
     working++
     return turns(call).finally(() => working--)
   }
-  const ackedHeads = new Map(heads)
   let acked_device_seq = acked
   let window = await loadWindow(store, acked)
-  let tips = tipsOf(window, ackedHeads)
+  const sealer = createSealer(ports, heads, window)
   let session: OutboxSession | null = null
   let held = false
   let resetting = false
@@ -150,7 +114,7 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
 
   function replaceWindow(next: Window): void {
     window = next
-    tips = tipsOf(window, ackedHeads)
+    sealer.restart(window)
   }
 
   function pump(): void {
@@ -189,35 +153,11 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     return items.length > 0 && sealAll(items)
   }
 
-  /** Under its number, linked to the event before it in its stream. */
-  async function seal(item: NewItem, device_seq: number, key: SealingKey): Promise<Sealed> {
-    const { record, event_hash } = await sealEvent(crypto, {
-      user_id: identity.user_id,
-      device_id: identity.device_id,
-      sign_seed: identity.sign_seed,
-      event_key: key.key,
-      epoch: key.epoch,
-      event_id: item.event_id,
-      device_seq,
-      stream_id: item.stream_id,
-      type: item.type,
-      ttl: item.ttl,
-      prev_hash: tips.get(item.stream_id) ?? null,
-      data: item.data,
-    })
-    tips.set(item.stream_id, event_hash)
-    return { device_seq, epoch: key.epoch, event_hash, record }
-  }
-
   async function sealAll(items: readonly PendingItem[]): Promise<boolean> {
     const now = clock.now() + ports.clockOffset()
-    const key = await account.sealingKey()
-    if (key === null) {
-      ports.wantRotation('unreadable')
-      return false
-    }
-    if (clock.now() - key.first_seen >= LIMITS.epochForbiddenMs) {
-      ports.wantRotation('old')
+    const key = await sealer.readKey()
+    if (key === 'unreadable' || key === 'old') {
+      ports.wantRotation(key)
       return false
     }
     const slots: Slot[] = []
@@ -230,11 +170,11 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
       }
       const device_seq = window.next_seq + slots.length
       const { item_no, event_id, stream_id } = item
-      slots.push({ item_no, event_id, stream_id, sealed: await seal(item, device_seq, key) })
+      slots.push({ item_no, event_id, stream_id, sealed: await sealer.seal(item, device_seq, key) })
     }
     // the session ended or was reset while we sealed: the numbers were told to nobody
     if (session === null || held || resetting) {
-      tips = tipsOf(window, ackedHeads)
+      sealer.restart(window)
       return false
     }
     await store.sealItems(slots.map(({ item_no, sealed }) => ({ item_no, ...sealed })))
@@ -247,11 +187,11 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     const { limits } = session
     if (items.reduce((bytes, item) => bytes + item.data.length, 0) > READ_BYTES) return false
     if (items.length > limits.batch_events || window.slots.length + items.length > limits.inflight_events) return false
-    const key = await account.sealingKey()
-    if (key === null || clock.now() - key.first_seen >= LIMITS.epochForbiddenMs) return false
+    const key = await sealer.readKey()
+    if (key === 'unreadable' || key === 'old') return false
     try {
       const sealed: (NewItem & { sealed: Sealed })[] = []
-      for (const item of items) sealed.push({ ...item, sealed: await seal(item, window.next_seq + sealed.length, key) })
+      for (const item of items) sealed.push({ ...item, sealed: await sealer.seal(item, window.next_seq + sealed.length, key) })
       const item_nos = await store.enqueueSealed(sealed, window.slots.at(-1)?.item_no ?? 0)
       if (item_nos === null) return false
       const slots = sealed.map(({ event_id, stream_id, sealed: form }, i) => ({
@@ -263,7 +203,7 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
       window = extendWindow(window, slots)
       return true
     } finally {
-      tips = tipsOf(window, ackedHeads)
+      sealer.restart(window)
     }
   }
 
@@ -287,7 +227,7 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     const upto = first === undefined ? settled.window.next_seq - 1 : first.sealed.device_seq - 1
     await store.ackItems(acks, Math.max(acked_device_seq, upto), headChanges(identity.device_id, moved))
     acked_device_seq = Math.max(acked_device_seq, upto)
-    for (const [stream_id, head] of moved) ackedHeads.set(stream_id, head)
+    sealer.moveHeads(moved)
     window = settled.window
     ports.settled(acks.map((ack) => ({ state: 'acked', ...ack })))
   }
@@ -326,9 +266,7 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
       case 'reconcile':
         conflicts++
         if (conflicts >= 2) {
-          ports.fatal(
-            new SealpostError('state_diverged', 'the state of this device and of the server do not fit together; pair this device again'),
-          )
+          ports.fatal(new SealpostError('state_diverged', 'the state of this device and of the server do not fit together'))
           return
         }
         mustReconcile = true
@@ -360,17 +298,9 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     pump()
   }
 
-  async function find(event_ids: readonly string[]): Promise<{ waiting: Set<string>; known: Set<string> }> {
-    const rows = await store.readOutcomes(event_ids)
-    return {
-      waiting: new Set(rows.filter((row) => row.state === 'pending').map((row) => row.event_id)),
-      known: new Set(rows.map((row) => row.event_id)),
-    }
-  }
-
   function adopt(seen: number, acks: readonly ItemAck[], moved: ReadonlyMap<string, StoredHead>, upto: number): void {
     seenOwn += seen
-    for (const [stream_id, head] of moved) ackedHeads.set(stream_id, head)
+    sealer.moveHeads(moved)
     acked_device_seq = Math.max(acked_device_seq, upto)
     const next = settleItems(window, new Set(acks.map((ack) => ack.event_id)))
     replaceWindow(next.next_seq > acked_device_seq ? next : { ...next, next_seq: acked_device_seq + 1 })
@@ -378,9 +308,8 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
   }
 
   async function forget(): Promise<void> {
-    const removed = [...ackedHeads.keys()].map((stream_id) => ({ key: `${identity.device_id}/${stream_id}`, head: null }))
-    ackedHeads.clear()
-    tips = tipsOf(window, ackedHeads)
+    const removed = [...sealer.heads.keys()].map((stream_id) => ({ key: `${identity.device_id}/${stream_id}`, head: null }))
+    sealer.forgetHeads(window)
     if (removed.length > 0) await store.ackItems([], acked_device_seq, removed)
   }
 
@@ -432,7 +361,8 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     },
     onAcks: (received_at, rows) => mutex(() => onAcks(received_at, rows)).then(pump),
     onNack: (nack) => mutex(() => onNack(nack)).then(pump),
-    withOwn: (call) => mutex(() => call({ acked_device_seq, heads: ackedHeads, find, adopt })).finally(pump),
+    withOwn: (call) =>
+      mutex(() => call({ acked_device_seq, heads: sealer.heads, find: (event_ids) => findOwn(store, event_ids), adopt })).finally(pump),
     caughtUp: () => mutex(() => (held ? finishReconcile() : Promise.resolve())),
     holdForReset() {
       resetting = true
@@ -458,24 +388,6 @@ async function loadWindow(store: DeviceStore, acked: number): Promise<Window> {
   }
 }
 
-/** The hash that the next event of each stream links to. */
-function tipsOf(window: Window, ackedHeads: ReadonlyMap<string, StoredHead>): Map<string, Bytes> {
-  const tips = new Map<string, Bytes>()
-  for (const [stream_id, head] of ackedHeads) tips.set(stream_id, head.event_hash)
-  for (const slot of window.slots) tips.set(slot.stream_id, slot.sealed.event_hash)
-  return tips
-}
-
 function headChanges(device_id: string, heads: ReadonlyMap<string, StoredHead>): HeadChange[] {
   return [...heads].map(([stream_id, head]) => ({ key: `${device_id}/${stream_id}`, head }))
-}
-
-function nackError(nack: Nack): SealpostError {
-  const known = Object.hasOwn(NACK, nack.code)
-  return known
-    ? new SealpostError(nack.code as ErrorCode, `${NACK[nack.code as keyof typeof NACK]} It stays in the outbox.`)
-    : new SealpostError(
-        'unknown_version',
-        `the server refused an event (${nack.code}); it stays in the outbox; a newer version may know why`,
-      )
 }
