@@ -1,15 +1,16 @@
 /**
- * The leader of a home: puts log, outbox, receive path and connection together, and routes every message of the server to the
- * part that owns it. One per home (`Coordination`).
+ * The leader of a home: puts log, outbox, receive path and connection together, and says what a session and its end mean to
+ * them. One per home (`Coordination`).
  *
- * Invariant: messages are routed in their order; the two parts that may have to wait for the device log (outbox, receive path)
- * run behind their own queues, so that the answer they wait for always gets through.
+ * Invariant: the two parts that may have to wait for the device log (outbox, receive path) run behind their own queues, so that
+ * the answer they wait for always gets through.
  */
-import { type ClientAuthBody, decodeAcks, LIMITS, SealpostError, toBase64url } from '@sealpost/protocol'
+import { type ClientAuthBody, LIMITS, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type AccountLog, openAccountLog } from './account-log.ts'
 import { type AlarmReason, createAlarms } from './alarms.ts'
-import { type Connection, createConnection, type Established, type SessionMessage } from './connection.ts'
+import { type Connection, createConnection, type Established } from './connection.ts'
 import { type Inbox, openInbox, QUEUED_MAX } from './inbox.ts'
+import { createCursorAck } from './cursor-ack.ts'
 import { stopError, TERMINAL, toError, unreachableError } from './failure.ts'
 import { createKeyRotation } from './key-rotation.ts'
 import { createLogAppender, type Decide } from './log-append.ts'
@@ -19,24 +20,22 @@ import { createMutex } from './mutex.ts'
 import type { Notice } from './notices.ts'
 import { openOutbox, type Outbox } from './outbox.ts'
 import { batchLimits } from './outbox-window.ts'
+import { ownHeads } from './own-events.ts'
 import { wipeWhenRevoked } from './own-revocation.ts'
-import type { Home, Identity, NewItem, OutcomeRow, StoredHead } from './ports.ts'
+import type { Home, Identity, NewItem, OutcomeRow } from './ports.ts'
+import { askPage, type QueryPage, type QueryRequest } from './query-page.ts'
 import { look } from './repair.ts'
 import { createReplay } from './replay.ts'
-import { createRequests, refusal } from './requests.ts'
+import { createRequests } from './requests.ts'
 import { createRest } from './rest.ts'
 import { decideRevocation } from './revoke.ts'
-import { createTopic, defer, orAborted, type Topic, within } from './signal.ts'
-
-export { revokedError } from './own-revocation.ts'
+import { createRouter, type Presence } from './router.ts'
+import { createTopic, orAborted, type Topic, until, within } from './signal.ts'
 
 const CLIENT = { name: '@sealpost/client', version: '0.1.0' } as const
-const ACK_EVERY_MS = 5_000
 const CONNECT_WAIT_MS = 20_000
 /** While a request for log entries is open the receive path may wait for its answer, so the socket is read further, up to here. */
 const QUEUED_HOLDING_MAX = 4 * QUEUED_MAX
-
-export type Presence = { device_id: string; online: boolean; last_seen: number | null }
 
 export type LeaderStatus = {
   state: ConnectionState
@@ -44,18 +43,6 @@ export type LeaderStatus = {
   terminal: SealpostError | null
   head_position: number | null
 }
-
-/** A page of a query, as the server sent it: whoever asked verifies it. */
-export type QueryPage = {
-  after: number
-  upto: number
-  has_more: boolean
-  continuation_token: string | null
-  floor: number
-  body: Uint8Array
-}
-
-export type QueryRequest = { after_position: number; streams: string[]; limit: number; continuation_token: string | null }
 
 export type Leader = {
   readonly account: AccountLog
@@ -89,16 +76,9 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
   if (revoked !== null) throw revoked
   const received = await store.readReceiveState()
   const requests = createRequests(clock, (head) => connection.send(head))
-  const presence = new Map<string, Presence>()
 
   let session: Established | null = null
-  let head_position: number | null = null
   let terminal: SealpostError | null = null
-  let gaps = 0
-  let acked_position = received.cursor.position
-  let cancelAck: (() => void) | null = null
-  /** The acks that arrived so far are stored. */
-  let acksStored: Promise<void> = Promise.resolve()
   const ending = new AbortController()
   const opened = createTopic<void>()
   const inOrder = createMutex()
@@ -160,15 +140,15 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       forgetOwnHeads: () => outbox.forgetHeads(),
       resetStored: () => outbox.resetStored(),
       requestLog: (from) => log.request(from),
-      acksStored: () => acksStored,
+      acksStored: () => router.acksStored,
       tell: (notice) => notices.emit(notice),
       stored(moved) {
         if (moved) connection.progress()
         // a page that fills the hole does not: what matters is that the server now sends all of it by itself
-        if (moved && connection.state === 'live') gaps = 0
+        if (moved && connection.state === 'live') router.complete()
         connection.relieve()
         replay.ask()
-        scheduleAck()
+        cursorAck.schedule()
         changed.emit()
       },
       caughtUp() {
@@ -226,7 +206,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     authBody,
     established,
     begin,
-    message: route,
+    message: (message) => router.route(message),
     ended() {
       session = null
       replay.end()
@@ -234,9 +214,8 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       requests.end()
       inbox.end()
       outbox.end()
-      presence.clear()
-      cancelAck?.()
-      cancelAck = null
+      router.end()
+      cursorAck.end()
     },
     check: (why) =>
       look(
@@ -269,6 +248,28 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     congested: () => inbox.queued >= (log.waiting ? QUEUED_HOLDING_MAX : QUEUED_MAX),
   })
 
+  const cursorAck = createCursorAck(
+    {
+      clock,
+      online: () => session !== null,
+      position: () => inbox.cursor.position,
+      send: (position) => connection.send({ type: 'ack', position }),
+    },
+    received.cursor.position,
+  )
+
+  const router = createRouter({
+    connection,
+    requests,
+    replay,
+    inbox,
+    outbox,
+    log,
+    presenceChanged: () => changed.emit(),
+    raise,
+    failed: report,
+  })
+
   // ---------------------------------------------------------------- session
 
   async function authBody(): Promise<ClientAuthBody> {
@@ -294,7 +295,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
 
   function begin(head: Established): void {
     session = head
-    head_position = head.head_position
+    router.begin(head.head_position)
     inbox.begin({ history_id: head.history_id, floor: head.floor })
     const live = head.mode === 'live'
     const opening = { limits: batchLimits(head.limits), caught_up: live, resetting: head.mode === 'reset' }
@@ -302,93 +303,6 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     if (head.mode === 'replay') replay.begin()
     rotation.schedule()
     opened.emit()
-  }
-
-  function route(message: SessionMessage): Promise<void> | void {
-    const { head } = message
-    switch (head.type) {
-      case 'ack':
-        connection.progress()
-        acksStored = outbox.onAcks(head.received_at, decodeAcks(message.body)).catch(report)
-        return
-      case 'nack':
-        void outbox.onNack(head).catch(report)
-        return
-      case 'event':
-        head_position = Math.max(head_position ?? 0, head.upto)
-        return offer({ is: 'records', after: head.after, upto: head.upto, ...tipOf(head), body: message.body, floor: null, last: false })
-      case 'replay_response':
-        if (!replay.take(head)) return void requests.answer({ head, body: message.body })
-        head_position = head.head_position
-        offer({
-          is: 'records',
-          after: head.after,
-          upto: head.upto,
-          ...tipOf(head),
-          body: message.body,
-          floor: head.floor,
-          last: !head.has_more,
-        })
-        // page n + 1 is on its way while page n is verified
-        return replay.ask()
-      case 'reset':
-        head_position = head.head_position
-        connection.reset()
-        outbox.holdForReset()
-        offer({
-          is: 'reset',
-          reason: head.reason,
-          history_id: head.history_id,
-          head_position: head.head_position,
-          from_position: head.from_position,
-        })
-        return replay.begin()
-      case 'log_entry':
-        return log.apply([{ body: head.body, sig: head.sig, box: head.box }])
-      case 'log_result':
-      case 'log_entries':
-      case 'tips':
-        requests.answer(message as never)
-        return
-      case 'presence':
-        for (const device of head.devices) presence.set(device.device_id, device)
-        changed.emit()
-        return
-      case 'error':
-        return onError(head.id ?? null, head.code)
-    }
-  }
-
-  function offer(message: Parameters<Inbox['offer']>[0]): void {
-    if (inbox.offer(message)) return
-    gaps++
-    const error = new SealpostError(
-      'invalid_message',
-      'the server left out a part of the stream; connecting again from the last event stored',
-    )
-    if (gaps === 2) raise('cursor_gap')
-    connection.reconnect(error)
-  }
-
-  function onError(id: number | null, code: string): void {
-    if (id !== null && requests.refuse(id, code)) return
-    const refused = id === null ? null : replay.refused(id, code)
-    if (refused === 'again') return
-    if (refused !== null) return connection.reconnect(refused)
-    connection.reconnect(refusal(code))
-  }
-
-  function scheduleAck(): void {
-    if (cancelAck !== null || session === null || inbox.cursor.position <= acked_position) return
-    cancelAck = clock.setTimer(
-      ACK_EVERY_MS,
-      () => {
-        cancelAck = null
-        acked_position = inbox.cursor.position
-        connection.send({ type: 'ack', position: acked_position })
-      },
-      true,
-    )
   }
 
   // ---------------------------------------------------------------- device log
@@ -434,19 +348,12 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
   /** Resolves when a session stands; throws what ended it for good, or `unreachable`. */
   async function untilOpen(signal?: AbortSignal): Promise<void> {
     if (session !== null) return
-    const open = defer<void>()
-    const look = (): void => {
-      if (terminal !== null) open.reject(terminal)
-      else if (session !== null) open.resolve()
-    }
-    const off = opened.on(look)
-    look()
-    try {
-      const late = (): SealpostError => connection.last_error ?? unreachableError(identity.server_url)
-      await within(clock, CONNECT_WAIT_MS, orAborted(open.promise, signal), late)
-    } finally {
-      off()
-    }
+    const late = (): SealpostError => connection.last_error ?? unreachableError(identity.server_url)
+    await until(
+      opened,
+      () => terminal ?? session !== null,
+      (met) => within(clock, CONNECT_WAIT_MS, orAborted(met, signal), late),
+    )
   }
 
   return {
@@ -454,8 +361,8 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     notices,
     settled,
     changed,
-    status: () => ({ state: connection.state, last_error: connection.last_error, terminal, head_position }),
-    presence: () => [...presence.values()],
+    status: () => ({ state: connection.state, last_error: connection.last_error, terminal, head_position: router.head_position }),
+    presence: () => router.presence(),
     start: () => connection.start(),
     pump: () => outbox.pump(),
     enqueue: (items) =>
@@ -466,22 +373,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       }),
     async query(request, signal) {
       await untilOpen(signal)
-      const { head, body } = await requests.ask(
-        'replay_response',
-        (id) => ({
-          type: 'replay_request',
-          id,
-          last_ack_device_seq: 0,
-          query: true,
-          after_position: request.after_position,
-          streams: request.streams,
-          limit: Math.min(request.limit, session?.limits.replay_events ?? LIMITS.replayEventsDefault),
-          ...(request.continuation_token === null ? {} : { continuation_token: request.continuation_token }),
-        }),
-        { signal },
-      )
-      const { after, upto, has_more, floor } = head
-      return { after, upto, has_more, floor, continuation_token: head.continuation_token ?? null, body }
+      return askPage(requests, request, session?.limits.replay_events, signal)
     },
     get clock_offset() {
       return connection.clock_offset
@@ -503,16 +395,4 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       await outbox.idle()
     },
   }
-}
-
-function ownHeads(heads: ReadonlyMap<string, StoredHead>, device_id: string): Map<string, StoredHead> {
-  const out = new Map<string, StoredHead>()
-  for (const [key, head] of heads) if (key.startsWith(`${device_id}/`)) out.set(key.slice(device_id.length + 1), head)
-  return out
-}
-
-function tipOf(head: { tip?: { event_id: string; received_at: number } | null }): {
-  tip?: { event_id: string; received_at: number } | null
-} {
-  return head.tip === undefined ? {} : { tip: head.tip }
 }

@@ -8,11 +8,14 @@
 import { type DeviceIntroduction, EMPTY, ERROR, type ErrorCode, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type AccountLog, openAccountLog } from './account-log.ts'
 import { toError } from './failure.ts'
-import { type Leader, openLeader, type Presence, type QueryPage, type QueryRequest, revokedError } from './leader.ts'
+import { type Leader, openLeader } from './leader.ts'
 import type { Decide } from './log-append.ts'
 import type { ConnectionState } from './machine.ts'
 import type { Notice } from './notices.ts'
 import type { Home, HomeMessage, Identity, LeaderLink, LeaderSeat, NewItem } from './ports.ts'
+import { revokedError } from './own-revocation.ts'
+import type { QueryPage, QueryRequest } from './query-page.ts'
+import type { Presence } from './router.ts'
 import { createTopic, orAborted, sleep, type Topic, within } from './signal.ts'
 
 export type MemberStatus = {

@@ -20,3 +20,10 @@ export async function findOwn(store: DeviceStore, event_ids: readonly string[]):
     known: new Set(rows.map((row) => row.event_id)),
   }
 }
+
+/** The own chains among all, by stream. */
+export function ownHeads(heads: ReadonlyMap<string, StoredHead>, device_id: string): Map<string, StoredHead> {
+  const out = new Map<string, StoredHead>()
+  for (const [key, head] of heads) if (key.startsWith(`${device_id}/`)) out.set(key.slice(device_id.length + 1), head)
+  return out
+}

@@ -5,7 +5,7 @@
  */
 import { decodeRecords, type ErrorCode, LIMITS, type Received, receivePage, SealpostError } from '@sealpost/protocol'
 import { checkPositions } from './cursor.ts'
-import type { QueryPage } from './leader.ts'
+import type { QueryPage } from './query-page.ts'
 import type { Member } from './member.ts'
 import type { Home, Identity, StoredHead } from './ports.ts'
 import { sleep } from './signal.ts'

@@ -4,7 +4,7 @@
  */
 import { deviceListFingerprint, type DeviceType, SealpostError, toBase64url } from '@sealpost/protocol'
 import { createAccount, type CreateOptions, joinAccount, type JoinOptions, pairDevice, type PairOptions } from './account.ts'
-import { revokedError } from './leader.ts'
+import { revokedError } from './own-revocation.ts'
 import type { ConnectionState } from './machine.ts'
 import { type Member, openMember } from './member.ts'
 import type { Notice } from './notices.ts'

@@ -36,6 +36,27 @@ export function defer<T>(): Deferred<T> {
   return deferred
 }
 
+/** Waits until `look` is true, asked now and whenever the topic speaks. An error that it gives ends the wait; `bound` limits it. */
+export async function until<T>(
+  topic: Topic<T>,
+  look: () => boolean | SealpostError,
+  bound: (met: Promise<void>) => Promise<void>,
+): Promise<void> {
+  const met = defer<void>()
+  const ask = (): void => {
+    const seen = look()
+    if (seen === true) met.resolve()
+    else if (seen !== false) met.reject(seen)
+  }
+  const off = topic.on(ask)
+  ask()
+  try {
+    await bound(met.promise)
+  } finally {
+    off()
+  }
+}
+
 export function aborted(signal: AbortSignal | undefined): SealpostError {
   return new SealpostError('aborted', 'ended by the caller', { cause: signal?.reason })
 }
