@@ -109,21 +109,21 @@ function neverThrowsUntyped(
 describe('no bytes make a decoder throw untyped', () => {
   const pick = <T>(list: readonly T[], n: number): T => list[n % list.length]!
 
-  it('event records, 60,000 runs', () => {
-    neverThrowsUntyped(60_000, (how, at, value) => breakBytes(pick(recordBodies, at), how, at, value), decodeRecords, scanRecords)
+  it('event records, 90,000 runs', () => {
+    neverThrowsUntyped(90_000, (how, at, value) => breakBytes(pick(recordBodies, at), how, at, value), decodeRecords, scanRecords)
   })
 
-  it('messages of the client, 20,000 runs', () => {
+  it('messages of the client, 30,000 runs', () => {
     neverThrowsUntyped(
-      20_000,
+      30_000,
       (how, at, value) => frameOf(breakJson(pick(clientHeads, at), how, at, value), how, value),
       decodeClientMessage,
     )
   })
 
-  it('messages of the server, 20,000 runs', () => {
+  it('messages of the server, 30,000 runs', () => {
     neverThrowsUntyped(
-      20_000,
+      30_000,
       (how, at, value) => frameOf(breakJson(pick(serverHeads, at), how, at, value), how, value),
       decodeServerMessage,
     )

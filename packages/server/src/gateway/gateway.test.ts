@@ -142,7 +142,7 @@ describe('R11: refusals and duplicates', () => {
 })
 
 describe('R01: replay', () => {
-  it('pages from the cursor to the end, and is live from exactly there', async () => {
+  it('G02: pages from the cursor to the end while events arrive, and is live from exactly there', async () => {
     const account = await relay.account(2)
     const a = await relay.connect(account, 0)
     a.sendRecords(...makeRecords(a, 1, 250, { epoch: account.log_seq }))
@@ -161,7 +161,7 @@ describe('R01: replay', () => {
     expect([...all, ...more].map((record) => record.server!.position)).toEqual(Array.from({ length: 260 }, (_, i) => i + 1))
   })
 
-  it('answers one request with as many pages as asked for', async () => {
+  it('G02: answers one request with as many pages as asked for', async () => {
     const account = await relay.account(2)
     const a = await relay.connect(account, 0)
     a.sendRecords(...makeRecords(a, 1, 90, { epoch: account.log_seq }))
@@ -189,7 +189,7 @@ describe('R01: replay', () => {
     expect(page.records.map((record) => record.device_seq)).toEqual([5, 6])
   })
 
-  it('refuses a token that is cut, foreign, of another place or filter; the client goes on from its cursor', async () => {
+  it('G02: refuses a token that is cut, foreign, of another place or filter; the client goes on from its cursor', async () => {
     const account = await relay.account(2)
     const a = await relay.connect(account, 0)
     a.sendRecords(...makeRecords(a, 1, 30, { epoch: account.log_seq }))

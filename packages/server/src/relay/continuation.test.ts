@@ -17,7 +17,7 @@ it('says the position to its owner, for an hour, whatever the order of the strea
   expect(tokens.read(token, owner, filter, 1_001 + HOUR)).toBe(null)
 })
 
-it('is nothing to another user, device, history, filter or key', () => {
+it('G02: is nothing to another user, device, history, filter or key', () => {
   const others = [
     { ...owner, user_id: toBase64url(nodeCrypto.random(32)) },
     { ...owner, device_id: randomUUID() },
@@ -34,7 +34,7 @@ it('is nothing to another user, device, history, filter or key', () => {
   expect(createContinuations(nodeCrypto.random(32), HOUR).read(token, owner, filter, 1_000)).toBe(null)
 })
 
-it('no change of a token, and no other text, is accepted', () => {
+it('G02: no change of a token, and no other text, is accepted', () => {
   const bytes = Buffer.from(token, 'base64url')
   fc.assert(
     fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), (at, flip) => {

@@ -56,7 +56,24 @@ describe('readPage', () => {
     expect(page).toMatchObject({ upto: 4, tip: tipOf(events[3]!), head_position: 4, floor: 0 })
   })
 
-  it('pages of any size join without hole or overlap', async () => {
+  it('G02: 20,000 events come in pages of 1,000, of 100 and of 1 without hole or overlap', { timeout: 60_000 }, async () => {
+    const { user_no } = await fill(Array.from({ length: 20 }, (_, i): [number, number] => [1 + (i % 2), 1_000]))
+    for (const [limit, from] of [
+      [1_000, 0],
+      [100, 0],
+      [1, 19_500],
+    ] as const) {
+      let after: number = from
+      for (; after < 20_000; ) {
+        const page = await read(user_no, after, { limit })
+        expect(positions(page)).toEqual(Array.from({ length: limit }, (_, i) => after + i + 1))
+        expect(page).toMatchObject({ upto: after + limit, head_position: 20_000 })
+        after = page.upto
+      }
+    }
+  })
+
+  it('G02: pages of any size join without hole or overlap', async () => {
     const { user_no, events } = await fill([
       [1, 7],
       [2, 4],
