@@ -2,8 +2,7 @@
  * What a failure means to the engine: every thrown value as one error with a code, what ends a device for good, and the sentence
  * for each end. What a person can do about a code is not said here: the command line has it in its list of outcomes.
  */
-import { CLOSE, type ErrorCode, SealpostError } from '@sealpost/protocol'
-import { refusal } from './requests.ts'
+import { CLOSE, ERROR, type ErrorCode, SealpostError } from '@sealpost/protocol'
 
 export function toError(error: unknown): SealpostError {
   return error instanceof SealpostError ? error : new SealpostError('internal', 'a failure inside', { cause: error })
@@ -41,7 +40,7 @@ export function stopError(code: ErrorCode): SealpostError {
         `the server closed the connection five times in a row as damaged (${CLOSE.bad_frame.code}); nothing more is tried`,
       )
     default:
-      return refusal(code)
+      return new SealpostError(code, ERROR[code])
   }
 }
 

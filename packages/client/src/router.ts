@@ -4,7 +4,7 @@
  *
  * Invariant: nothing waits here but entries of the device log; outbox and receive path have queues of their own.
  */
-import { decodeAcks, SealpostError } from '@sealpost/protocol'
+import { type AckRow, decodeAcks, SealpostError } from '@sealpost/protocol'
 import type { AlarmReason } from './alarms.ts'
 import type { Connection, SessionMessage } from './connection.ts'
 import type { Inbox } from './inbox.ts'
@@ -49,13 +49,17 @@ export function createRouter(ports: RouterPorts): Router {
   let gaps = 0
   let acksStored: Promise<void> = Promise.resolve()
 
+  function onAcks(received_at: number, acks: AckRow[]): void {
+    for (const { position } of acks) head_position = Math.max(head_position ?? 0, position)
+    acksStored = outbox.onAcks(received_at, acks).catch(ports.failed)
+  }
+
   function route(message: SessionMessage): Promise<void> | void {
     const { head } = message
     switch (head.type) {
       case 'ack':
         connection.progress()
-        acksStored = outbox.onAcks(head.received_at, decodeAcks(message.body)).catch(ports.failed)
-        return
+        return onAcks(head.received_at, decodeAcks(message.body))
       case 'nack':
         void outbox.onNack(head).catch(ports.failed)
         return

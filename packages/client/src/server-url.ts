@@ -5,7 +5,8 @@ import { type Bytes, fromBase64url, SealpostError } from '@sealpost/protocol'
 export function parseServerUrl(text: string): { url: string; pin: Bytes | null } {
   const [address = '', fragment] = text.trim().split('#', 2)
   const match = /^(https?):\/\/(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:\d{1,5})?\/?$/i.exec(address)
-  if (match === null) throw wrong('the server is given as https://host (http on this machine alone), or https://host/#key with the key of the server')
+  if (match === null)
+    throw wrong('the server is given as https://host (http on this machine alone), or https://host/#key with the key of the server')
   const [, scheme = '', host = '', port = ''] = match
   if (scheme.toLowerCase() === 'http' && !isLoopback(host))
     throw wrong('plain http is for this machine alone (127.0.0.1, localhost); use https')
