@@ -92,8 +92,6 @@ export type ConnectionPorts = {
   congested(): boolean
 }
 
-export type ConnectionStatus = { state: ConnectionState; last_error: SealpostError | null }
-
 export type Connection = {
   readonly state: ConnectionState
   /** Why the last connection ended, or null. */

@@ -1,24 +1,11 @@
 import { chmodSync, cpSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { type Notice, Sealpost, type StreamEvent } from '../src/index.ts'
+import { type Notice, Sealpost } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { useRelay } from './relay.ts'
+import { bytes, settled, take, text, useRelay } from './relay.ts'
 
 const relay = useRelay()
-
-const text = (event: StreamEvent): string => (event.is === 'event' ? new TextDecoder().decode(event.data) : event.is)
-const bytes = (of: string): Uint8Array => new TextEncoder().encode(of)
-const settled = (call: () => unknown) => expect.poll(call, { timeout: 10_000 })
-
-async function take(events: AsyncIterable<StreamEvent>, count: number): Promise<StreamEvent[]> {
-  const out: StreamEvent[] = []
-  for await (const event of events) {
-    out.push(event)
-    if (out.length >= count) break
-  }
-  return out
-}
 
 describe('the device list', () => {
   it('a revoked device is cut off, wipes its keys, and says by whom and when (R07)', async () => {

@@ -1,20 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import type { StreamEvent } from '../src/index.ts'
-import { useRelay } from './relay.ts'
+import { bytes, take, text, useRelay } from './relay.ts'
 
 const relay = useRelay()
-
-const text = (event: StreamEvent): string => (event.is === 'event' ? new TextDecoder().decode(event.data) : event.is)
-const bytes = (of: string): Uint8Array => new TextEncoder().encode(of)
-
-async function take(events: AsyncIterable<StreamEvent>, count: number): Promise<StreamEvent[]> {
-  const out: StreamEvent[] = []
-  for await (const event of events) {
-    out.push(event)
-    if (out.length >= count) break
-  }
-  return out
-}
 
 describe('two devices of an account', () => {
   it('an event that was sent is acked, and reaches the other device opened and with its sender (R01)', async () => {

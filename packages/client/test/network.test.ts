@@ -1,22 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import { type Home, type Notice, Sealpost, type StreamEvent, type Transport, type TransportHandlers } from '../src/index.ts'
+import { type Home, type Notice, Sealpost, type Transport, type TransportHandlers } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { useRelay } from './relay.ts'
+import { bytes, settled, take, text, useRelay } from './relay.ts'
 
 const relay = useRelay()
-
-const text = (event: StreamEvent): string => (event.is === 'event' ? new TextDecoder().decode(event.data) : event.is)
-const bytes = (of: string): Uint8Array => new TextEncoder().encode(of)
-const settled = (call: () => unknown) => expect.poll(call, { timeout: 10_000 })
-
-async function take(events: AsyncIterable<StreamEvent>, count: number): Promise<StreamEvent[]> {
-  const out: StreamEvent[] = []
-  for await (const event of events) {
-    out.push(event)
-    if (out.length >= count) break
-  }
-  return out
-}
 
 /** A transport whose sockets a test can cut, as a network does: nothing said, nothing flushed. */
 function cuttable(transport: Transport): Transport & { cut(): void; sockets: number } {

@@ -1,13 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { type Home, Sealpost, type StreamEvent } from '../src/index.ts'
+import { type Home, Sealpost } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { useRelay } from './relay.ts'
+import { bytes, settled, text, useRelay } from './relay.ts'
 
 const relay = useRelay()
 
-const text = (event: StreamEvent): string => (event.is === 'event' ? new TextDecoder().decode(event.data) : event.is)
-const bytes = (of: string): Uint8Array => new TextEncoder().encode(of)
 const send = (from: Sealpost, ...texts: string[]): Promise<unknown> => Promise.all(texts.map((one) => from.stream('main').send(bytes(one))))
 
 /** Collects what a consumer is handed until the test ends it. */
@@ -19,8 +17,6 @@ function collect(of: Sealpost, o: Parameters<ReturnType<Sealpost['stream']>['eve
   })()
   return { got, end: () => (ended.abort(), done) }
 }
-
-const settled = (call: () => unknown) => expect.poll(call, { timeout: 10_000, interval: 20 })
 
 describe('reading from the start', () => {
   it('what the query has shown is not handed over again when the same rows arrive live (C2)', async () => {

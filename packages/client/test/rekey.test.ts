@@ -1,9 +1,8 @@
 import { expect, it } from 'vitest'
-import { type StreamEvent, type TransportHandlers } from '../src/index.ts'
-import { useRelay } from './relay.ts'
+import { type TransportHandlers } from '../src/index.ts'
+import { text, useRelay } from './relay.ts'
 
 const relay = useRelay()
-const text = (event: StreamEvent): string => (event.is === 'event' ? new TextDecoder().decode(event.data) : event.is)
 
 it('session keys are renewed under load: no event is lost or doubled, and no connection is given up (R11)', async () => {
   await relay.stop()

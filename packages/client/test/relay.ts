@@ -2,15 +2,13 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect } from 'vitest'
 import { readConfig } from '../../server/src/config.ts'
-import type { Log } from '../../server/src/log.ts'
 import { type RunningServer, startServer } from '../../server/src/server.ts'
 import { useDatabase } from '../../server/src/testing/database.ts'
-import { Sealpost, type Home } from '../src/index.ts'
+import { silent } from '../../server/src/testing/log.ts'
+import { type Home, Sealpost, type StreamEvent } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-
-const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
 
 export type Relay = {
   readonly url: string
@@ -116,4 +114,17 @@ export function useRelay(): Relay {
     rmSync(folder, { recursive: true, force: true })
   })
   return relay
+}
+
+export const text = (event: StreamEvent): string => (event.is === 'event' ? new TextDecoder().decode(event.data) : event.is)
+export const bytes = (of: string): Uint8Array => new TextEncoder().encode(of)
+export const settled = (call: () => unknown) => expect.poll(call, { timeout: 10_000, interval: 20 })
+
+export async function take(events: AsyncIterable<StreamEvent>, count: number): Promise<StreamEvent[]> {
+  const out: StreamEvent[] = []
+  for await (const event of events) {
+    out.push(event)
+    if (out.length >= count) break
+  }
+  return out
 }

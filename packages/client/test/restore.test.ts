@@ -2,13 +2,10 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { query, withDatabase } from '../../server/src/testing/database.ts'
 import { Sealpost, type StreamEvent } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { useRelay } from './relay.ts'
+import { bytes, text, useRelay } from './relay.ts'
 
 const relay = useRelay()
 const copies: string[] = []
-
-const text = (event: StreamEvent): string => (event.is === 'event' ? new TextDecoder().decode(event.data) : event.is)
-const bytes = (of: string): Uint8Array => new TextEncoder().encode(of)
 
 afterAll(async () => {
   await relay.stop()

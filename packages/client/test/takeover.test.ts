@@ -2,11 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { type Home, Sealpost, SealpostError } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { useRelay } from './relay.ts'
+import { settled, useRelay } from './relay.ts'
 
 const relay = useRelay()
-
-const settled = (call: () => unknown) => expect.poll(call, { timeout: 10_000, interval: 20 })
 
 async function openAgain(name: string, wrap: (home: Home) => Home = (home) => home): Promise<Sealpost> {
   return relay.keep(await Sealpost.open({ home: wrap(await openHome(relay.last(name)!)) }))

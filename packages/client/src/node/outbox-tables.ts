@@ -3,7 +3,7 @@
  * latest 100,000 are kept.
  */
 import { SealpostError } from '@sealpost/protocol'
-import type { DeviceStore, HeadChange, ItemAck, OutcomeRow, PendingItem } from '../ports.ts'
+import type { DeviceStore, HeadChange, ItemAck, NewItem, OutcomeRow, PendingItem, Sealed } from '../ports.ts'
 import { blob, blobOrNull, integer, integerOrNull, text } from './column.ts'
 import type { Row, StateDatabase } from './state-database.ts'
 import { ITEM } from './state-schema.ts'
@@ -23,38 +23,12 @@ export function createOutboxTables(db: StateDatabase): Part {
   return {
     enqueue: async (items) =>
       db.transaction(() => {
-        for (const item of items)
-          db.run(
-            'insert into outbox (event_id, stream_id, type, ttl, queued_at, data) values (?, ?, ?, ?, ?, ?)',
-            item.event_id,
-            item.stream_id,
-            item.type,
-            item.ttl,
-            item.queued_at,
-            item.data,
-          )
+        for (const item of items) insertItem(db, item, null)
       }),
     enqueueSealed: async (items, after_item) =>
       db.transaction(() => {
         if (db.get('select 1 from outbox where state = 0 and item_no > ? limit 1', after_item) !== undefined) return null
-        return items.map((item) => {
-          const { device_seq, epoch, event_hash, record } = item.sealed
-          const row = db.get(
-            `insert into outbox (event_id, stream_id, type, ttl, queued_at, data, device_seq, epoch, event_hash, record)
-             values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning item_no`,
-            item.event_id,
-            item.stream_id,
-            item.type,
-            item.ttl,
-            item.queued_at,
-            item.data,
-            device_seq,
-            epoch,
-            event_hash,
-            record,
-          )
-          return integer(row, 'item_no')
-        })
+        return items.map((item) => insertItem(db, item, item.sealed))
       }),
     readPending: async (after_item, limit, bytes) =>
       db.guard(() => {
@@ -163,6 +137,25 @@ export function writeHeads(db: StateDatabase, heads: readonly HeadChange[]): voi
 
 export function raiseAcked(db: StateDatabase, acked_device_seq: number): void {
   db.run('update state set acked_device_seq = max(acked_device_seq, ?)', acked_device_seq)
+}
+
+/** Returns its `item_no`. */
+function insertItem(db: StateDatabase, item: NewItem, sealed: Sealed | null): number {
+  const row = db.get(
+    `insert into outbox (event_id, stream_id, type, ttl, queued_at, data, device_seq, epoch, event_hash, record)
+     values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning item_no`,
+    item.event_id,
+    item.stream_id,
+    item.type,
+    item.ttl,
+    item.queued_at,
+    item.data,
+    sealed?.device_seq ?? null,
+    sealed?.epoch ?? null,
+    sealed?.event_hash ?? null,
+    sealed?.record ?? null,
+  )
+  return integer(row, 'item_no')
 }
 
 function dropOldOutcomes(db: StateDatabase): void {
