@@ -164,7 +164,7 @@ describe('send and tail', () => {
 
   test('tail ends with 0 on SIGINT', async () => {
     using tail = startSealpost(['tail', '--home', world.phone, '--stream', 'signal'])
-    await sleep(1_000)
+    await untilLed(world.phone)
     tail.kill('SIGINT')
     expect(await tail.ended).toMatchObject({ code: 0 })
   })
@@ -174,7 +174,7 @@ describe('send and tail', () => {
     let stderr = ''
     send.stderr.on('data', (text: Buffer) => (stderr += text.toString()))
     send.stdin.write('half')
-    await sleep(1_000)
+    await untilLed(world.laptop)
     const ended = once(send, 'exit')
     send.kill('SIGINT')
     expect((await ended)[0]).toBe(3)
@@ -196,3 +196,11 @@ describe('send and tail', () => {
     expect(stderr).toMatch(/interrupted/)
   })
 })
+
+/** A command listens to signals before it opens its home: once it leads there, it hears them. */
+async function untilLed(home: string): Promise<void> {
+  for (let i = 0; i < 20; i++) {
+    const { stdout } = await run(['status', '--home', home, '--json'])
+    if ((JSON.parse(stdout.toString()) as { role: string }).role === 'follower') return
+  }
+}
