@@ -44,6 +44,8 @@ export const OUTCOMES = {
     hint: 'check the name; for a pairing code, start sealpost pair again and use the new code within 10 minutes',
   },
   slot_taken: { exit: 'refused', hint: 'this code was used already; start sealpost pair again for a new one' },
+  precondition_failed: { exit: 'refused', hint: 'it was changed meanwhile; look at it, then try again' },
+  overloaded: { exit: 'unreachable', hint: AGAIN },
   expired: { exit: 'refused', hint: 'start sealpost pair again for a new code' },
   too_large: { exit: 'refused', hint: 'send it in smaller parts, for example one line each with --lines' },
   signup_closed: { exit: 'refused', hint: 'ask who runs the server, or run your own: sealpost serve' },

@@ -23,6 +23,7 @@ export const CLOSE = {
   timeout: { code: 4452, policy: 'backoff', says: 'An answer did not come in time.' },
   rate_limited: { code: 4453, policy: 'backoff', says: 'Too many connections or handshakes.' },
   stalled: { code: 4454, policy: 'backoff', says: 'Nothing was read for 30 seconds.' },
+  reauthenticate: { code: 4456, policy: 'backoff', says: 'The session was ended for safety; prove the device again.' },
   rekey_failed: { code: 4455, policy: 'backoff', says: 'The session keys were not renewed in time.' },
 } as const satisfies Record<string, { code: number; policy: ClosePolicy; says: string }>
 
@@ -78,6 +79,8 @@ export const ERROR = {
   unauthorized: 'No valid credentials.',
   forbidden: 'The credentials do not allow this.',
   not_found: 'There is no such thing here.',
+  precondition_failed: 'It is no longer what the caller last saw.',
+  overloaded: 'The server has no room now; try again later.',
   slot_taken: 'The slot is filled already.',
   expired: 'It has expired.',
   too_large: 'Above the size limit.',

@@ -4,7 +4,7 @@
  *
  * `user_no`, `device_no` and `stream_no` are the store's internal numbers; `user_id` lives in `account` alone.
  */
-import type { Bytes, Cursor, LogEntry, LogResultCode, PairingSlot, ServerPart, Tip } from '@sealpost/protocol'
+import type { Bytes, CloseName, Cursor, LogEntry, LogResultCode, PairingSlot, ServerPart, Tip } from '@sealpost/protocol'
 
 // ---------------------------------------------------------------- ingest (protocol.md §6)
 
@@ -234,6 +234,10 @@ export type Hint =
   | { is: 'log'; log_seq: number; revoked: readonly string[] }
   | { is: 'superseded'; device_id: string; session_id: string }
   | { is: 'presence'; device_id: string; online: boolean; last_seen: number }
+  /** The account is gone: its sessions end with 4410. */
+  | { is: 'deleted' }
+  /** The live session of this device is to end with this code. */
+  | { is: 'ended'; device_id: string; name: CloseName }
 
 export interface Bus {
   /** Never throws and never blocks; order per user is kept on one node. */

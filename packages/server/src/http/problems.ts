@@ -21,11 +21,13 @@ const STATUS = {
   heads_stale: 409,
   name_taken: 409,
   account_gone: 410,
+  precondition_failed: 412,
   too_large: 413,
   invalid_entry: 422,
   unknown_version: 422,
   rate_limited: 429,
   internal: 500,
+  overloaded: 503,
   unavailable: 503,
 } as const satisfies Partial<Record<ErrorCode, number>>
 
