@@ -16,6 +16,8 @@ export type Route = {
   readonly body: 'none' | 'json' | 'bytes'
   readonly bodyBytesMax: number
   readonly says: string
+  /** Health checks: no limit of an address stands before them. */
+  readonly unlimited?: true
   /** Why the request may be sent again when its answer was lost; every route that changes something says it. */
   readonly again?: string
 }
@@ -172,12 +174,13 @@ export const ROUTES = {
     ...none,
     says: 'The sealed bytes of a slot; with wait, as soon as it is filled, 25 seconds at most.',
   },
-  live: { method: 'GET', path: '/livez', auth: 'none', ...none, says: 'The process answers.' },
+  live: { method: 'GET', path: '/livez', auth: 'none', ...none, unlimited: true, says: 'The process answers.' },
   ready: {
     method: 'GET',
     path: '/readyz',
     auth: 'none',
     ...none,
+    unlimited: true,
     says: 'The process may be given work: the database answers and it is not draining.',
   },
   read_openapi: { method: 'GET', path: '/openapi.json', auth: 'none', ...none, says: 'This list as OpenAPI 3.1.' },

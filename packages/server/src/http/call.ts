@@ -1,18 +1,22 @@
 /** What a route sees of a request and gives back: HTTP itself stays in `router.ts`. */
-import { type Bytes, type RouteName, SealpostError } from '@sealpost/protocol'
-import type { ZodType } from 'zod'
+import { type Bytes, type ROUTES, type RouteName, SealpostError } from '@sealpost/protocol'
+import type { ServerResponse } from 'node:http'
+import type { ZodType, z } from 'zod'
+import type { Media } from './contract.ts'
+import type { Contracts } from './contracts.ts'
 import type { Problem } from './problems.ts'
 
 /** An active device, proved by its token. */
 export type Caller = { user_no: number; device_no: number; user_id: string; device_id: string }
 
-export type Call = {
-  params: Readonly<Record<string, string>>
-  query: unknown
-  /** Parsed JSON, bytes, or undefined: as the route's row says. */
-  body: unknown
-  /** Set on routes with auth `token`. */
-  caller: Caller | null
+/** Parsed and checked by the route's contract. */
+export type Call<N extends RouteName = RouteName> = {
+  params: Part<N, 'params'>
+  query: Part<N, 'query'>
+  headers: Part<N, 'headers'>
+  body: (typeof ROUTES)[N]['body'] extends 'bytes' ? Bytes : Part<N, 'body'>
+  /** The active device of the token on routes with auth `token`; null on others. */
+  caller: (typeof ROUTES)[N]['auth'] extends 'token' ? Caller : null
   /** The address that limits count for; null = exempt. */
   address: string | null
   request_id: string
@@ -20,19 +24,33 @@ export type Call = {
   gone: AbortSignal
 }
 
-export type Answer = { json: object } | { bytes: Bytes } | { empty: true } | { problem: Problem }
+type Part<N extends RouteName, P extends 'params' | 'query' | 'headers' | 'body'> = Contracts[N & keyof Contracts] extends {
+  [K in P]: infer S extends ZodType
+}
+  ? z.output<S>
+  : undefined
 
-export type Answerer = (call: Call) => Promise<Answer>
-export type Answers<N extends RouteName = RouteName> = { readonly [K in N]: Answerer }
+export type Answer =
+  | { json: object; etag?: string; headers?: Record<string, string> }
+  | { bytes: Bytes; media?: Media; headers?: Record<string, string> }
+  | { empty: true }
+  /** Sent as it comes, no faster than it is read; a failure breaks it off. */
+  | { stream: AsyncIterable<Uint8Array | string>; media: Media }
+  /** The route writes the response itself; headers of every answer are set already. */
+  | { take_over(response: ServerResponse): void }
+  | { problem: Problem }
 
-/** The body or query as its schema says; unknown members are dropped. Throws `invalid_request` that names the member. */
+export type Answerer<N extends RouteName = RouteName> = (call: Call<N>) => Promise<Answer>
+export type Answers<N extends RouteName = RouteName> = { readonly [K in N]: Answerer<K> }
+
+/** The value as its schema says. Throws `invalid_request` that names the member. */
 export function parseInput<T>(schema: ZodType<T>, value: unknown): T {
   const parsed = schema.safeParse(value)
   if (parsed.success) return parsed.data
-  const path = parsed.error.issues[0]?.path.map(String).join('.') ?? ''
+  const issue = parsed.error.issues[0]
+  const keys = issue?.code === 'unrecognized_keys' ? issue.keys.slice(0, 1) : []
+  const path = [...(issue?.path ?? []), ...keys].map(String).join('.')
   // a path may hold a key that the client chose
-  throw new SealpostError(
-    'invalid_request',
-    /^[a-z_.0-9]{1,64}$/.test(path) ? `${path} is missing or not valid` : 'the request is not valid',
-  )
+  if (!/^[a-z_.0-9-]{1,64}$/.test(path)) throw new SealpostError('invalid_request', 'the request is not valid')
+  throw new SealpostError('invalid_request', keys.length > 0 ? `${path} is not known here` : `${path} is missing or not valid`)
 }

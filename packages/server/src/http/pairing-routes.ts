@@ -2,10 +2,9 @@
  * The pairing mailbox (protocol.md §10): four slots of sealed bytes for 10 minutes. The server sees the mailbox id and boxes;
  * `offer`, `reveal` and `done` need a token of the creator, `join` the mailbox id alone, and a slot is filled once.
  */
-import { fromBase64url, PAIRING_SLOTS, type PairingSlot, SealpostError } from '@sealpost/protocol'
+import { fromBase64url, type PairingSlot, SealpostError } from '@sealpost/protocol'
 import type { PairingStore } from '../ports.ts'
-import { waitQuery } from './bodies.ts'
-import { type Answer, type Answers, type Call, parseInput } from './call.ts'
+import type { Answer, Answers, Call } from './call.ts'
 import type { RateLimits } from './rate-limits.ts'
 import type { SlotWaits } from './slot-waits.ts'
 
@@ -19,7 +18,7 @@ const LOOK_AGAIN_MS = 2_000
 export function createPairingRoutes(deps: PairingRouteDeps): Answers<'put_offer' | 'put_join' | 'put_reveal' | 'put_done' | 'read_slot'> {
   return {
     put_offer: async (call) => {
-      const retry_after_ms = await deps.limits.take('offer', call.caller?.user_id ?? null)
+      const retry_after_ms = await deps.limits.take('offer', call.caller.user_id)
       return retry_after_ms === null ? putSlot(deps, call, 'offer') : { problem: { code: 'rate_limited', retry_after_ms } }
     },
     put_join: (call) => putSlot(deps, call, 'join'),
@@ -29,9 +28,13 @@ export function createPairingRoutes(deps: PairingRouteDeps): Answers<'put_offer'
   }
 }
 
-async function putSlot(deps: PairingRouteDeps, call: Call, slot: PairingSlot): Promise<Answer> {
-  const mailbox_id = mailboxOf(call)
-  if (!(call.body instanceof Uint8Array) || call.body.length < BOX_BYTES_MIN)
+async function putSlot(
+  deps: PairingRouteDeps,
+  call: Call<'put_offer' | 'put_join' | 'put_reveal' | 'put_done'>,
+  slot: PairingSlot,
+): Promise<Answer> {
+  const mailbox_id = checkMailbox(call.params.mailbox_id)
+  if (call.body.length < BOX_BYTES_MIN)
     throw new SealpostError('invalid_request', 'a slot holds sealed bytes, sent as application/octet-stream')
   const result = await deps.store.putSlot(mailbox_id, slot, call.body, call.caller)
   if (result !== 'ok') return { problem: { code: result } }
@@ -39,11 +42,10 @@ async function putSlot(deps: PairingRouteDeps, call: Call, slot: PairingSlot): P
   return { empty: true }
 }
 
-async function readSlot(deps: PairingRouteDeps, call: Call): Promise<Answer> {
-  const mailbox_id = mailboxOf(call)
-  const slot = PAIRING_SLOTS.find((name) => name === call.params['slot'])
-  if (slot === undefined) return { problem: { code: 'not_found' } }
-  const { wait } = parseInput(waitQuery, call.query)
+async function readSlot(deps: PairingRouteDeps, call: Call<'read_slot'>): Promise<Answer> {
+  const { slot } = call.params
+  const mailbox_id = checkMailbox(call.params.mailbox_id)
+  const { wait = 0 } = call.query
   const retry_after_ms = await deps.limits.take('mailbox', mailbox_id)
   if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
 
@@ -63,8 +65,7 @@ async function readSlot(deps: PairingRouteDeps, call: Call): Promise<Answer> {
   }
 }
 
-function mailboxOf(call: Call): string {
-  const mailbox_id = call.params['mailbox_id'] ?? ''
+function checkMailbox(mailbox_id: string): string {
   try {
     fromBase64url(mailbox_id, 16)
   } catch (cause) {

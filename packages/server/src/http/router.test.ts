@@ -17,7 +17,7 @@ import type { Hint, Store } from '../ports.ts'
 import { createStore } from '../store/store.ts'
 import { addTestDevice, assertAs, createTestAccount, extendAccount, type TestAccount } from '../testing/account.ts'
 import { createTestDatabase, query, type TestDatabase } from '../testing/database.ts'
-import { createHttp, type HttpDeps } from './router.ts'
+import { createHttp, type HttpDeps } from './http.ts'
 import { createTokens } from './tokens.ts'
 
 const seed = nodeCrypto.random(32)

@@ -1,55 +1,46 @@
 /**
- * REST (protocol.md §10): registers the rows of `routes.ts` with fastify in one loop. In this order per request: request id (R05),
- * limit of the address (R12), body within its bound, credentials, the route, and the answer or a problem (R02). Nothing else in
- * the server knows fastify. Bounds: headers in 5 s, a request in 10 s, bodies by row.
+ * REST (protocol.md §10): registers the rows of `routes.ts` with fastify in one loop, each with its contract. In this order per
+ * request: request id (R05), load (R12), limit of the address, body within its bound, contract, credentials, limits of user and
+ * device, the route, and the answer or a problem (R02). Nothing else in the server knows fastify. Bounds: headers in 5 s, a request in
+ * 10 s, bodies by row.
  */
 import { randomUUID } from 'node:crypto'
 import { ROUTES, type Route, type RouteName } from '@sealpost/protocol'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import type { Config } from '../config.ts'
+import { Readable } from 'node:stream'
+import { z } from 'zod'
 import type { Log } from '../log.ts'
-import type { AssertionStore, Bus, LogStore, PairingStore, SessionStore, Store } from '../ports.ts'
-import type { Secrets } from '../secrets.ts'
-import { createAddressRule } from './address.ts'
-import { authenticate, createAuthRoutes } from './auth-routes.ts'
-import type { Answer, Answerer, Answers } from './call.ts'
-import { createLogRoutes } from './log-routes.ts'
-import { createPairingRoutes } from './pairing-routes.ts'
+import type { Answer, Answers, Caller } from './call.ts'
+import { parseInput } from './call.ts'
+import type { Contract } from './contract.ts'
+import { CONTRACTS } from './contracts.ts'
+import { parseJsonBody } from './json-body.ts'
 import { encodeProblem, problemOf } from './problems.ts'
-import { createRateLimits } from './rate-limits.ts'
-import { createSlotWaits } from './slot-waits.ts'
-import { createStatusRoutes } from './status-routes.ts'
-import { createTokens } from './tokens.ts'
 
-export type HttpDeps = {
-  store: LogStore & PairingStore & AssertionStore & Pick<SessionStore, 'findDevice'> & Pick<Store, 'ping' | 'now'>
-  bus: Pick<Bus, 'publish'>
-  secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
-  config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms'>
-  draining(): boolean
+export type RouterDeps = {
+  answers: Answers
+  /** The active device behind an `Authorization` header, or null. */
+  authenticate(authorization: string | undefined): Promise<Caller | null>
+  /** The address that limits count for; null = exempt. */
+  addressOf(request: FastifyRequest): string | null
+  /** Null, or how long to stay away, in ms. */
+  overloaded(): number | null
+  limits: {
+    takeAddress(address: string | null): Promise<number | null>
+    takeCaller(caller: Caller): Promise<number | null>
+  }
+  /** The device was seen (G11). */
+  touch(caller: Caller): void
   logger: Log
 }
 
 const BODY_BYTES_MAX = Math.max(...Object.values(ROUTES).map((route) => route.bodyBytesMax))
+const NO_QUERY = z.strictObject({})
 const REQUEST_ID = /^[A-Za-z0-9._-]{8,128}$/
-const QUIET: ReadonlySet<RouteName> = new Set(['live', 'ready'])
 
-/** Not yet listening. Closing it ends every long poll first. */
-export function createHttp(deps: HttpDeps): FastifyInstance {
-  const { store, secrets, logger } = deps
-  const limits = createRateLimits()
-  const waits = createSlotWaits()
-  const addresses = createAddressRule(deps.config.trusted_proxies)
-  const tokens = createTokens([secrets.jwt_sign_seed], secrets.server_key, () => store.now())
-  const skew_ms = deps.config.clock_skew_ms
-  const auth = { store, server_key: secrets.server_key, skew_ms, tokens }
-  const answers: Answers = {
-    ...createStatusRoutes({ store, server_key: secrets.server_key, draining: deps.draining, logger }),
-    ...createLogRoutes({ store, server_key: secrets.server_key, skew_ms, bus: deps.bus, signup: deps.config.signup, limits }),
-    ...createAuthRoutes(auth),
-    ...createPairingRoutes({ store, limits, waits }),
-  }
-
+/** Not yet listening. */
+export function createRouter(deps: RouterDeps): FastifyInstance {
+  const { logger } = deps
   const app = Fastify({
     logger: false,
     genReqId: (request) => requestIdOf(request.headers['x-request-id']),
@@ -63,16 +54,19 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
       void refuse(logger, error, request, reply)
     },
   })
+  app.removeAllContentTypeParsers()
   app.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (_request: FastifyRequest, body: Buffer) => parseJsonBody(body))
   app.addHook('onRequest', async (request, reply) => {
     reply.headers({ 'x-request-id': request.id, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })
   })
   app.addHook('onResponse', async (request, reply) => logRequest(logger, request, reply))
-  app.addHook('preClose', async () => waits.close())
-  app.setNotFoundHandler((request, reply) => send(reply, request.id, { problem: { code: 'not_found' } }))
+  app.setNotFoundHandler((request, reply) => send(reply, request.id, 404, { problem: { code: 'not_found' } }))
   app.setErrorHandler((error, request, reply) => refuse(logger, error, request, reply))
 
   for (const [name, row] of Object.entries(ROUTES) as [RouteName, Route][]) {
+    const contract: Contract | undefined = (CONTRACTS as Partial<Record<RouteName, Contract>>)[name]
+    if (contract === undefined) continue
     app.route({
       method: row.method,
       url: row.path.replace(/\{(\w+)\}/g, ':$1'),
@@ -80,45 +74,68 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
       logLevel: 'silent',
       // before the body is read: who is above the limit does not get to send one
       onRequest: async (request, reply) => {
-        if (QUIET.has(name)) return
-        const retry_after_ms = await limits.take('address', addressOf(request))
-        if (retry_after_ms !== null) return send(reply, request.id, { problem: { code: 'rate_limited', retry_after_ms } })
+        if (row.unlimited) return
+        const shed_ms = deps.overloaded()
+        if (shed_ms !== null) return send(reply, request.id, 0, { problem: { code: 'overloaded', retry_after_ms: shed_ms } })
+        const retry_after_ms = await deps.limits.takeAddress(deps.addressOf(request))
+        if (retry_after_ms !== null) return send(reply, request.id, 0, { problem: { code: 'rate_limited', retry_after_ms } })
       },
-      handler: async (request, reply) => send(reply, request.id, await answer(row, answers[name], request, reply)),
+      handler: async (request, reply) => send(reply, request.id, contract.answer.status, await answer(name, row, contract, request, reply)),
     })
   }
   return app
 
-  function addressOf(request: FastifyRequest): string | null {
-    return addresses.limitedAddress(request.raw.socket.remoteAddress, request.headers)
-  }
-
-  async function answer(row: Route, answerer: Answerer, request: FastifyRequest, reply: FastifyReply): Promise<Answer> {
+  async function answer(name: RouteName, row: Route, contract: Contract, request: FastifyRequest, reply: FastifyReply): Promise<Answer> {
     if (row.body === 'bytes' && !(request.body instanceof Uint8Array)) return { problem: { code: 'invalid_request' } }
-    const caller = row.auth === 'token' ? await authenticate(auth, request.headers.authorization) : null
+    // who asks comes before what is asked: a stranger learns nothing from the shape of a refusal
+    const caller = row.auth === 'token' ? await deps.authenticate(request.headers.authorization) : null
     if (row.auth === 'token' && caller === null) return { problem: { code: 'unauthorized' } }
+    if (caller !== null) {
+      const retry_after_ms = await deps.limits.takeCaller(caller)
+      if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
+      deps.touch(caller)
+    }
+    const input = {
+      params: contract.params === undefined ? undefined : parseInput(contract.params, request.params),
+      query: parseQuery(contract, request.query),
+      headers: contract.headers === undefined ? undefined : parseInput(contract.headers.strip(), request.headers),
+      body: row.body === 'bytes' ? request.body : contract.body === undefined ? undefined : parseInput(contract.body, request.body),
+    }
     const gone = new AbortController()
     reply.raw.once('close', () => gone.abort())
-    return answerer({
-      params: request.params as Record<string, string>,
-      query: request.query,
-      body: request.body,
-      caller,
-      address: addressOf(request),
-      request_id: request.id,
-      gone: gone.signal,
-    })
+    const call = { ...input, caller, address: deps.addressOf(request), request_id: request.id, gone: gone.signal }
+    // the contract of this very route gave the parts of the call their types
+    return (deps.answers[name] as (call: unknown) => Promise<Answer>)(call)
   }
 }
 
-function send(reply: FastifyReply, request_id: string, answer: Answer): FastifyReply {
+/** A route without a query takes none: a misspelt or misplaced member is told, and a token in an address is refused. */
+function parseQuery(contract: Contract, query: unknown): unknown {
+  if (contract.query !== undefined) return parseInput(contract.query, { ...(query as object) })
+  if (Object.keys(query as object).length > 0) return parseInput(NO_QUERY, query)
+  return undefined
+}
+
+function send(reply: FastifyReply, request_id: string, status: number, answer: Answer): FastifyReply {
   if ('problem' in answer) {
-    const { status, headers, body } = encodeProblem(answer.problem, request_id)
-    return reply.code(status).headers(headers).send(JSON.stringify(body))
+    const { status: refused, headers, body } = encodeProblem(answer.problem, request_id)
+    return reply.code(refused).headers(headers).send(JSON.stringify(body))
   }
-  if ('bytes' in answer) return reply.type('application/octet-stream').send(Buffer.from(answer.bytes))
-  if ('json' in answer) return reply.type('application/json; charset=utf-8').send(JSON.stringify(answer.json))
-  return reply.code(204).send()
+  if ('take_over' in answer) {
+    reply.hijack()
+    for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) reply.raw.setHeader(name, value)
+    answer.take_over(reply.raw)
+    return reply
+  }
+  reply.code(status)
+  if ('stream' in answer) return reply.type(answer.media).send(Readable.from(answer.stream, { objectMode: false }))
+  if ('headers' in answer && answer.headers !== undefined) reply.headers(answer.headers)
+  if ('bytes' in answer) return reply.type(answer.media ?? 'application/octet-stream').send(Buffer.from(answer.bytes))
+  if ('json' in answer) {
+    if (answer.etag !== undefined) reply.header('etag', `"${answer.etag}"`)
+    return reply.type('application/json; charset=utf-8').send(JSON.stringify(answer.json))
+  }
+  return reply.send()
 }
 
 function refuse(logger: Log, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
@@ -126,7 +143,7 @@ function refuse(logger: Log, error: unknown, request: FastifyRequest, reply: Fas
   if (problem.code === 'internal' || problem.code === 'unavailable')
     logger.error({ request_id: request.id, err: error }, 'a request failed')
   reply.header('x-request-id', request.id)
-  return send(reply, request.id, { problem })
+  return send(reply, request.id, 0, { problem })
 }
 
 /** The route's pattern and not the URL: ids of mailboxes stay out of the log. */

@@ -1,6 +1,6 @@
 /**
  * The mailboxes of pairing (protocol.md §10): four sealed slots that live ten minutes by the database's clock. A slot is
- * filled once: its primary key decides between two that come at the same time. The relay can read nothing of it.
+ * filled once: its primary key decides between two that come at the same time; the same bytes from the same hand are a success. The relay can read nothing of it.
  */
 import { LIMITS, SealpostError } from '@sealpost/protocol'
 import type { Pool } from 'pg'
@@ -24,6 +24,11 @@ const FIND = {
 const FILL = {
   name: 'fill_slot',
   text: 'insert into pairing_slot (mailbox_id, slot, box) values ($1::text, $2::text, $3::bytea) on conflict (mailbox_id, slot) do nothing',
+}
+
+const FILLED = {
+  name: 'filled_slot',
+  text: `select s.box = $3::bytea as same from pairing_slot s where s.mailbox_id = $1::text and s.slot = $2::text`,
 }
 
 const READ = {
@@ -52,14 +57,16 @@ export function createPairingStore(pool: Pool): PairingStore {
       return withTransaction(pool, async (client) => {
         if (slot === 'offer' && creator !== null) {
           await client.query({ ...DROP_EXPIRED, values: [mailbox_id] })
-          const made = await client.query({ ...CREATE, values: [mailbox_id, creator.user_no, creator.device_no, LIMITS.pairingMs] })
-          if (made.rowCount === 0) return 'slot_taken'
+          await client.query({ ...CREATE, values: [mailbox_id, creator.user_no, creator.device_no, LIMITS.pairingMs] })
         }
         const owner = (await client.query<{ user_no: number; device_no: number }>({ ...FIND, values: [mailbox_id] })).rows[0]
         if (owner === undefined) return 'not_found'
-        if (slot !== 'join' && (owner.user_no !== creator?.user_no || owner.device_no !== creator.device_no)) return 'forbidden'
-        const filled = await client.query({ ...FILL, values: [mailbox_id, slot, Buffer.from(box)] })
-        return filled.rowCount === 0 ? 'slot_taken' : 'ok'
+        if (slot !== 'join' && (owner.user_no !== creator?.user_no || owner.device_no !== creator.device_no))
+          return slot === 'offer' ? 'slot_taken' : 'forbidden'
+        const values = [mailbox_id, slot, Buffer.from(box)]
+        if ((await client.query({ ...FILL, values })).rowCount === 1) return 'ok'
+        const { rows } = await client.query<{ same: boolean }>({ ...FILLED, values })
+        return rows[0]?.same === true ? 'ok' : 'slot_taken'
       })
     },
     async readSlot(mailbox_id, slot) {

@@ -1,0 +1,24 @@
+/** THE list of contracts: one for each row of `routes.ts`. */
+import type { RouteName } from '@sealpost/protocol'
+import { AUTH_CONTRACTS } from './auth-contracts.ts'
+import type { Contract } from './contract.ts'
+import { DEVICE_CONTRACTS } from './device-contracts.ts'
+import { DOCS_CONTRACTS } from './docs-contracts.ts'
+import { EVENT_CONTRACTS } from './event-contracts.ts'
+import { LOG_CONTRACTS } from './log-contracts.ts'
+import { PAIRING_CONTRACTS } from './pairing-contracts.ts'
+import { STATUS_CONTRACTS } from './status-contracts.ts'
+import { USER_CONTRACTS } from './user-contracts.ts'
+
+export const CONTRACTS = {
+  ...STATUS_CONTRACTS,
+  ...AUTH_CONTRACTS,
+  ...DEVICE_CONTRACTS,
+  ...USER_CONTRACTS,
+  ...LOG_CONTRACTS,
+  ...EVENT_CONTRACTS,
+  ...PAIRING_CONTRACTS,
+  ...DOCS_CONTRACTS,
+} as const satisfies Record<RouteName, Contract>
+
+export type Contracts = typeof CONTRACTS

@@ -1,0 +1,47 @@
+/** The scalar kinds of REST, as on the wire (protocol.md §1). */
+import { LABEL, LIMITS } from '@sealpost/protocol'
+import { z } from 'zod'
+
+/** base64url of exactly `bytes` bytes; whether it is canonical is judged where it is decoded. */
+const base64urlOf = (bytes: number) => {
+  const chars = Math.ceil((bytes * 4) / 3)
+  return z.string().regex(new RegExp(`^[A-Za-z0-9_-]{${chars}}$`))
+}
+
+/** base64url of at most `chars` characters. */
+export const base64url = (chars: number) =>
+  z
+    .string()
+    .max(chars)
+    .regex(/^[A-Za-z0-9_-]*$/)
+
+/** 32 bytes: keys, hashes, user ids. */
+export const key = base64urlOf(32)
+/** 64 bytes. */
+export const signature = base64urlOf(64)
+/** 16 bytes. */
+export const mailboxId = base64urlOf(16)
+/** An HPKE box, 1168 bytes. */
+export const box = base64urlOf(1_168)
+/** Lower case, with dashes. */
+export const uuid = z.string().regex(/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/)
+/** A stream_id or an event type. */
+export const label = z.string().regex(LABEL)
+/** A JSON safe integer ≥ 0: counts, positions, times in ms. */
+export const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
+/** A whole number in a query string. */
+export const countText = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^(0|[1-9]\d{0,15})$/)
+    .transform(Number)
+    .refine((value) => value >= min && value <= max)
+
+/** A signed JSON object (protocol.md §1). */
+export const signedObject = z.strictObject({ body: base64url(98_304), sig: signature })
+/** A device assertion: its body is small. */
+export const assertion = z.strictObject({ body: base64url(5_464), sig: signature })
+/** Boxes of a log entry, by `device_id` or `root`. */
+export const boxes = z.record(z.string().regex(/^(root|[0-9a-f-]{36})$/), box).refine((all) => Object.keys(all).length <= 64)
+/** An entry of the device log as it is posted. */
+export const logEntry = z.strictObject({ body: base64url(Math.ceil((LIMITS.logBodyBytesMax * 4) / 3)), sig: signature, boxes })

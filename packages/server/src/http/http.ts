@@ -1,0 +1,56 @@
+/** REST put together: which part of the server answers which routes, under which limits. Not yet listening. */
+import type { FastifyInstance } from 'fastify'
+import type { Config } from '../config.ts'
+import type { Log } from '../log.ts'
+import type { AssertionStore, Bus, LogStore, PairingStore, SessionStore, Store } from '../ports.ts'
+import type { Secrets } from '../secrets.ts'
+import { createAddressRule } from './address.ts'
+import { authenticate, createAuthRoutes } from './auth-routes.ts'
+import { createLogRoutes } from './log-routes.ts'
+import { createPairingRoutes } from './pairing-routes.ts'
+import { createRateLimits } from './rate-limits.ts'
+import { createRouter } from './router.ts'
+import { createSlotWaits } from './slot-waits.ts'
+import { createStatusRoutes } from './status-routes.ts'
+import { createTokens } from './tokens.ts'
+
+export type HttpDeps = {
+  store: LogStore & PairingStore & AssertionStore & Pick<SessionStore, 'findDevice'> & Pick<Store, 'ping' | 'now'>
+  bus: Pick<Bus, 'publish'>
+  secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
+  config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms'>
+  draining(): boolean
+  logger: Log
+}
+
+/** Closing it ends every long poll first. */
+export function createHttp(deps: HttpDeps): FastifyInstance {
+  const { store, secrets, logger, config, bus } = deps
+  const { server_key } = secrets
+  const skew_ms = config.clock_skew_ms
+  const limits = createRateLimits()
+  const waits = createSlotWaits()
+  const addresses = createAddressRule(config.trusted_proxies)
+  const tokens = createTokens([secrets.jwt_sign_seed], server_key, () => store.now())
+  const auth = { store, server_key, skew_ms, tokens }
+
+  const app = createRouter({
+    answers: {
+      ...createStatusRoutes({ store, server_key, draining: deps.draining, logger }),
+      ...createLogRoutes({ store, server_key, skew_ms, bus, signup: config.signup, limits }),
+      ...createAuthRoutes(auth),
+      ...createPairingRoutes({ store, limits, waits }),
+    },
+    authenticate: (authorization) => authenticate(auth, authorization),
+    addressOf: (request) => addresses.limitedAddress(request.raw.socket.remoteAddress, request.headers),
+    overloaded: () => null,
+    limits: {
+      takeAddress: (address) => limits.take('address', address),
+      takeCaller: async () => null,
+    },
+    touch: () => {},
+    logger,
+  })
+  app.addHook('preClose', async () => waits.close())
+  return app
+}

@@ -1,0 +1,44 @@
+/** Contracts of the device log. */
+import { LIMITS } from '@sealpost/protocol'
+import { z } from 'zod'
+import type { Contract } from './contract.ts'
+import { assertion, base64url, boxes, box, count, key, logEntry, signature } from './fields.ts'
+
+/** In a repair the boxes may be fewer than those that were signed. */
+const entryWithProof = logEntry.extend({
+  boxes,
+  proof: assertion,
+  invite: z.string().max(256).optional(),
+  repair: z.boolean().optional(),
+})
+
+export const LOG_CONTRACTS = {
+  append_log: {
+    body: entryWithProof,
+    answer: { status: 200, media: 'application/json', schema: z.strictObject({ log_seq: count, log_head: key }) },
+    problems: [
+      'signup_closed',
+      'account_gone',
+      'not_found',
+      'log_conflict',
+      'heads_stale',
+      'name_taken',
+      'invalid_entry',
+      'unknown_version',
+    ],
+  },
+  read_log: {
+    body: assertion,
+    answer: {
+      status: 200,
+      media: 'application/json',
+      schema: z.strictObject({
+        entries: z
+          .array(z.strictObject({ body: base64url(Math.ceil((LIMITS.logBodyBytesMax * 4) / 3)), sig: signature, box: box.nullable() }))
+          .max(LIMITS.logEntriesPageMax),
+        has_more: z.boolean(),
+      }),
+    },
+    problems: ['not_found'],
+  },
+} as const satisfies Record<string, Contract>
