@@ -220,6 +220,11 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
       case 'superseded':
         if (hint.device_id === d.s.who.device_id && hint.session_id !== d.s.session_id) end(d, 'superseded')
         return
+      case 'deleted':
+        return end(d, 'account_gone')
+      case 'ended':
+        if (hint.device_id === d.s.who.device_id) end(d, hint.name)
+        return
       case 'presence': {
         const { device_id, online, last_seen } = hint
         if (device_id !== d.s.who.device_id)

@@ -267,6 +267,14 @@ describe('R09: the handshake', () => {
     [],
     'establishing',
   )
+  for (const state of [establishing, open]) {
+    const leaving = state.at === 'open' ? ['leave'] : []
+    const ended = (device_id: string): Input => ({ is: 'hint', hint: { is: 'ended', device_id, name: 'reauthenticate' } })
+    const gone: Input = { is: 'hint', hint: { is: 'deleted' } }
+    rule(`G10: ${state.at}: the account is deleted`, state, gone, [...leaving, 'close account_gone'], 'closed')
+    rule(`G23: ${state.at}: ended for safety`, state, ended(DEVICE), [...leaving, 'close reauthenticate'], 'closed')
+    rule(`${state.at}: the end of another device is not its own`, state, ended(OTHER), [], state.at)
+  }
   rule(
     'entries up to the revocation and no further',
     refusing,

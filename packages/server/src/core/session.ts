@@ -240,6 +240,8 @@ const ESTABLISHING: Row<'establishing'> = {
     if (hint.is === 'log' && hint.revoked.includes(state.who.device_id))
       return refuse(state.who, state.auth.log_seq, hint.log_seq, null, rules)
     if (hint.is === 'log') return stay({ ...state, log_seq: Math.max(state.log_seq, hint.log_seq) })
+    if (hint.is === 'deleted') return closing('account_gone')
+    if (hint.is === 'ended' && hint.device_id === state.who.device_id) return closing(hint.name)
     return stay(state)
   },
 }

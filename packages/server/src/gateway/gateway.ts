@@ -170,7 +170,11 @@ export function createGateway(deps: GatewayDeps): Gateway {
       const heads = await store.readHeads(user_nos)
       for (const [run, place] of before) {
         const head = place === null ? undefined : heads.get(place.user_no)
-        if (place === null || head === undefined) continue
+        if (place === null) continue
+        if (head === undefined) {
+          run.input({ is: 'hint', hint: { is: 'deleted' } })
+          continue
+        }
         // what was sent before the question cannot be above the answer, unless the store lost it
         const lost = head.position < place.position || head.log_seq < place.log_seq
         run.input(lost || place.history_id !== store.history_id ? { is: 'restored' } : { is: 'head', ...head })
