@@ -19,6 +19,7 @@ const claims = {
   device_id,
   scope: 'device',
   cnf: { jkt },
+  token_version: 0,
   iss: `sealpost:${b64(publicKey(seed(3)))}`,
   aud: 'sealpost:rest',
   sub: b64(publicKey(seed(1))),

@@ -108,6 +108,8 @@ export type DeviceRow = {
   account_active: boolean
   /** The fence: the session that may write; null when none may. */
   session_id: string | null
+  /** Access tokens of another version are ended. */
+  token_version: number
 }
 
 export type EstablishRequest = {
@@ -215,9 +217,50 @@ export interface AssertionStore {
   rememberAssertion(jti: string, user_id: string): Promise<boolean>
 }
 
+// ---------------------------------------------------------------- tokens (protocol.md §10)
+
+export type FamilyRotation =
+  /** The presented token was the current one and is used up; `generation` is that of the new one. */
+  | { is: 'rotated'; generation: number; token_version: number }
+  /** It was used up a moment ago: the answer was lost and is given again. */
+  | { is: 'repeated'; generation: number; token_version: number }
+  /** It was used up before: the family, the access tokens and the fence of the device are ended. */
+  | { is: 'reused' }
+  /** Of no family in force. */
+  | { is: 'unknown' }
+
+/** A key that signs tokens; times in ms. Not active yet: next. Retired: it verifies what it signed. */
+export type SigningKeyRow = { generation: number; public_key: Bytes; created_at: number; active_at: number | null; retired_at: number | null }
+
+/** How long a key signs at least, how long it is published before, how long it verifies after; ms. */
+export type KeySchedule = { active_ms: number; published_ms: number; retired_ms: number }
+
+export interface TokenStore {
+  /** Begins a family of refresh tokens in place of the one the device had. Null: the device is not active. */
+  startFamily(
+    user_no: number,
+    device_no: number,
+    family: { family_id: string; token_hash: Bytes },
+    lifetime_ms: number,
+  ): Promise<{ token_version: number } | null>
+  /** Uses up a token whose MAC holds; one outcome among those who come at the same time. */
+  rotateFamily(
+    user_no: number,
+    device_no: number,
+    ask: { family_id: string; generation: number; token_hash: Bytes; next_hash: Bytes },
+    rules: { grace_ms: number; lifetime_ms: number },
+  ): Promise<FamilyRotation>
+  /** Ends the family and every access token of the device. */
+  endFamily(user_no: number, device_no: number): Promise<void>
+  /** Deletes expired families, at most `limit`. */
+  sweepTokens(limit: number): Promise<number>
+  /** Makes, activates, retires and drops keys as is due; foreign ones (of other secrets) are dropped. All that is in force then. */
+  rotateSigningKeys(purpose: string, publicKeyOf: (generation: number) => Bytes, schedule: KeySchedule): Promise<SigningKeyRow[]>
+}
+
 // ---------------------------------------------------------------- the whole store
 
-export interface Store extends IngestStore, ReadStore, SessionStore, LogStore, PairingStore, AssertionStore {
+export interface Store extends IngestStore, ReadStore, SessionStore, LogStore, PairingStore, AssertionStore, TokenStore {
   readonly history_id: string
   /** Resolves when one trivial query was answered in time. */
   ping(): Promise<void>

@@ -1,37 +1,121 @@
-/** Tokens for active devices (protocol.md §10): an assertion in, a JWT of 10 minutes out. The root and revoked devices get none. */
-import type { LogStore, SessionStore } from '../ports.ts'
+/**
+ * Tokens (protocol.md §10, G23): an assertion in, an access token and a refresh token out. The root and revoked devices get
+ * none. No token is worth anything without the store's word that its device is active, on every request (R01).
+ */
+import { ERROR } from '@sealpost/protocol'
+import { randomUUID } from 'node:crypto'
+import type { Log } from '../log.ts'
+import type { Bus, LogStore, SessionStore, TokenStore } from '../ports.ts'
 import { type AssertionDeps, acceptAssertion } from './assertions.ts'
-import { signedObject } from './bodies.ts'
-import { type Answer, type Answers, type Call, type Caller, parseInput } from './call.ts'
+import type { Answer, Answers, Call, Caller } from './call.ts'
+import { hashToken, type RefreshTokens } from './refresh-tokens.ts'
+import type { KeySet } from './signing-keys.ts'
 import { thumbprint, type Tokens } from './tokens.ts'
 
 export type AuthDeps = AssertionDeps & {
-  store: AssertionDeps['store'] & Pick<LogStore, 'findSigner'> & Pick<SessionStore, 'findDevice'>
+  store: AssertionDeps['store'] & Pick<LogStore, 'findSigner'> & Pick<SessionStore, 'findDevice'> & TokenStore
   tokens: Tokens
+  refresh_tokens: RefreshTokens
+  keys: Pick<KeySet, 'jwks'>
+  bus: Pick<Bus, 'publish'>
+  logger: Log
 }
+
+/** How long an answer that was lost may be asked for again. */
+export const REFRESH_GRACE_MS = 30_000
+export const REFRESH_LIFETIME_MS = 30 * 86_400_000
 
 const BEARER = /^Bearer ([A-Za-z0-9._-]+)$/i
+const JWKS_HEADERS = { 'cache-control': 'public, max-age=300' }
 
-export function createAuthRoutes(deps: AuthDeps): Answers<'create_token'> {
-  return { create_token: (call) => createToken(deps, call) }
+export function createAuthRoutes(deps: AuthDeps): Answers<'create_token' | 'refresh_token' | 'logout' | 'read_jwks'> {
+  return {
+    create_token: (call) => createToken(deps, call),
+    refresh_token: (call) => refreshToken(deps, call),
+    logout: async ({ caller }) => {
+      await deps.store.endFamily(caller.user_no, caller.device_no)
+      return { empty: true }
+    },
+    read_jwks: async () => ({ json: await deps.keys.jwks(), headers: JWKS_HEADERS }),
+  }
 }
 
-async function createToken(deps: AuthDeps, call: Call): Promise<Answer> {
-  const { user_id, signer } = await acceptAssertion(deps, parseInput(signedObject, call.body), 'token', async (claimed) =>
-    claimed.signer === 'root' ? null : ((await deps.store.findSigner(claimed.user_id, claimed.signer))?.sign_pub ?? null),
-  )
-  const device = await deps.store.findDevice(user_id, signer)
-  if (device?.active === true) return { json: await deps.tokens.issue({ user_id, device_id: signer, sign_pub: device.sign_pub }) }
-  const revoked = device?.account_active === true && device.revoked_log_seq !== null
-  return { problem: { code: revoked ? 'device_revoked' : 'unauthorized' } }
-}
-
-/** The active device behind an `Authorization` header, or null: asked of the store each time, so a token dies with its device (R01). */
-export async function authenticate(deps: AuthDeps, authorization: string | undefined): Promise<Caller | null> {
+/** The active device behind an `Authorization` header, or null. */
+export async function authenticate(
+  deps: Pick<AuthDeps, 'tokens'> & { store: Pick<SessionStore, 'findDevice'> },
+  authorization: string | undefined,
+): Promise<Caller | null> {
   const token = BEARER.exec(authorization ?? '')?.[1]
   const claims = token === undefined ? null : await deps.tokens.verify(token)
   if (claims === null) return null
   const device = await deps.store.findDevice(claims.user_id, claims.device_id)
-  if (device?.active !== true || (await thumbprint(device.sign_pub)) !== claims.jkt) return null
+  if (device?.active !== true || device.token_version !== claims.token_version) return null
+  if ((await thumbprint(device.sign_pub)) !== claims.jkt) return null
   return { user_no: device.user_no, device_no: device.device_no, user_id: device.user_id, device_id: device.device_id }
+}
+
+async function createToken(deps: AuthDeps, call: Call<'create_token'>): Promise<Answer> {
+  const device = await proveDevice(deps, call.body, 'token')
+  if ('problem' in device) return device
+  const family_id = randomUUID()
+  const refresh_token = deps.refresh_tokens.create(device, family_id, 0)
+  const family = { family_id, token_hash: hashToken(refresh_token) }
+  const started = await deps.store.startFamily(device.user_no, device.device_no, family, REFRESH_LIFETIME_MS)
+  if (started === null) return UNAUTHORIZED
+  return grant(deps, { ...device, ...started }, refresh_token)
+}
+
+async function refreshToken(deps: AuthDeps, call: Call<'refresh_token'>): Promise<Answer> {
+  const { refresh_token, ...signed } = call.body
+  const device = await proveDevice(deps, signed, 'refresh')
+  if ('problem' in device) return device
+  const presented = deps.refresh_tokens.read(refresh_token, device)
+  if (presented === null) return INVALID_TOKEN
+  const { family_id, generation } = presented
+  const next = deps.refresh_tokens.create(device, family_id, generation + 1)
+  const rotation = await deps.store.rotateFamily(
+    device.user_no,
+    device.device_no,
+    { family_id, generation, token_hash: hashToken(refresh_token), next_hash: hashToken(next) },
+    { grace_ms: REFRESH_GRACE_MS, lifetime_ms: REFRESH_LIFETIME_MS },
+  )
+  switch (rotation.is) {
+    case 'rotated':
+    case 'repeated':
+      return grant(deps, { ...device, token_version: rotation.token_version }, deps.refresh_tokens.create(device, family_id, rotation.generation))
+    case 'reused': {
+      const { user_id, device_id, user_no } = device
+      deps.logger.warn(
+        { audit: 'refresh_token_reused', user_id, device_id, request_id: call.request_id, address: call.address },
+        'a refresh token was used twice: the tokens and the session of the device are ended',
+      )
+      deps.bus.publish(user_no, { is: 'ended', device_id, name: 'reauthenticate' })
+      return INVALID_TOKEN
+    }
+    case 'unknown':
+      return INVALID_TOKEN
+    default:
+      return rotation satisfies never
+  }
+}
+
+const UNAUTHORIZED = { problem: { code: 'unauthorized' } } as const
+/** One answer for every token that is not in force. */
+const INVALID_TOKEN = { problem: { code: 'invalid_token', detail: ERROR.invalid_token } } as const
+
+/** The active device that made the assertion. Only who proved to be a revoked one is told so. */
+async function proveDevice(deps: AuthDeps, signed: { body: string; sig: string }, purpose: string) {
+  const { user_id, signer } = await acceptAssertion(deps, signed, purpose, async (claimed) =>
+    claimed.signer === 'root' ? null : ((await deps.store.findSigner(claimed.user_id, claimed.signer))?.sign_pub ?? null),
+  )
+  const device = await deps.store.findDevice(user_id, signer)
+  if (device?.active === true) return device
+  const revoked = device?.account_active === true && device.revoked_log_seq !== null
+  return revoked ? ({ problem: { code: 'device_revoked' } } as const) : UNAUTHORIZED
+}
+
+async function grant(deps: AuthDeps, device: Parameters<Tokens['issue']>[0], refresh_token: string): Promise<Answer> {
+  const { access_token, expires_in } = await deps.tokens.issue(device)
+  const refresh_expires_in = REFRESH_LIFETIME_MS / 1_000
+  return { json: { access_token, token_type: 'Bearer', expires_in, refresh_token, refresh_expires_in } }
 }

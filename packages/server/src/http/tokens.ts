@@ -5,37 +5,32 @@
  */
 import { randomUUID } from 'node:crypto'
 import { type Bytes, isUuid, LIMITS, toBase64url } from '@sealpost/protocol'
-import { nodeCrypto } from '@sealpost/protocol/node'
-import { type CryptoKey, calculateJwkThumbprint, decodeProtectedHeader, importJWK, jwtVerify, SignJWT } from 'jose'
+import { calculateJwkThumbprint, decodeProtectedHeader, jwtVerify, SignJWT } from 'jose'
+import { ALG, type KeySet } from './signing-keys.ts'
 
-export type TokenClaims = { user_id: string; device_id: string; scope: string; jkt: string }
+export type TokenClaims = { user_id: string; device_id: string; scope: string; jkt: string; token_version: number }
 
 export type Tokens = {
-  issue(device: { user_id: string; device_id: string; sign_pub: Bytes }): Promise<{ access_token: string; expires_in: number }>
-  /** Null for every token that is not in force; never throws. */
+  issue(device: { user_id: string; device_id: string; sign_pub: Bytes; token_version: number }): Promise<{ access_token: string; expires_in: number }>
+  /** Null for every token that is not in force. Throws `unavailable` when its key cannot be asked for. */
   verify(token: string): Promise<TokenClaims | null>
 }
 
-const ALG = 'Ed25519'
 const TYP = 'at+jwt'
 const AUDIENCE = 'sealpost:rest'
 const SCOPE = 'device'
 const TOKEN_BYTES_MAX = 4_096
 const LEEWAY_S = 30
+const KID = /^[\w-]{16}$/
 
-/** Ed25519 seeds: the first signs, all of them verify. `server_key` names the issuer; `now` in ms, the database's clock. */
-export function createTokens(sign_seeds: readonly Bytes[], server_key: Bytes, now: () => number): Tokens {
+/** `server_key` names the issuer; `now` in ms, the database's clock. */
+export function createTokens(keys: Pick<KeySet, 'signing' | 'verifying'>, server_key: Bytes, now: () => number): Tokens {
   const issuer = `sealpost:${toBase64url(server_key)}`
-  const [active] = sign_seeds
-  if (active === undefined) throw new TypeError('there is no key to sign tokens with')
-  const kid = kidOf(active)
-  const signKey = once(() => importKey(active, true))
-  const verifyKeys = new Map(sign_seeds.map((seed) => [kidOf(seed), once(() => importKey(seed, false))]))
-
   return {
-    issue: async ({ user_id, device_id, sign_pub }) => {
+    issue: async ({ user_id, device_id, sign_pub, token_version }) => {
+      const { kid, key } = await keys.signing()
       const iat = Math.floor(now() / 1_000)
-      const access_token = await new SignJWT({ device_id, scope: SCOPE, cnf: { jkt: await thumbprint(sign_pub) } })
+      const access_token = await new SignJWT({ device_id, scope: SCOPE, token_version, cnf: { jkt: await thumbprint(sign_pub) } })
         .setProtectedHeader({ alg: ALG, typ: TYP, kid })
         .setIssuer(issuer)
         .setAudience(AUDIENCE)
@@ -43,15 +38,15 @@ export function createTokens(sign_seeds: readonly Bytes[], server_key: Bytes, no
         .setIssuedAt(iat)
         .setExpirationTime(iat + LIMITS.accessTokenSeconds)
         .setJti(randomUUID())
-        .sign(await signKey())
+        .sign(key)
       return { access_token, expires_in: LIMITS.accessTokenSeconds }
     },
     verify: async (token) => {
-      if (token.length > TOKEN_BYTES_MAX) return null
+      const kid = token.length > TOKEN_BYTES_MAX ? null : kidIn(token)
+      const key = kid === null ? null : await keys.verifying(kid)
+      if (key === null) return null
       try {
-        const key = verifyKeys.get(decodeProtectedHeader(token).kid ?? '')
-        if (key === undefined) return null
-        const { payload } = await jwtVerify(token, await key(), {
+        const { payload } = await jwtVerify(token, key, {
           algorithms: [ALG],
           typ: TYP,
           issuer,
@@ -59,7 +54,7 @@ export function createTokens(sign_seeds: readonly Bytes[], server_key: Bytes, no
           currentDate: new Date(now()),
           clockTolerance: LEEWAY_S,
           maxTokenAge: LIMITS.accessTokenSeconds,
-          requiredClaims: ['sub', 'device_id', 'scope', 'iat', 'exp', 'jti', 'cnf'],
+          requiredClaims: ['sub', 'device_id', 'scope', 'iat', 'exp', 'jti', 'cnf', 'token_version'],
         })
         return readClaims(payload)
       } catch {
@@ -75,27 +70,19 @@ export function thumbprint(sign_pub: Bytes): Promise<string> {
 }
 
 function readClaims(payload: Record<string, unknown>): TokenClaims | null {
-  const { sub, device_id, scope, cnf, iat, exp } = payload
+  const { sub, device_id, scope, token_version, cnf, iat, exp } = payload
   const jkt = typeof cnf === 'object' && cnf !== null && 'jkt' in cnf ? cnf.jkt : undefined
   if (typeof sub !== 'string' || !/^[A-Za-z0-9_-]{43}$/.test(sub) || typeof device_id !== 'string' || !isUuid(device_id)) return null
-  if (scope !== SCOPE || typeof jkt !== 'string') return null
+  if (scope !== SCOPE || typeof jkt !== 'string' || typeof token_version !== 'number') return null
   if (typeof iat !== 'number' || typeof exp !== 'number' || exp - iat > LIMITS.accessTokenSeconds) return null
-  return { user_id: sub, device_id, scope, jkt }
+  return { user_id: sub, device_id, scope, jkt, token_version }
 }
 
-/** Says which key it is and nothing else of it. */
-function kidOf(sign_seed: Bytes): string {
-  return toBase64url(nodeCrypto.sha256(nodeCrypto.ed25519Public(sign_seed))).slice(0, 16)
-}
-
-async function importKey(sign_seed: Bytes, isPrivate: boolean): Promise<CryptoKey> {
-  const jwk = { kty: 'OKP', crv: 'Ed25519', x: toBase64url(nodeCrypto.ed25519Public(sign_seed)) }
-  const key = await importJWK(isPrivate ? { ...jwk, d: toBase64url(sign_seed) } : jwk, ALG)
-  if (key instanceof Uint8Array) throw new TypeError('an Ed25519 key is not symmetric')
-  return key
-}
-
-function once<T>(make: () => Promise<T>): () => Promise<T> {
-  let made: Promise<T> | undefined
-  return () => (made ??= make())
+function kidIn(token: string): string | null {
+  try {
+    const { kid } = decodeProtectedHeader(token)
+    return typeof kid === 'string' && KID.test(kid) ? kid : null
+  } catch {
+    return null
+  }
 }

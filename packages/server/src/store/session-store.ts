@@ -21,7 +21,7 @@ const ENTRY_BYTES_MAX = LIMITS.frameBytesMax / 2
 
 const FIND = {
   name: 'find_device',
-  text: `select d.user_no, d.device_no, p.sign_pub, a.active and d.active as active, p.revoked_log_seq, a.active as account_active, d.session_id
+  text: `select d.user_no, d.device_no, p.sign_pub, a.active and d.active as active, p.revoked_log_seq, a.active as account_active, d.session_id, p.token_version
   from account a
   join device d on d.user_no = a.user_no and d.device_id = $2::uuid
   join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no

@@ -15,6 +15,7 @@ import { createPairingStore } from './pairing-store.ts'
 import { createPools, type Pools, withClient } from './pool.ts'
 import { claimServerKey } from './server-meta.ts'
 import { createSessionStore } from './session-store.ts'
+import { createTokenStore } from './token-store.ts'
 
 export type StoreOptions = {
   connection: ClientConfig
@@ -103,5 +104,6 @@ function composeStore(pools: Pools, options: StoreOptions) {
     ...createLogStore(pools.main),
     ...createPairingStore(pools.main),
     ...createAssertionStore(pools.main, clock_skew_ms),
+    ...createTokenStore(pools.main),
   }
 }
