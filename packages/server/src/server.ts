@@ -12,6 +12,7 @@ import type { Config } from './config.ts'
 import { openDataFolder } from './data-folder.ts'
 import { createGateway } from './gateway/gateway.ts'
 import { createHttp } from './http/http.ts'
+import { openSigningKeys } from './http/signing-keys.ts'
 import { startSweep } from './jobs/sweep.ts'
 import type { Log } from './log.ts'
 import { openSecrets } from './secrets.ts'
@@ -81,7 +82,9 @@ export async function startServer(config: Config, { logger, test, signal }: Serv
     open.push(() => bus.close())
 
     let draining = false
-    const http = createHttp({ store, bus, secrets, config, draining: () => draining, logger })
+    const keys = await openSigningKeys(store, secrets.jwt_sign_seed, logger)
+    open.push(() => keys.close())
+    const http = createHttp({ store, bus, keys, secrets, config, draining: () => draining, logger })
     open.push(() => http.close())
     const gateway = createGateway({ store, bus, secrets, config, logger })
     open.push(async () => {

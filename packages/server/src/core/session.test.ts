@@ -21,6 +21,7 @@ const device: DeviceRow = {
   revoked_log_seq: null,
   account_active: true,
   session_id: 's',
+  token_version: 0,
 }
 const { user_no, device_no, user_id, device_id, sign_pub } = device
 const who = { user_no, device_no, user_id, device_id, sign_pub }

@@ -15,7 +15,8 @@ const granted = {
     refresh_expires_in: count.describe('Seconds.'),
   }),
   example: {
-    access_token: 'eyJhbGciOiJFZDI1NTE5IiwidHlwIjoiYXQrand0Iiwia2lkIjoiNl9vSWpFWXRvcXlWVkVEUSJ9.eyJzdWIiOiJpb2pqM1hRSjhaWDlVdHN0UExwZGN3In0.c2ln',
+    access_token:
+      'eyJhbGciOiJFZDI1NTE5IiwidHlwIjoiYXQrand0Iiwia2lkIjoiNl9vSWpFWXRvcXlWVkVEUSJ9.eyJzdWIiOiJpb2pqM1hRSjhaWDlVdHN0UExwZGN3In0.c2ln',
     token_type: 'Bearer',
     expires_in: 600,
     refresh_token: REFRESH_TOKEN,

@@ -82,7 +82,11 @@ async function refreshToken(deps: AuthDeps, call: Call<'refresh_token'>): Promis
   switch (rotation.is) {
     case 'rotated':
     case 'repeated':
-      return grant(deps, { ...device, token_version: rotation.token_version }, deps.refresh_tokens.create(device, family_id, rotation.generation))
+      return grant(
+        deps,
+        { ...device, token_version: rotation.token_version },
+        deps.refresh_tokens.create(device, family_id, rotation.generation),
+      )
     case 'reused': {
       const { user_id, device_id, user_no } = device
       deps.logger.warn(

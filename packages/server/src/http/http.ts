@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { Config } from '../config.ts'
 import type { Log } from '../log.ts'
-import type { AssertionStore, Bus, LogStore, PairingStore, SessionStore, Store } from '../ports.ts'
+import type { Bus, Store } from '../ports.ts'
 import type { Secrets } from '../secrets.ts'
 import { createAddressRule } from './address.ts'
 import { authenticate, createAuthRoutes } from './auth-routes.ts'
@@ -12,11 +12,14 @@ import { createRateLimits } from './rate-limits.ts'
 import { createRouter } from './router.ts'
 import { createSlotWaits } from './slot-waits.ts'
 import { createStatusRoutes } from './status-routes.ts'
+import { createRefreshTokens } from './refresh-tokens.ts'
+import type { KeySet } from './signing-keys.ts'
 import { createTokens } from './tokens.ts'
 
 export type HttpDeps = {
-  store: LogStore & PairingStore & AssertionStore & Pick<SessionStore, 'findDevice'> & Pick<Store, 'ping' | 'now'>
+  store: Store
   bus: Pick<Bus, 'publish'>
+  keys: KeySet
   secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
   config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms'>
   draining(): boolean
@@ -31,8 +34,16 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
   const limits = createRateLimits()
   const waits = createSlotWaits()
   const addresses = createAddressRule(config.trusted_proxies)
-  const tokens = createTokens([secrets.jwt_sign_seed], server_key, () => store.now())
-  const auth = { store, server_key, skew_ms, tokens }
+  const auth = {
+    store,
+    server_key,
+    skew_ms,
+    tokens: createTokens(deps.keys, server_key, () => store.now()),
+    refresh_tokens: createRefreshTokens(secrets.jwt_sign_seed),
+    keys: deps.keys,
+    bus,
+    logger,
+  }
 
   const app = createRouter({
     answers: {

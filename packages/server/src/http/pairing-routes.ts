@@ -2,9 +2,9 @@
  * The pairing mailbox (protocol.md §10): four slots of sealed bytes for 10 minutes. The server sees the mailbox id and boxes;
  * `offer`, `reveal` and `done` need a token of the creator, `join` the mailbox id alone, and a slot is filled once.
  */
-import { fromBase64url, type PairingSlot, SealpostError } from '@sealpost/protocol'
+import { type Bytes, fromBase64url, type PairingSlot, SealpostError } from '@sealpost/protocol'
 import type { PairingStore } from '../ports.ts'
-import type { Answer, Answers, Call } from './call.ts'
+import type { Answer, Answers, Call, Caller } from './call.ts'
 import type { RateLimits } from './rate-limits.ts'
 import type { SlotWaits } from './slot-waits.ts'
 
@@ -17,26 +17,22 @@ const LOOK_AGAIN_MS = 2_000
 
 export function createPairingRoutes(deps: PairingRouteDeps): Answers<'put_offer' | 'put_join' | 'put_reveal' | 'put_done' | 'read_slot'> {
   return {
-    put_offer: async (call) => {
-      const retry_after_ms = await deps.limits.take('offer', call.caller.user_id)
-      return retry_after_ms === null ? putSlot(deps, call, 'offer') : { problem: { code: 'rate_limited', retry_after_ms } }
+    put_offer: async ({ params, body, caller }) => {
+      const retry_after_ms = await deps.limits.take('offer', caller.user_id)
+      if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
+      return putSlot(deps, params.mailbox_id, 'offer', body, caller)
     },
-    put_join: (call) => putSlot(deps, call, 'join'),
-    put_reveal: (call) => putSlot(deps, call, 'reveal'),
-    put_done: (call) => putSlot(deps, call, 'done'),
+    put_join: ({ params, body }) => putSlot(deps, params.mailbox_id, 'join', body, null),
+    put_reveal: ({ params, body, caller }) => putSlot(deps, params.mailbox_id, 'reveal', body, caller),
+    put_done: ({ params, body, caller }) => putSlot(deps, params.mailbox_id, 'done', body, caller),
     read_slot: (call) => readSlot(deps, call),
   }
 }
 
-async function putSlot(
-  deps: PairingRouteDeps,
-  call: Call<'put_offer' | 'put_join' | 'put_reveal' | 'put_done'>,
-  slot: PairingSlot,
-): Promise<Answer> {
-  const mailbox_id = checkMailbox(call.params.mailbox_id)
-  if (call.body.length < BOX_BYTES_MIN)
-    throw new SealpostError('invalid_request', 'a slot holds sealed bytes, sent as application/octet-stream')
-  const result = await deps.store.putSlot(mailbox_id, slot, call.body, call.caller)
+async function putSlot(deps: PairingRouteDeps, mailbox: string, slot: PairingSlot, box: Bytes, creator: Caller | null): Promise<Answer> {
+  const mailbox_id = checkMailbox(mailbox)
+  if (box.length < BOX_BYTES_MIN) throw new SealpostError('invalid_request', 'a slot holds sealed bytes, sent as application/octet-stream')
+  const result = await deps.store.putSlot(mailbox_id, slot, box, creator)
   if (result !== 'ok') return { problem: { code: result } }
   deps.waits.wake(`${mailbox_id}/${slot}`)
   return { empty: true }

@@ -18,6 +18,7 @@ import { createStore } from '../store/store.ts'
 import { addTestDevice, assertAs, createTestAccount, extendAccount, type TestAccount } from '../testing/account.ts'
 import { createTestDatabase, query, type TestDatabase } from '../testing/database.ts'
 import { createHttp, type HttpDeps } from './http.ts'
+import { fixedKeys } from '../testing/keys.ts'
 import { createTokens } from './tokens.ts'
 
 const seed = nodeCrypto.random(32)
@@ -36,6 +37,7 @@ function start(over: Partial<HttpDeps> = {}): FastifyInstance {
   return createHttp({
     store,
     bus: { publish: (user_no, hint) => void hints.push({ user_no, hint }) },
+    keys: fixedKeys([secrets.jwt_sign_seed]),
     secrets,
     config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000 },
     draining: () => draining,
@@ -364,9 +366,9 @@ describe('POST /api/auth/token', () => {
 
 it('a token of the right device under another key of it is worth nothing', async () => {
   const account = await registered()
-  const tokens = createTokens([secrets.jwt_sign_seed], server_key, () => store.now())
+  const tokens = createTokens(fixedKeys([secrets.jwt_sign_seed]), server_key, () => store.now())
   const claims = { user_id: account.user_id, device_id: account.device.device_id }
-  const issue = async (sign_pub: Uint8Array) => (await tokens.issue({ ...claims, sign_pub })).access_token
+  const issue = async (sign_pub: Uint8Array) => (await tokens.issue({ ...claims, sign_pub, token_version: 0 })).access_token
   expect((await putSlot(mailbox(), 'offer', await issue(account.device.sign_pub))).status).toBe(204)
   expect((await putSlot(mailbox(), 'offer', await issue(account.root.sign_pub))).status).toBe(401)
 })

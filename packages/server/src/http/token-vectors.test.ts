@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { fromBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
+import { fixedKeys } from '../testing/keys.ts'
 import { createTokens } from './tokens.ts'
 
 const vectors: {
@@ -11,13 +12,13 @@ const vectors: {
   invalid: { name: string; token: string }[]
 } = JSON.parse(readFileSync(new URL('../../../../vectors/tokens.json', import.meta.url), 'utf8'))
 const fill = (byte: number) => new Uint8Array(32).fill(byte)
-const tokens = createTokens([fill(9)], nodeCrypto.ed25519Public(fill(3)), () => vectors.now_ms)
+const tokens = createTokens(fixedKeys([fill(9)]), nodeCrypto.ed25519Public(fill(3)), () => vectors.now_ms)
 
 describe('vectors/tokens.json', () => {
   it('the token of the second implementation is in force', async () => {
     const { sub, device_id, cnf } = vectors.claims
     expect(fromBase64url(sub, 32)).toHaveLength(32)
-    expect(await tokens.verify(vectors.valid)).toEqual({ user_id: sub, device_id, scope: 'device', jkt: cnf.jkt })
+    expect(await tokens.verify(vectors.valid)).toEqual({ user_id: sub, device_id, scope: 'device', jkt: cnf.jkt, token_version: 0 })
   })
 
   it.each(vectors.invalid)('is refused: $name', async ({ token }) => {

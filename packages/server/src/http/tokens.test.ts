@@ -3,6 +3,7 @@ import { toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { decodeJwt, decodeProtectedHeader, importJWK, SignJWT } from 'jose'
 import { describe, expect, it } from 'vitest'
+import { fixedKeys } from '../testing/keys.ts'
 import { createTokens, thumbprint } from './tokens.ts'
 
 const fill = (byte: number) => new Uint8Array(32).fill(byte)
@@ -11,10 +12,11 @@ const device = {
   user_id: toBase64url(nodeCrypto.ed25519Public(fill(1))),
   device_id: '7b1c2d3e-4f50-4162-8374-95a6b7c8d9ea',
   sign_pub: nodeCrypto.ed25519Public(fill(2)),
+  token_version: 0,
 }
 const START = 1_764_000_000_000
 let clock = START
-const tokens = createTokens([fill(9)], serverKey, () => clock)
+const tokens = createTokens(fixedKeys([fill(9)]), serverKey, () => clock)
 const issued = async () => {
   clock = START
   return (await tokens.issue(device)).access_token
@@ -43,6 +45,7 @@ describe('an access token (G23)', () => {
       sub: device.user_id,
       device_id: device.device_id,
       scope: 'device',
+      token_version: 0,
       iat: START / 1_000,
       exp: START / 1_000 + 600,
       jti: expect.stringMatching(/^[0-9a-f-]{36}$/),
@@ -53,6 +56,7 @@ describe('an access token (G23)', () => {
       device_id: device.device_id,
       scope: 'device',
       jkt: await thumbprint(device.sign_pub),
+      token_version: 0,
     })
   })
 
@@ -71,9 +75,9 @@ describe('an access token (G23)', () => {
 
   it('is known by all keys of the set and by no other one', async () => {
     const token = await issued()
-    expect(await createTokens([fill(10), fill(9)], serverKey, () => START).verify(token)).not.toBeNull()
-    expect(await createTokens([fill(10)], serverKey, () => START).verify(token)).toBeNull()
-    expect(await createTokens([fill(9)], fill(4), () => START).verify(token)).toBeNull()
+    expect(await createTokens(fixedKeys([fill(10), fill(9)]), serverKey, () => START).verify(token)).not.toBeNull()
+    expect(await createTokens(fixedKeys([fill(10)]), serverKey, () => START).verify(token)).toBeNull()
+    expect(await createTokens(fixedKeys([fill(9)]), fill(4), () => START).verify(token)).toBeNull()
   })
 
   it.each<[string, () => Promise<string>]>([

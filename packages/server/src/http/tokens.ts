@@ -11,7 +11,12 @@ import { ALG, type KeySet } from './signing-keys.ts'
 export type TokenClaims = { user_id: string; device_id: string; scope: string; jkt: string; token_version: number }
 
 export type Tokens = {
-  issue(device: { user_id: string; device_id: string; sign_pub: Bytes; token_version: number }): Promise<{ access_token: string; expires_in: number }>
+  issue(device: {
+    user_id: string
+    device_id: string
+    sign_pub: Bytes
+    token_version: number
+  }): Promise<{ access_token: string; expires_in: number }>
   /** Null for every token that is not in force. Throws `unavailable` when its key cannot be asked for. */
   verify(token: string): Promise<TokenClaims | null>
 }

@@ -40,7 +40,10 @@ const ROTATE = {
  where f.user_no = $1::int8 and f.device_no = $2::int4`,
 }
 
-const END_FAMILY = { name: 'end_refresh_family', text: 'delete from refresh_family f where f.user_no = $1::int8 and f.device_no = $2::int4' }
+const END_FAMILY = {
+  name: 'end_refresh_family',
+  text: 'delete from refresh_family f where f.user_no = $1::int8 and f.device_no = $2::int4',
+}
 
 const END_ACCESS = {
   name: 'end_access_tokens',
@@ -162,4 +165,3 @@ async function endTokens(client: ClientBase, user_no: number, device_no: number)
   await client.query({ ...END_FAMILY, values: [user_no, device_no] })
   await client.query({ ...END_ACCESS, values: [user_no, device_no] })
 }
-
