@@ -38,7 +38,7 @@ export type Verdict =
   | { is: 'stale_epoch'; expected_seq: number; log_seq: number }
   /** The event at `index` breaks the ttl rule by the database's clock; nothing of the run is stored. */
   | { is: 'event_expired' | 'clock_skew'; index: number; expected_seq: number }
-  /** The stream limit of the user is reached by the event at `index`; nothing of the run is stored. */
+  /** The stream limit of the user is reached by the event at `index`, or its stored bytes (`index` 0); nothing of the run is stored. */
   | { is: 'quota_exceeded'; index: number; expected_seq: number }
 
 export type DuplicateVerdict =
@@ -230,7 +230,13 @@ export type FamilyRotation =
   | { is: 'unknown' }
 
 /** A key that signs tokens; times in ms. Not active yet: next. Retired: it verifies what it signed. */
-export type SigningKeyRow = { generation: number; public_key: Bytes; created_at: number; active_at: number | null; retired_at: number | null }
+export type SigningKeyRow = {
+  generation: number
+  public_key: Bytes
+  created_at: number
+  active_at: number | null
+  retired_at: number | null
+}
 
 /** How long a key signs at least, how long it is published before, how long it verifies after; ms. */
 export type KeySchedule = { active_ms: number; published_ms: number; retired_ms: number }

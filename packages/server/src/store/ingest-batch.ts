@@ -1,5 +1,5 @@
 /**
- * The arrays of one `ingest` call, and what its answer means for each run (protocol.md §6; the call: migrations/0002).
+ * The arrays of one `ingest` call, and what its answer means for each run (protocol.md §6; the call: migrations/0005).
  * Pure. Runs are sorted by (user, device), heads by (user, stream): the one lock order of all batches. Indexes inside the
  * arrays begin at 1; a head of stream 0 is the user's position.
  *
@@ -28,9 +28,12 @@ export type IngestArrays = {
   seg_head: number[]
   seg_n: number[]
   seg_off: number[]
+  /** Stored bytes: of client parts. */
+  seg_bytes: number[]
   head_user: number[]
   head_stream: number[]
   head_n: number[]
+  head_bytes: number[]
   ev_run: number[]
   ev_seg: number[]
   ev_run_ix: number[]
@@ -56,7 +59,7 @@ export type IngestAnswer = {
   seg_base: number[] | null
 }
 
-const VERDICT = { ok: 0, busy: 1, not_active: 2, fenced: 3, not_next: 4, gap: 5, stale_epoch: 6, ttl: 7, barred: 8 } as const
+const VERDICT = { ok: 0, busy: 1, not_active: 2, fenced: 3, not_next: 4, gap: 5, stale_epoch: 6, ttl: 7, barred: 8, over_quota: 9 } as const
 
 export function buildBatch(runs: readonly Run[], streamNo: StreamNumbers): IngestBatch {
   const sorted = runs.map((run, at): IngestBatch['sorted'][number] => ({ run, at, quota_index: null }))
@@ -108,6 +111,7 @@ function addUser(a: IngestArrays, runs: readonly UserRun[], streamNo: StreamNumb
     a.head_user.push(runs[0]?.run.user_no ?? 0)
     a.head_stream.push(stream_no)
     a.head_n.push(0)
+    a.head_bytes.push(0)
     headOf.set(stream_no, a.head_user.length)
   }
   for (const [i, entry] of runs.entries()) addRun(a, entry, streams[i] ?? [], headOf, firstHead)
@@ -155,12 +159,14 @@ function addRun(a: IngestArrays, { run, quota_index }: UserRun, streams: readonl
       a.seg_run.push(runNo)
       a.seg_head.push(head)
       a.seg_n.push(0)
+      a.seg_bytes.push(0)
       a.seg_off.push(a.head_n[head - 1] ?? 0)
       seg = a.seg_run.length
       segOf.set(head, seg)
     }
     const ix = (a.seg_n[seg - 1] ?? 0) + 1
     a.seg_n[seg - 1] = ix
+    a.seg_bytes[seg - 1] = (a.seg_bytes[seg - 1] ?? 0) + event.client.length
     a.ev_run.push(runNo)
     a.ev_seg.push(seg)
     a.ev_run_ix.push(i + 1)
@@ -169,7 +175,12 @@ function addRun(a: IngestArrays, { run, quota_index }: UserRun, streams: readonl
     a.ev_flags.push(event.flags)
     a.ev_record.push(event.client)
   }
-  for (const [head, seg] of segOf) a.head_n[head - 1] = (a.head_n[head - 1] ?? 0) + (a.seg_n[seg - 1] ?? 0)
+  for (const [head, seg] of segOf) {
+    const bytes = a.seg_bytes[seg - 1] ?? 0
+    a.head_n[head - 1] = (a.head_n[head - 1] ?? 0) + (a.seg_n[seg - 1] ?? 0)
+    a.head_bytes[head - 1] = (a.head_bytes[head - 1] ?? 0) + bytes
+    a.head_bytes[first] = (a.head_bytes[first] ?? 0) + bytes
+  }
   if (quota_index === null) a.head_n[first] = (a.head_n[first] ?? 0) + run.events.length
   a.run_expires?.push(expires)
   a.run_made?.push(made)
@@ -223,6 +234,8 @@ function refusal(
     case VERDICT.barred:
       if (quota_index !== null) return { is: 'quota_exceeded', index: quota_index, expected_seq }
       break
+    case VERDICT.over_quota:
+      return { is: 'quota_exceeded', index: 0, expected_seq }
   }
   throw new TypeError(`ingest answered a verdict that the batch has no reason for: ${code}`)
 }
@@ -244,9 +257,11 @@ function emptyArrays(): IngestArrays {
     seg_head: [],
     seg_n: [],
     seg_off: [],
+    seg_bytes: [],
     head_user: [],
     head_stream: [],
     head_n: [],
+    head_bytes: [],
     ev_run: [],
     ev_seg: [],
     ev_run_ix: [],

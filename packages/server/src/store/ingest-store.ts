@@ -18,14 +18,16 @@ export type IngestStoreOptions = {
   pools: Pools
   clock_skew_ms: number
   streams_max: number
+  /** Stored bytes of a user from which nothing more is taken, judged before each batch: the overrun is one batch at most. Null = none. */
+  quota_bytes: number | null
 }
 
 const INGEST = {
   name: 'ingest',
   text: `select i.received_at, i.verdict, i.expected, i.log_seq, i.run_base, i.seg_base
   from ingest($1::int8[], $2::int4[], $3::uuid[], $4::int8[], $5::int4[], $6::int8[], $7::int8[], $8::int8[], $9::int4[], $10::int4[], $11::int4[],
-    $12::int4[], $13::int4[], $14::int4[], $15::int4[], $16::int8[], $17::int4[], $18::int4[],
-    $19::int4[], $20::int4[], $21::int4[], $22::int4[], $23::int8[], $24::int2[], $25::bytea[], $26::int8, $27::bool) i`,
+    $12::int4[], $13::int4[], $14::int4[], $15::int4[], $16::int8[], $17::int8[], $18::int4[], $19::int4[], $20::int8[],
+    $21::int4[], $22::int4[], $23::int4[], $24::int4[], $25::int8[], $26::int2[], $27::bytea[], $28::int8, $29::int8, $30::bool) i`,
 }
 
 const DUPLICATES = {
@@ -74,7 +76,7 @@ export function createIngestStore(options: IngestStoreOptions): IngestStore {
       const number = streamNumber(run, stream_id)
       return typeof number === 'number' ? number : null
     })
-    const values = [...toParameters(batch.arrays), clock_skew_ms, patient]
+    const values = [...toParameters(batch.arrays), clock_skew_ms, options.quota_bytes, patient]
     const { rows } = await client.query<IngestAnswer>({ ...INGEST, values })
     if (rows[0] === undefined) throw new TypeError('ingest answers one row')
     return readVerdicts(batch, rows[0], clock_skew_ms)
@@ -131,9 +133,11 @@ function toParameters(a: IngestArrays): (Buffer | null)[] {
     int4Array(a.seg_head),
     int4Array(a.seg_n),
     int4Array(a.seg_off),
+    int8Array(a.seg_bytes),
     int8Array(a.head_user),
     int4Array(a.head_stream),
     int4Array(a.head_n),
+    int8Array(a.head_bytes),
     int4Array(a.ev_run),
     int4Array(a.ev_seg),
     int4Array(a.ev_run_ix),

@@ -23,6 +23,8 @@ export type StoreOptions = {
   /** Tolerance for the clocks of devices: of the ttl rule and of assertions (G07). */
   clock_skew_ms?: number | undefined
   streams_max?: number | undefined
+  /** Stored bytes of a user from which nothing more is taken; null = no quota. */
+  quota_bytes?: number | null | undefined
   main_connections_max?: number | undefined
   ingest_connections_max?: number | undefined
 }
@@ -98,6 +100,7 @@ function composeStore(pools: Pools, options: StoreOptions) {
       pools,
       clock_skew_ms,
       streams_max: options.streams_max ?? LIMITS.streamsPerUserMax,
+      quota_bytes: options.quota_bytes ?? null,
     }),
     ...createPageStore(pools.main),
     ...createSessionStore(pools, options.log),
