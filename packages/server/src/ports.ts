@@ -146,6 +146,8 @@ export interface SessionStore {
   findDevice(user_id: string, device_id: string): Promise<DeviceRow | null>
   /** Writes the fence under the account's lock and reads heads, numbers and the cursor's entry in the same transaction. */
   establishSession(request: EstablishRequest): Promise<EstablishResult>
+  /** The same without a fence, for who only reads; no entries. */
+  judgeCursor(user_no: number, device_no: number, cursor: Cursor): Promise<EstablishResult>
   /** Ends the fence if it is still this session. */
   endSession(user_no: number, device_no: number, session_id: string, seen: { position: number }): Promise<void>
   /** Coalesced: last time each of these devices was seen. */

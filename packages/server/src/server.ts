@@ -2,7 +2,8 @@
  * The composition root of a relay: what is opened, in which order, and closed in reverse. Nothing else knows the parts
  * together.
  *
- * data folder → secrets → database → migrations → server key → store → sweep → bus → http → gateway (ingest, relay) → listening.
+ * data folder → secrets → database → migrations → server key → store → sweep → bus → relay (ingest, sessions) → http → gateway →
+ * listening. Sessions are drained before any of them closes.
  * A start that fails closes what it had opened.
  */
 import { SealpostError } from '@sealpost/protocol'
@@ -15,6 +16,7 @@ import { createHttp } from './http/http.ts'
 import { openSigningKeys } from './http/signing-keys.ts'
 import { startSweep } from './jobs/sweep.ts'
 import type { Log } from './log.ts'
+import { createRelay } from './relay/relay.ts'
 import { openSecrets } from './secrets.ts'
 import { type Database, openEmbeddedDatabase, openExternalDatabase } from './store/database.ts'
 import { migrate } from './store/migrate.ts'
@@ -82,15 +84,15 @@ export async function startServer(config: Config, { logger, test, signal }: Serv
     open.push(() => bus.close())
 
     let draining = false
+    const relay = createRelay({ store, bus, token_key: secrets.token_key, logger })
+    open.push(() => relay.close())
     const keys = await openSigningKeys(store, secrets.jwt_sign_seed, logger)
     open.push(() => keys.close())
     const http = createHttp({ store, bus, keys, secrets, config, draining: () => draining, logger })
     open.push(() => http.close())
-    const gateway = createGateway({ store, bus, secrets, config, logger })
-    open.push(async () => {
-      await gateway.drain()
-      await gateway.close()
-    })
+    const gateway = createGateway({ relay, secrets, config })
+    open.push(() => gateway.close())
+    open.push(() => relay.drain())
     gateway.attach(http.server)
     const port = await listen(http, config)
 

@@ -1,7 +1,7 @@
 /** Steps and messages that several states of the session share: how it ends, and what its client is told of the server. */
 import { type CloseName, type ServerHeadOf, toBase64url } from '@sealpost/protocol'
-import type { StoredLogEntry } from '../ports.ts'
-import type { Effect, Open, Rules, State, Step, Who } from './state.ts'
+import type { Established, StoredLogEntry } from '../ports.ts'
+import type { Effect, Open, Role, Rules, State, Step, Who } from './state.ts'
 
 /** Ends a connection that holds no session. */
 export function closing(name: CloseName): Step {
@@ -10,7 +10,7 @@ export function closing(name: CloseName): Step {
 
 /** Ends a connection that may hold a session; `null`: the socket is gone already. */
 export function leave(state: Extract<State, { at: 'open' | 'refusing' }>, name: CloseName | null): Step {
-  const session = state.at === 'open' ? { session_id: state.session_id, position: state.outbox.sent } : state.session
+  const session = state.at === 'open' ? sessionOf(state) : state.session
   const effects: Effect[] = session === null ? [] : [{ do: 'leave', who: state.who, ...session }]
   if (name !== null) effects.push({ do: 'close', name })
   return { state: { at: 'closed', name }, effects }
@@ -19,11 +19,19 @@ export function leave(state: Extract<State, { at: 'open' | 'refusing' }>, name: 
 /** A device that proved itself and was revoked: the entries after `known` up to the revocation, then 4403. */
 export function refuse(who: Who, known: number | null, upto_log_seq: number, open: Open | null, rules: Rules): Step {
   const from_log_seq = known === null ? 0 : known + 1
-  const session = open === null ? null : { session_id: open.session_id, position: open.outbox.sent }
+  const session = open === null ? null : sessionOf(open)
   const state: State = { at: 'refusing', who, from_log_seq, upto_log_seq, session, dry: false }
   if (from_log_seq > upto_log_seq) return leave(state, 'device_revoked')
   const cut: Effect[] = open === null ? [] : [{ do: 'cut_off' }]
   return { state, effects: [...cut, armStep(rules), { do: 'read_log', who, from_log_seq }] }
+}
+
+export function roleOf({ keys }: Pick<Open, 'keys'>): Role {
+  return keys === null ? 'reader' : 'device'
+}
+
+function sessionOf(open: Open): { session_id: string; role: Role; position: number } {
+  return { session_id: open.session_id, role: roleOf(open), position: open.outbox.sent }
 }
 
 export function armStep(rules: Rules): Effect {
@@ -39,7 +47,26 @@ export function logEntryMessage(entry: StoredLogEntry): ServerHeadOf<'log_entry'
   }
 }
 
-export function limitsOf(rules: Rules): NonNullable<ServerHeadOf<'session_established'>['limits']> {
+/** The session is open, and what its client has to know of the store and of the limits. */
+export function establishedMessage(session_id: string, gen: number, e: Established, rules: Rules): ServerHeadOf<'session_established'> {
+  return {
+    type: 'session_established',
+    session_id,
+    gen,
+    log_seq: e.log_seq,
+    log_head: toBase64url(e.log_head),
+    history_id: e.history_id,
+    head_position: e.head_position,
+    floor: e.floor,
+    mode: e.mode,
+    last_device_seq: e.last_device_seq,
+    features: [],
+    limits: limitsOf(rules),
+    ...rekeyAfter(rules),
+  }
+}
+
+function limitsOf(rules: Rules): NonNullable<ServerHeadOf<'session_established'>['limits']> {
   const { frame_bytes, payload_bytes, batch_events, inflight_events, inflight_bytes, replay_events } = rules
   return { frame_bytes, payload_bytes, batch_events, inflight_events, inflight_bytes, replay_events }
 }

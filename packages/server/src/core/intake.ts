@@ -15,7 +15,13 @@ export function isIntakeFull(intake: Intake, rules: Rules): boolean {
   return intake.events >= rules.inflight_events || intake.bytes >= rules.inflight_bytes
 }
 
-export function takeRecords(before: Intake, who: Who, session_id: string, views: readonly RecordView[], rules: Rules): Taken {
+export function takeRecords(
+  before: Intake,
+  who: Pick<Who, 'user_no' | 'device_no' | 'device_id'>,
+  session_id: string,
+  views: readonly RecordView[],
+  rules: Pick<Rules, 'payload_bytes'>,
+): Taken {
   const intake = { ...before }
   const runs: Submission[] = []
   let run: (Submission & { events: RunEvent[] }) | null = null
@@ -74,7 +80,7 @@ function refuse(intake: Intake, code: NackCode, device_seq: number): ServerHeadO
   return { type: 'nack', code, device_seq, expected_device_seq: intake.next }
 }
 
-function refusal(view: RecordView, who: Who, rules: Rules): NackCode | null {
+function refusal(view: RecordView, who: Pick<Who, 'device_id'>, rules: Pick<Rules, 'payload_bytes'>): NackCode | null {
   if (view.device_id !== who.device_id) return 'invalid_event'
   if (view.payload_bytes > rules.payload_bytes) return 'payload_too_large'
   return null

@@ -19,7 +19,7 @@ import {
 } from '@sealpost/protocol'
 import { factsOf } from './batch.ts'
 import { advance, type Draft, end, finishJob, isLiveFree, send, sendAfterLog, sendError, takeBatch, wantLog } from './delivery.ts'
-import { logEntryMessage, refuse, rekeyAfter } from './endings.ts'
+import { logEntryMessage, refuse, rekeyAfter, roleOf } from './endings.ts'
 import { settle, takeRecords } from './intake.ts'
 import { tellPosition } from './outbox.ts'
 import type { Input, Job, Open, Rules, Step } from './state.ts'
@@ -43,6 +43,7 @@ const ends =
 
 const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
   opened: ignore,
+  joined: ignore,
   hello: ends('bad_frame'),
   bad_frame: ends('bad_frame'),
   too_large: ends('too_large'),
@@ -50,6 +51,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
   stalled: ends('stalled'),
   gone: (d) => end(d, null),
   message: (d, input) => {
+    if (roleOf(d.s) === 'reader') return end(d, 'bad_frame')
     // client_auth alone opens the next generation, and nothing else may be sealed with it before
     const next = d.s.rekey.at === 'proving' ? d.s.rekey.keys.gen : -1
     if ((input.gen === next) !== (input.head.type === 'client_auth')) return end(d, 'bad_frame')
@@ -70,6 +72,8 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
       case 'rekey_rest':
         d.s.rested = false
         return
+      case 'token':
+        return end(d, 'reauthenticate')
       default:
         return timer satisfies never
     }
@@ -132,7 +136,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
     if (device === null) return end(d, 'account_gone')
     if (device.revoked_log_seq !== null) return revoke(d, device.revoked_log_seq)
     if (!device.active) return end(d, 'auth_failed')
-    if (device.session_id !== null && device.session_id !== session_id) return end(d, 'superseded')
+    if (roleOf(d.s) === 'device' && device.session_id !== null && device.session_id !== session_id) return end(d, 'superseded')
     // cut, and yet no newer session: the fence was written by a handshake that came to nothing. The device comes back
     if (checking?.why !== 'log') return end(d, 'error')
     d.s.log = { ...log, checked: Math.max(log.checked, checking.log_seq) }
@@ -218,7 +222,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
         if (hint.log_seq === d.s.log.checked + 1) d.s.log = { ...d.s.log, checked: hint.log_seq }
         return advance(d)
       case 'superseded':
-        if (hint.device_id === d.s.who.device_id && hint.session_id !== d.s.session_id) end(d, 'superseded')
+        if (roleOf(d.s) === 'device' && hint.device_id === d.s.who.device_id && hint.session_id !== d.s.session_id) end(d, 'superseded')
         return
       case 'deleted':
         return end(d, 'account_gone')
@@ -254,7 +258,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
 const ON_MESSAGE: { [T in ClientType]: (d: Draft, message: MessageOf<T>) => void } = {
   client_hello: (d, { head, json }) => {
     const { rekey, session_id, keys } = d.s
-    if (head.session_id !== session_id || (rekey.at !== 'none' && rekey.at !== 'asked')) return end(d, 'bad_frame')
+    if (keys === null || head.session_id !== session_id || (rekey.at !== 'none' && rekey.at !== 'asked')) return end(d, 'bad_frame')
     if (rekey.at === 'none' && d.s.rested) return end(d, 'rate_limited')
     if (keys.gen >= LIMITS.genMax) return end(d, 'draining')
     if (rekey.at === 'none') d.effects.push({ do: 'arm', timer: 'rekey_deadline', ms: d.rules.rekey_deadline_ms })
@@ -320,7 +324,7 @@ const ON_MESSAGE: { [T in ClientType]: (d: Draft, message: MessageOf<T>) => void
 // ---------------------------------------------------------------- small rules
 
 function requireRekey(d: Draft, reason: string): void {
-  if (d.s.rekey.at !== 'none') return
+  if (d.s.keys === null || d.s.rekey.at !== 'none') return
   if (d.s.keys.gen >= LIMITS.genMax) return end(d, 'draining')
   d.s.rekey = { at: 'asked' }
   d.effects.push(

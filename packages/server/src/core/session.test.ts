@@ -54,6 +54,8 @@ const authenticating: State = { at: 'authenticating', keys, auth: null }
 const establishing: State = { at: 'establishing', keys, auth, who, head: 0, log_seq: 0 }
 const refusing: State = { at: 'refusing', who, from_log_seq: 3, upto_log_seq: 4, session: null, dry: false }
 const open = run(establishing, { is: 'established', session_id: 's', result: { ok: true, established } }).state as Open
+const joining = run(INITIAL, { is: 'joined', who, cursor: auth.cursor, log_seq: null }).state
+const reader = run(joining, { is: 'established', session_id: 'r', result: { ok: true, established } }).state as Open
 
 function run(state: State, ...inputs: Input[]): Step {
   let at: Step = { state, effects: [] }
@@ -276,6 +278,7 @@ describe('R09: the handshake', () => {
     rule(`G23: ${state.at}: ended for safety`, state, ended(DEVICE), [...leaving, 'close reauthenticate'], 'closed')
     rule(`${state.at}: the end of another device is not its own`, state, ended(OTHER), [], state.at)
   }
+  rule('G10: also while a revoked device is told why', refusing, { is: 'hint', hint: { is: 'deleted' } }, ['close account_gone'], 'closed')
   rule(
     'entries up to the revocation and no further',
     refusing,
@@ -858,10 +861,68 @@ describe('G12: rekey', () => {
     ['arm rekey_deadline', 'answer_hello', 'leave', 'close bad_frame'],
     'closed',
   )
-  const last: State = { ...open, keys: { ...open.keys, gen: LIMITS.genMax } }
+  const last: State = { ...open, keys: { th: keys.th, gen: LIMITS.genMax } }
   rule('generation 255 is the last: asked for', last, { is: 'rekey_due', reason: 'age' }, ['leave', 'close draining'], 'closed')
   rule('generation 255 is the last: wished', last, helloMessage, ['leave', 'close draining'], 'closed')
   rule('while the proof is checked nothing else is read', proving.state, message(authHead, bytes(0), 1), ['check_rekey'], 'open')
+})
+
+describe('a reader', () => {
+  const join: Input = { is: 'joined', who, cursor: auth.cursor, log_seq: null }
+  const behind: Established = { ...established, mode: 'replay', head_position: 9 }
+  const judged = (result: Established): Input => ({ is: 'established', session_id: 'r', result: { ok: true, established: result } })
+  const superseded: Input = { is: 'hint', hint: { is: 'superseded', device_id: DEVICE, session_id: 'x' } }
+  rule('its cursor is judged, and no fence written', INITIAL, join, ['arm handshake', 'subscribe', 'join'], 'establishing')
+  rule(
+    'it is told who is online; there are no keys to renew',
+    joining,
+    judged(established),
+    ['disarm handshake', 'open', 'read_presence'],
+    'open',
+  )
+  rule('what it missed comes unasked', joining, judged(behind), ['disarm handshake', 'open', 'read_presence', 'read_page'], 'open')
+  rule(
+    'C6: a cursor that cannot be honoured',
+    joining,
+    judged({ ...behind, mode: 'reset', reset_reason: 'cursor_unknown' }),
+    ['disarm handshake', 'send reset', 'open', 'read_presence', 'read_page'],
+    'open',
+  )
+  rule(
+    'the entries that it does not know come first',
+    INITIAL,
+    [{ ...join, log_seq: 1 }, judged(established)],
+    ['arm handshake', 'subscribe', 'join', 'disarm handshake', 'open', 'read_presence', 'read_log'],
+    'open',
+  )
+  rule('is not superseded by the session of its device', reader, superseded, [], 'open')
+  rule(
+    'nor by a fence that a look finds',
+    { ...reader, checking: { why: 'log', log_seq: 3 } },
+    { is: 'device_checked', device },
+    [],
+    'open',
+  )
+  rule('renews no keys', reader, { is: 'rekey_due', reason: 'policy' }, [], 'open')
+  rule('takes nothing', reader, events(record(4)), ['leave', 'close bad_frame'], 'closed')
+  rule(
+    'C4: ends when its device is revoked',
+    reader,
+    { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } },
+    ['cut_off', 'arm handshake', 'read_log'],
+    'refusing',
+  )
+  rule('C5: ends with the account', reader, { is: 'hint', hint: { is: 'deleted' } }, ['leave', 'close account_gone'], 'closed')
+  rule('ends with its token', reader, { is: 'timer', timer: 'token' }, ['leave', 'close reauthenticate'], 'closed')
+  rule('goes elsewhere at a drain', reader, { is: 'drain', retry_after_ms: 1 }, ['send going_away', 'leave', 'close draining'], 'closed')
+  it('is told of the events of its own device too', () => {
+    const own = run(reader, committed(stored(5, { device_no: 1, device_seq: 2 })))
+    expect(own.effects).toMatchObject([{ do: 'send_events', head: { after: 4, upto: 5 }, whole: true }])
+  })
+  it('leaves as a reader', () => {
+    expect(run(reader, { is: 'gone' }).effects).toEqual([{ do: 'leave', who, session_id: 'r', role: 'reader', position: 4 }])
+    expect(run(open, { is: 'gone' }).effects).toEqual([{ do: 'leave', who, session_id: 's', role: 'device', position: 4 }])
+  })
 })
 
 const sampleStates: { [S in State['at']]: State } = {
@@ -877,6 +938,7 @@ const sampleStates: { [S in State['at']]: State } = {
 
 const sampleInputs: { [I in Input['is']]: Input[] } = {
   opened: [{ is: 'opened' }],
+  joined: [{ is: 'joined', who, cursor: auth.cursor, log_seq: null }],
   hello: [{ is: 'hello', json: bytes(2) }],
   message: [
     message({ type: 'client_hello', versions: [1], client_eph: 'A', client_nonce: 'A' }),
@@ -894,7 +956,7 @@ const sampleInputs: { [I in Input['is']]: Input[] } = {
   overflow: [{ is: 'overflow' }],
   stalled: [{ is: 'stalled' }],
   gone: [{ is: 'gone' }],
-  timer: (['handshake', 'rekey_age', 'rekey_deadline', 'rekey_rest', 'message'] as const).map((timer) => ({ is: 'timer', timer })),
+  timer: (['handshake', 'rekey_age', 'rekey_deadline', 'rekey_rest', 'message', 'token'] as const).map((timer) => ({ is: 'timer', timer })),
   rekey_due: [{ is: 'rekey_due', reason: 'age' }],
   backlog: [
     { is: 'backlog', full: true },
@@ -926,12 +988,15 @@ const sampleInputs: { [I in Input['is']]: Input[] } = {
 describe('every state × every input', () => {
   it.each(STATES)('%s: each input has a defined outcome, and an end is an end', (at) => {
     expect(new Set(Object.keys(sampleInputs))).toEqual(new Set(INPUTS))
-    for (const input of INPUTS.flatMap((is) => sampleInputs[is])) {
-      const before = JSON.stringify(sampleStates[at])
-      const next = step(rules, sampleStates[at], input)
+    const states: State[] = [sampleStates[at], ...[joining, reader].filter((state) => state.at === at)]
+    for (const [state, input] of states.flatMap((given) =>
+      INPUTS.flatMap((is) => sampleInputs[is]).map((each) => [given, each] as const),
+    )) {
+      const before = JSON.stringify(state)
+      const next = step(rules, state, input)
       expect(STATES, `${at} × ${input.is}`).toContain(next.state.at)
       expect(next.effects.every((effect) => typeof effect.do === 'string')).toBe(true)
-      expect(JSON.stringify(sampleStates[at]), 'a step changes no state that it was given').toBe(before)
+      expect(JSON.stringify(state), 'a step changes no state that it was given').toBe(before)
       // a connection is closed exactly when its state says so, and nothing follows the close
       const closes = next.effects.filter((effect) => effect.do === 'close')
       if (at === 'closed') expect(next).toEqual({ state: sampleStates.closed, effects: [] })

@@ -4,6 +4,7 @@
  *
  *   state          | goes on with                     | to
  *   hello          | hello (text frame)               | answering
+ *                  | joined (a reader, known by its token) | establishing
  *   answering      | hello_answered                   | proving
  *   proving        | message client_auth              | authenticating
  *   authenticating | authenticated                    | establishing, refusing (revoked), closed 4401
@@ -16,8 +17,8 @@
  * too long with 4452, `gone` silently. While a state waits for an answer of its own it reads nothing (`isReading`), so inputs
  * of the client never interleave with a look-up.
  */
-import { type CloseName, toBase64url } from '@sealpost/protocol'
-import { armStep, closing, leave, limitsOf, logEntryMessage, refuse, rekeyAfter } from './endings.ts'
+import type { CloseName } from '@sealpost/protocol'
+import { armStep, closing, establishedMessage, leave, logEntryMessage, refuse, roleOf } from './endings.ts'
 import { isIntakeFull } from './intake.ts'
 import { stepOpen } from './open.ts'
 import type { Effect, Input, Open, Rules, State, Step } from './state.ts'
@@ -73,6 +74,7 @@ const end = (name: CloseName) => (): Step => closing(name)
 /** What no state before the session is open can make use of: answers to effects that were not asked for, and hints. */
 const EARLY = {
   opened: stay,
+  joined: stay,
   too_large: end('too_large'),
   bad_frame: end('bad_frame'),
   overflow: end('inbound_overflow'),
@@ -109,6 +111,10 @@ export const INPUTS = Object.keys(EARLY) as Input['is'][]
 const HELLO: Row<'hello'> = {
   ...EARLY,
   opened: (state, _input, rules) => ({ state, effects: [armStep(rules)] }),
+  joined: (_state, { who, cursor, log_seq }, rules) => ({
+    state: { at: 'establishing', keys: null, auth: { cursor, last_device_seq: 0, log_seq }, who, head: 0, log_seq: 0 },
+    effects: [armStep(rules), { do: 'subscribe', user_no: who.user_no }, { do: 'join', who, cursor }],
+  }),
   hello: (_state, { json }, rules) => ({
     state: { at: 'answering' },
     effects: [armStep(rules), { do: 'answer_hello', json, rekey: null }],
@@ -160,8 +166,9 @@ const ESTABLISHING: Row<'establishing'> = {
     if (!result.ok) return result.code === 'device_revoked' ? { state, effects: [{ do: 'check_device', who }] } : closing('auth_failed')
     const e = result.established
     const position = e.mode === 'reset' ? e.floor : auth.cursor.position
-    // a long log is told in pieces
-    const told = Math.min(e.log_seq, e.entries.at(-1)?.log_seq ?? auth.log_seq ?? -1)
+    // a long log is told in pieces; a reader that does not say what it knows reads the log itself
+    const known = keys === null ? e.log_seq : -1
+    const told = Math.min(e.log_seq, e.entries.at(-1)?.log_seq ?? auth.log_seq ?? known)
     const opened: Open = {
       at: 'open',
       who,
@@ -171,7 +178,8 @@ const ESTABLISHING: Row<'establishing'> = {
       after_log: [],
       intake: { next: e.last_device_seq + 1, discarding: false, acked: auth.last_device_seq, events: 0, bytes: 0, first: 0 },
       outbox: {
-        mode: e.mode === 'live' ? 'live' : 'replay',
+        // a reader asks for nothing: what it missed comes like what is new
+        mode: e.mode === 'live' || keys === null ? 'live' : 'replay',
         sent: position,
         told: position,
         tip: null,
@@ -187,33 +195,14 @@ const ESTABLISHING: Row<'establishing'> = {
       requests: 0,
       checking: null,
       presence_due: false,
-      keys: { th: keys.th, gen: keys.gen },
+      keys: keys === null ? null : { th: keys.th, gen: keys.gen },
       rekey: { at: 'none' },
       rested: false,
       draining: false,
     }
-    const effects: Effect[] = [
-      { do: 'disarm', timer: 'handshake' },
-      {
-        do: 'send',
-        head: {
-          type: 'session_established',
-          session_id,
-          gen: keys.gen,
-          log_seq: e.log_seq,
-          log_head: toBase64url(e.log_head),
-          history_id: e.history_id,
-          head_position: e.head_position,
-          floor: e.floor,
-          mode: e.mode,
-          last_device_seq: e.last_device_seq,
-          features: [],
-          limits: limitsOf(rules),
-          ...rekeyAfter(rules),
-        },
-      },
-      ...e.entries.map((entry): Effect => ({ do: 'send', head: logEntryMessage(entry) })),
-    ]
+    const effects: Effect[] = [{ do: 'disarm', timer: 'handshake' }]
+    if (keys !== null) effects.push({ do: 'send', head: establishedMessage(session_id, keys.gen, e, rules) })
+    for (const entry of e.entries) effects.push({ do: 'send', head: logEntryMessage(entry) })
     if (e.mode === 'reset')
       effects.push({
         do: 'send',
@@ -225,7 +214,8 @@ const ESTABLISHING: Row<'establishing'> = {
           from_position: position,
         },
       })
-    effects.push({ do: 'open', who, session_id }, { do: 'read_presence', who }, { do: 'arm', timer: 'rekey_age', ms: rules.rekey_after_ms })
+    effects.push({ do: 'open', who, session_id, role: roleOf(opened) }, { do: 'read_presence', who })
+    if (keys !== null) effects.push({ do: 'arm', timer: 'rekey_age', ms: rules.rekey_after_ms })
     const next = stepOpen(opened, { is: 'head', position: opened.outbox.head, log_seq: e.log_seq }, rules)
     return { state: next.state, effects: [...effects, ...next.effects] }
   },
@@ -259,6 +249,7 @@ const REFUSING: Row<'refusing'> = {
   failed: (state, { what }) => (what === 'log' ? leave(state, 'error') : stay(state)),
   timer: (state, { timer }) => (timer === 'handshake' ? leave(state, 'timeout') : stay(state)),
   gone: (state) => leave(state, null),
+  hint: (state, { hint }) => (hint.is === 'deleted' ? leave(state, 'account_gone') : stay(state)),
   // the answer may be that of a read from before the revocation: what is still missing is asked for
   log_read: (state, { entries }) => {
     let { from_log_seq } = state

@@ -9,6 +9,7 @@ import type {
   ClientHead,
   ClientHeadOf,
   CloseName,
+  Cursor,
   ErrorCode,
   NackCode,
   ServerHead,
@@ -51,7 +52,7 @@ export type Rules = {
 
 // ---------------------------------------------------------------- states
 
-/** The device that proved itself. */
+/** The device that proved itself; `sign_pub` is empty where it did so by a token. */
 export type Who = Pick<DeviceRow, 'user_no' | 'device_no' | 'user_id' | 'device_id' | 'sign_pub'>
 
 export type State =
@@ -63,19 +64,32 @@ export type State =
   | { at: 'proving'; keys: SessionKeys }
   /** The device is looked up and its signature checked. */
   | { at: 'authenticating'; keys: SessionKeys; auth: ClientAuthBody | null }
-  /** The device is known; the fence is being written. `head`, `log_seq`: the highest position and entry heard of meanwhile. */
-  | { at: 'establishing'; keys: SessionKeys; auth: ClientAuthBody; who: Who; head: number; log_seq: number }
+  /**
+   * The device is known; the fence is being written, or for a reader only the cursor judged. `head`, `log_seq`: the highest position
+   * and entry heard of meanwhile.
+   */
+  | {
+      at: 'establishing'
+      keys: SessionKeys | null
+      auth: Pick<ClientAuthBody, 'cursor' | 'last_device_seq' | 'log_seq'>
+      who: Who
+      head: number
+      log_seq: number
+    }
   /** The device was revoked: it gets the entries up to the revocation and nothing else. `dry`: the last read had none of them. */
   | {
       at: 'refusing'
       who: Who
       from_log_seq: number
       upto_log_seq: number
-      session: { session_id: string; position: number } | null
+      session: { session_id: string; role: Role; position: number } | null
       dry: boolean
     }
   | Open
   | { at: 'closed'; name: CloseName | null }
+
+/** A device writes: it has the fence. A reader is told what comes, beside the device's own session, and may send nothing. */
+export type Role = 'device' | 'reader'
 
 export type Open = {
   at: 'open'
@@ -107,7 +121,8 @@ export type Open = {
   checking: { why: 'cut' | 'log'; log_seq: number } | null
   /** Who is online could not be read; the next round asks again. */
   presence_due: boolean
-  keys: { th: Bytes; gen: number }
+  /** Null for a reader: what it is open over is not sealed by the session. */
+  keys: { th: Bytes; gen: number } | null
   rekey: Rekey
   /** The last rekey was less than `rekey_rest_ms` ago. */
   rested: boolean
@@ -167,9 +182,9 @@ export type Rekey =
 
 /**
  * `handshake`: one step of the client. `rekey_age`: the keys are old. `rekey_deadline`: they should be new by now. `message`: one
- * has begun and is not whole.
+ * has begun and is not whole. `token`: that of a reader has expired.
  */
-export type Timer = 'handshake' | 'rekey_age' | 'rekey_deadline' | 'rekey_rest' | 'message'
+export type Timer = 'handshake' | 'rekey_age' | 'rekey_deadline' | 'rekey_rest' | 'message' | 'token'
 
 // ---------------------------------------------------------------- inputs
 
@@ -192,6 +207,8 @@ export type Outcome =
 export type Input =
   /** The WebSocket is there. */
   | { is: 'opened' }
+  /** A reader whose token was accepted. `log_seq`: entries above it are to be told; null = those to come. */
+  | { is: 'joined'; who: Who; cursor: Cursor; log_seq: number | null }
   /** The text frame of a handshake. */
   | { is: 'hello'; json: Bytes }
   /** A sealed frame, opened and decoded; `json` are the bytes of its head. */
@@ -246,10 +263,12 @@ export type Effect =
   /** Hints of this user are wanted from now on. */
   | { do: 'subscribe'; user_no: number }
   | { do: 'establish'; who: Who; request: Omit<EstablishRequest, 'session_id'> }
-  /** The session is open: it is to be announced, and fences the ones before it. */
-  | { do: 'open'; who: Who; session_id: string }
+  /** The same without a fence. */
+  | { do: 'join'; who: Who; cursor: Cursor }
+  /** The session is open: it is to be announced, and that of a device fences the ones before it. */
+  | { do: 'open'; who: Who; session_id: string; role: Role }
   /** The opposite of `open`; `position` is what was sent. */
-  | { do: 'leave'; who: Who; session_id: string; position: number }
+  | { do: 'leave'; who: Who; session_id: string; role: Role; position: number }
   | { do: 'send_text'; head: ServerHeadOf<'server_hello'> }
   | { do: 'send'; head: ServerHead; body?: Bytes }
   /** Records behind a head. `whole`: the batch, when nothing of it is left out, so that its bytes can be shared. */

@@ -3,6 +3,7 @@
  * a verification too, against a key that nobody holds.
  */
 import {
+  answerClientHello,
   type Bytes,
   type ClientAuthBody,
   type ClientHeadOf,
@@ -14,15 +15,20 @@ import {
 } from '@sealpost/protocol'
 import type { SyncCrypto } from '@sealpost/protocol/node'
 import type { Input, Who } from '../core/state.ts'
-import type { SessionStore } from '../ports.ts'
+import type { SessionStore, Store } from '../ports.ts'
+import type { Channel } from '../relay/session-run.ts'
 
-export type Authenticator = {
+export type Authenticator = Pick<Channel, 'answerHello'> & {
   /** Throws what the store throws. */
   authenticate(head: ClientHeadOf<'client_auth'>, keys: SessionKeys): Promise<Extract<Input, { is: 'authenticated' }>>
   checkRekey(head: ClientHeadOf<'client_auth'>, keys: SessionKeys, who: Who, session_id: string): Promise<boolean>
 }
 
-export function createAuthenticator(crypto: SyncCrypto, store: Pick<SessionStore, 'findDevice'>): Authenticator {
+export function createAuthenticator(
+  crypto: SyncCrypto,
+  store: Pick<SessionStore, 'findDevice'> & Pick<Store, 'now'>,
+  server: { sign_seed: Bytes; server_key: Bytes },
+): Authenticator {
   const nobody = crypto.ed25519Public(crypto.random(32))
 
   async function verify(keys: SessionKeys, head: ClientHeadOf<'client_auth'>, key: Bytes): Promise<boolean> {
@@ -35,6 +41,15 @@ export function createAuthenticator(crypto: SyncCrypto, store: Pick<SessionStore
   }
 
   return {
+    async answerHello(json, rekey) {
+      try {
+        const { hello, keys } = await answerClientHello(crypto, json, server, Math.floor(store.now()), rekey ?? undefined)
+        return { is: 'hello_answered', hello, keys }
+      } catch (error) {
+        const unsupported = error instanceof SealpostError && error.code === 'unsupported_version'
+        return { is: 'hello_refused', code: unsupported ? 'unsupported_version' : 'bad_frame' }
+      }
+    },
     async authenticate(head, keys) {
       let auth: ClientAuthBody | null = null
       try {

@@ -4,15 +4,15 @@
  * frames could not be handed over, and the clocks of the peer (ping, rekey) stand still meanwhile.
  *
  * Bound: `inboundMessagesMax` frames that were not handed over (G03), or what was in one chunk of the socket when a pause began
- * that the client could not foresee; outbound the session is told at `outboundHighBytes`, at
- * four times that nothing more is read; before authentication two handshake frames in bytes.
+ * that the client could not foresee; outbound that of `relay/outflow.ts`, and at four times `outboundHighBytes` nothing more is
+ * read; before authentication two handshake frames in bytes.
  */
 import {
   type Bytes,
   CLOSE,
   type ClientMessage,
-  type CloseName,
   decodeClientMessage,
+  encodeMessage,
   genOf,
   OpenCipher,
   SealCipher,
@@ -22,52 +22,30 @@ import {
 import type { SyncAesGcmKey, SyncCrypto } from '@sealpost/protocol/node'
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
-import type { Input, Timer } from '../core/state.ts'
+import type { Timer } from '../core/state.ts'
+import type { EventEncoder } from '../relay/event-message.ts'
+import { createOutflow } from '../relay/outflow.ts'
+import { AT_ONCE, createTimers, CUT_OFF_MS, type Listener, type Outlet } from '../relay/outlet.ts'
 import type { GatewayLimits } from './limits.ts'
 
-/** The session behind a connection. */
-export type Listener = {
-  /** Whether the next frame may be handed over. */
-  isReading(): boolean
-  /** Whether what waits is more than the client may send. */
-  isOverdrawn(): boolean
-  input(input: Input): void
-  /** The peer answered a ping. */
-  alive(): void
-}
-
 /** `outbound`: what is queued in the whole process. */
-export type Shared = { crypto: SyncCrypto; limits: GatewayLimits; outbound: { bytes: number } }
+export type Shared = { crypto: SyncCrypto; limits: GatewayLimits; encoder: EventEncoder; outbound: { bytes: number } }
 
-export type Connection = {
-  /** From now on frames may be as long as the session's limit. */
-  authenticated(): void
-  expectKeys(keys: SessionKeys): void
-  useKeys(keys: SessionKeys): void
-  send(message: Bytes): void
+export type Connection = Outlet & {
   sendText(json: string): void
-  arm(timer: Timer, ms: number): void
-  disarm(timer: Timer): void
-  /** Reads nothing for this long: the device is over its rate. */
-  hold(ms: number): void
-  /** Hands over what waits, after the session changed. */
-  pump(): void
-  close(name: CloseName): void
-  /** Takes the socket away within a second, closed or not. */
-  cutOff(): void
-  terminate(): void
-  /** Clocks; `now` in ms, monotonic. */
-  tick(now: number): void
+  /** Frames of the next generation may come from now on. */
+  expectKeys(keys: SessionKeys): void
+  /** What is sent from now on is sealed with these keys. */
+  useKeys(keys: SessionKeys): void
 }
 
 type Frame = { data: Buffer; binary: boolean }
 
 const PAUSED_TIMERS: readonly Timer[] = ['rekey_deadline']
 const READ_STOP_FACTOR = 4
-const REVOKED_CLOSE_MS = 750
 
 export function createConnection(ws: WebSocket, socket: Socket, listener: Listener, shared: Shared, started: number): Connection {
-  const { crypto, limits, outbound } = shared
+  const { crypto, limits, encoder, outbound } = shared
   let opener: OpenCipher<SyncAesGcmKey> | null = null
   let nextOpener: OpenCipher<SyncAesGcmKey> | null = null
   let sealer: SealCipher<SyncAesGcmKey> | null = null
@@ -81,15 +59,21 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
   let unfinishedSince = started
   let closeAt = Number.POSITIVE_INFINITY
   let cutOffAt = Number.POSITIVE_INFINITY
-  let full = false
-  let counted = 0
   let agedGen = -1
-  const timers = new Map<Timer, number>()
+  const timers = createTimers(listener)
   let now = started
   let pingAt = started + limits.pingMs
   let deadAt = Number.POSITIVE_INFINITY
-  let progressAt = started
-  let flushed = { total: 0, queue: 0 }
+  const outflow = createOutflow({
+    buffered: () => ws.bufferedAmount,
+    socket,
+    limits,
+    outbound,
+    changed(full) {
+      listener.input({ is: 'backlog', full })
+      if (!full) pump()
+    },
+  })
 
   const closing = (): boolean => closeAt !== Number.POSITIVE_INFINITY
 
@@ -126,11 +110,10 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
     closeAt = 0
     if (holding !== null) clearTimeout(holding)
     waiting.length = 0
-    outbound.bytes -= counted
-    counted = 0
+    outflow.release()
     listener.input({ is: 'gone' })
   })
-  socket.on('drain', () => checkBacklog())
+  socket.on('drain', () => outflow.check(now))
 
   function pump(): void {
     if (delivering) return
@@ -194,23 +177,7 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
   function write(data: Bytes | string): void {
     if (closing() || ws.readyState !== ws.OPEN) return
     ws.send(data)
-    checkBacklog()
-  }
-
-  function checkBacklog(): void {
-    const buffered = ws.bufferedAmount
-    outbound.bytes += buffered - counted
-    counted = buffered
-    const high = buffered > limits.outboundHighBytes || (buffered > 0 && outbound.bytes > limits.queueBytesMax)
-    if (!full && high) {
-      full = true
-      progressAt = now
-      listener.input({ is: 'backlog', full: true })
-    } else if (full && buffered < limits.outboundLowBytes && outbound.bytes <= limits.queueBytesMax) {
-      full = false
-      listener.input({ is: 'backlog', full: false })
-      pump()
-    }
+    outflow.check(now)
   }
 
   // ---- clocks
@@ -220,45 +187,32 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
     now = at
     if (now >= closeAt || now >= cutOffAt) return ws.terminate()
     if (closing()) return
-    checkBacklog()
-    if (counted > 0 && !hasMoved() && now - progressAt >= limits.stalledMs) return listener.input({ is: 'stalled' })
+    outflow.check(now)
+    if (outflow.isStalled(now)) return listener.input({ is: 'stalled' })
     if (!isUnfinished(ws)) unfinishedSince = now
     else if (now - unfinishedSince >= limits.messageMs) return listener.input({ is: 'timer', timer: 'message' })
     if (paused) {
       pingAt += passed
       deadAt += passed
       unfinishedSince += passed
-      for (const timer of PAUSED_TIMERS) {
-        const due = timers.get(timer)
-        if (due !== undefined) timers.set(timer, due + passed)
-      }
+      for (const timer of PAUSED_TIMERS) timers.delay(timer, passed)
     } else if (now >= deadAt) return ws.terminate()
     if (now >= pingAt) ping()
-    for (const [timer, due] of timers) {
-      if (now < due) continue
-      timers.delete(timer)
-      listener.input({ is: 'timer', timer })
-    }
+    timers.tick(now)
     checkAge()
   }
 
   function ping(): void {
     pingAt = now + limits.pingMs
     // behind a backlog it would measure the line, not the peer: there `stalled` decides
-    if (counted > 0 || sealer === null) return
+    if (outflow.bytes() > 0 || sealer === null) return
     // an unanswered ping keeps its deadline, however often another is due
     deadAt = Math.min(deadAt, now + limits.pongMs)
     ws.ping()
   }
 
-  /** Whether the peer has taken anything since the last look. */
-  function hasMoved(): boolean {
-    const total = socket.bytesWritten - socket.writableLength
-    const queue = (socket as { _handle?: { writeQueueSize?: number } | null })._handle?.writeQueueSize ?? 0
-    const moved = total !== flushed.total || queue !== flushed.queue
-    flushed = { total, queue }
-    if (moved) progressAt = now
-    return moved
+  function seal(message: Bytes): void {
+    if (sealer !== null && !closing()) write(sealer.seal(message))
   }
 
   return {
@@ -274,12 +228,11 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
     useKeys(keys) {
       sealer = new SealCipher(crypto.aesGcmKey(keys.s2c), keys.gen)
     },
-    send(message) {
-      if (sealer !== null && !closing()) write(sealer.seal(message))
-    },
+    send: (head, body) => seal(encodeMessage(head, body)),
+    sendEvents: (head, events, whole) => seal(encoder.encode(head, events, whole)),
     sendText: write,
-    arm: (timer, ms) => void timers.set(timer, performance.now() + ms),
-    disarm: (timer) => void timers.delete(timer),
+    arm: timers.arm,
+    disarm: timers.disarm,
     hold(ms) {
       if (closing()) return
       heldUntil = Math.max(heldUntil, performance.now() + ms)
@@ -295,14 +248,14 @@ export function createConnection(ws: WebSocket, socket: Socket, listener: Listen
     pump,
     close(name) {
       if (closing()) return
-      // a revoked device gets nothing more after a second, however slowly it reads (C4)
-      closeAt = performance.now() + (name === 'device_revoked' ? Math.min(limits.closeMs, REVOKED_CLOSE_MS) : limits.closeMs)
+      // whom the account is closed to gets nothing more after a second, however slowly it reads (C4, C5)
+      closeAt = performance.now() + (AT_ONCE.has(name) ? Math.min(limits.closeMs, CUT_OFF_MS) : limits.closeMs)
       waiting.length = 0
       setPaused(false)
       ws.close(CLOSE[name].code, name)
     },
     cutOff() {
-      cutOffAt = Math.min(cutOffAt, performance.now() + REVOKED_CLOSE_MS)
+      cutOffAt = Math.min(cutOffAt, performance.now() + CUT_OFF_MS)
     },
     terminate() {
       ws.terminate()

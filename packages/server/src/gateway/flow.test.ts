@@ -112,7 +112,7 @@ describe('what flows in', () => {
     gate.hold()
     a.sendRecords(...makeRecords(a, 1, 5, { epoch: account.log_seq }))
     await expect.poll(() => relay.gateway.gateway.stats().queue_bytes).toBeGreaterThan(0)
-    const drained = relay.gateway.gateway.drain()
+    const drained = relay.gateway.relay.drain()
     expect((await idle.next('going_away')).head.retry_after_ms).toBeGreaterThanOrEqual(0)
     expect(await idle.closed).toMatchObject({ code: 1001 })
     await a.next('going_away')

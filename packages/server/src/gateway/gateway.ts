@@ -1,6 +1,6 @@
 /**
- * The gateway put together: upgrades become connections, connections sessions; one inbox and one encoder for all; the clocks
- * of the process: timers every `tickMs`, the round of heads every 2 s (protocol.md §7), last-seen every `touchMs`.
+ * The gateway put together: upgrades become connections, connections sessions of the relay. Sockets are its own, and nothing
+ * else is.
  *
  * Invariant: nothing of a closed gateway goes on: no timer, socket or store call.
  */
@@ -11,29 +11,20 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { WebSocket, WebSocketServer } from 'ws'
 import type { Config } from '../config.ts'
-import { recordBudget } from '../core/delivery.ts'
 import { createAddressRule } from '../http/address.ts'
-import { createInbox } from '../ingest/inbox.ts'
-import type { Log } from '../log.ts'
-import type { Bus, Store } from '../ports.ts'
-import { createContinuations } from '../relay/continuation.ts'
-import { createEventEncoder } from '../relay/event-message.ts'
-import { createPages } from '../relay/pages.ts'
+import type { Relay } from '../relay/relay.ts'
+import { createSessionRun, type SessionDeps, type SessionRun } from '../relay/session-run.ts'
 import type { Secrets } from '../secrets.ts'
 import { createAuthenticator } from './authenticate.ts'
-import { createEntryReader } from './log-entries.ts'
+import { createConnection, type Shared } from './connection.ts'
 import { GATEWAY_LIMITS, type GatewayLimits } from './limits.ts'
-import { createPresence } from './presence.ts'
-import { createSessionRun, type SessionDeps, type SessionRun } from './session-run.ts'
-import { checkUpgrade, createSeats, refuseUpgrade, type Seat, SUBPROTOCOL } from './upgrade.ts'
+import { checkUpgrade, refuseUpgrade, SUBPROTOCOL } from './upgrade.ts'
 
 export type GatewayDeps = {
-  store: Store
-  bus: Bus
-  secrets: Pick<Secrets, 'server_sign_seed' | 'server_key' | 'token_key'>
+  relay: Relay
+  secrets: Pick<Secrets, 'server_sign_seed' | 'server_key'>
   config: Pick<Config, 'origins' | 'trusted_proxies' | 'rekey_after_ms' | 'rekey_after_frames'>
-  logger: Log
-  /** For what differs from the protocol's limits. */
+  /** For what differs from the protocol's limits; those of the relay hold for its sockets too. */
   limits?: Partial<GatewayLimits>
 }
 
@@ -47,74 +38,26 @@ export type GatewayStats = {
 }
 
 export type Gateway = {
-  /** Takes the upgrades of this HTTP server. */
+  /** Takes the upgrades of this HTTP server, until the relay drains. */
   attach(server: Server): void
-  /** Tells all sessions to go elsewhere, takes no new ones, acks what is in flight, closes 1001. Resolves when all sockets are gone. */
-  drain(): Promise<void>
-  /** Ends what is left. Resolves when nothing of the gateway goes on. */
+  /** Ends what is left. Resolves when nothing of the gateway goes on; the relay closes after it. */
   close(): Promise<void>
   /** Every session is to renew its keys. */
   requireRekey(): void
   stats(): GatewayStats
 }
 
-export function createGateway(deps: GatewayDeps): Gateway {
-  const { store, bus, secrets, config, logger } = deps
+export function createGateway({ relay, secrets, config, ...options }: GatewayDeps): Gateway {
   const { rekey_after_ms, rekey_after_frames } = config
-  const limits: GatewayLimits = { ...GATEWAY_LIMITS, rekey_after_ms, rekey_after_frames, ...deps.limits }
-  const failed = (error: unknown): void => logger.warn({ err: error }, 'the store failed')
-  const now = (): number => performance.now()
-
-  const runs = new Map<SessionRun, Seat>()
-  const working = new Set<Promise<void>>()
-  const queues = new Map<string, Promise<unknown>>()
+  const limits: GatewayLimits = { ...GATEWAY_LIMITS, ...relay.limits, rekey_after_ms, rekey_after_frames, ...options.limits }
+  const { outbound, encoder, seats, sessions } = relay
+  const runs = new Set<SessionRun>()
+  const emptied: (() => void)[] = []
   const attached: { server: Server; upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void }[] = []
-  const presence = createPresence(store)
-  const outbound = { bytes: 0 }
-  const inbox = createInbox({
-    store,
-    bounds: {
-      queue_bytes: limits.queueBytesMax,
-      batch_events: limits.commitEventsMax,
-      batch_bytes: limits.commitBytesMax,
-      message_bytes: recordBudget(limits),
-      events_per_minute: limits.eventsPerUserPerMinute,
-    },
-    committed: (user_no, events) => bus.publish(user_no, { is: 'committed', events }),
-    failed,
-    now,
-    jitter: (min) => Math.floor(min + random() * min),
-  })
-  const session: SessionDeps = {
-    crypto: nodeCrypto,
-    limits,
-    outbound,
-    store,
-    bus,
-    inbox,
-    presence,
-    encoder: createEventEncoder(),
-    authenticator: createAuthenticator(nodeCrypto, store),
-    readPage: createPages({
-      store,
-      continuations: createContinuations(secrets.token_key, limits.continuationMs),
-      page_bytes: recordBudget(limits),
-      failed,
-    }),
-    readEntries: createEntryReader(store, limits),
-    server: { sign_seed: secrets.server_sign_seed, server_key: secrets.server_key },
-    logger,
-    exclusively,
-    track,
-    authenticated: (run) => runs.get(run)?.authenticated(),
-    gone: (run) => {
-      runs.get(run)?.leave()
-      runs.delete(run)
-      if (runs.size === 0) for (const wake of emptied.splice(0)) wake()
-    },
-  }
-
-  const seats = createSeats(limits)
+  const shared: Shared = { crypto: nodeCrypto, limits, encoder, outbound }
+  const session: SessionDeps = { ...relay, limits }
+  const server = { sign_seed: secrets.server_sign_seed, server_key: secrets.server_key }
+  const authenticator = createAuthenticator(nodeCrypto, relay.store, server)
   const addresses = createAddressRule(config.trusted_proxies)
   const sockets = new WebSocketServer({
     noServer: true,
@@ -126,126 +69,64 @@ export function createGateway(deps: GatewayDeps): Gateway {
     handleProtocols: () => SUBPROTOCOL,
     WebSocket: SealpostSocket,
   })
-  const emptied: (() => void)[] = []
-  let draining = false
   let closed: Promise<void> | null = null
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const refusal = checkUpgrade(request, config.origins)
     if (refusal !== null) return refuseUpgrade(socket, refusal)
-    if (draining) return refuseUpgrade(socket, { status: 503, says: 'the server is going away' })
-    if (outbound.bytes > limits.queueBytesMax) return refuseUpgrade(socket, { status: 503, says: 'the server has no room now' })
+    if (closed !== null || sessions.isDraining()) return refuseUpgrade(socket, { status: 503, says: 'the server is going away' })
+    if (relay.isFull()) return refuseUpgrade(socket, { status: 503, says: 'the server has no room now' })
     const peer = socket as Socket
     const seat = seats.take(addresses.limitedAddress(peer.remoteAddress, request.headers))
     if (seat === null) return refuseUpgrade(socket, { status: 429, says: 'too many connections from this address' })
     // given back also when the handshake of the WebSocket fails
     socket.once('close', () => seat.leave())
     sockets.handleUpgrade(request, socket, head, (ws) => {
-      const run = createSessionRun(ws, peer, session, now())
-      runs.set(run, seat)
+      const run = createSessionRun(session, {
+        attach(listener) {
+          const outlet = createConnection(ws, peer, listener, shared, performance.now())
+          const { sendText, expectKeys, useKeys } = outlet
+          return { outlet, channel: { ...authenticator, sendText, expectKeys, useKeys } }
+        },
+        authenticated: () => seat.authenticated(),
+        gone(ended) {
+          seat.leave()
+          runs.delete(ended)
+          sessions.remove(ended)
+          if (runs.size === 0) for (const wake of emptied.splice(0)) wake()
+        },
+      })
+      runs.add(run)
+      sessions.add(run)
       run.input({ is: 'opened' })
     })
   }
 
-  // ---- clocks
-
-  const clocks = [
-    setInterval(() => {
-      const at = now()
-      for (const run of runs.keys()) run.tick(at)
-    }, limits.tickMs),
-    setInterval(() => track(headRound()), limits.headRoundMs),
-    setInterval(() => track(presence.flush().catch(failed)), limits.touchMs),
-  ]
-  for (const clock of clocks) clock.unref()
-  let rounding = false
-
-  /** Compares what sessions know with the store: a hint may have been lost, or the store been restored to an earlier day. */
-  async function headRound(): Promise<void> {
-    const user_nos = presence.user_nos()
-    if (rounding || user_nos.length === 0) return
-    rounding = true
-    try {
-      const before = new Map([...runs.keys()].map((run) => [run, run.place]))
-      const heads = await store.readHeads(user_nos)
-      for (const [run, place] of before) {
-        const head = place === null ? undefined : heads.get(place.user_no)
-        if (place === null) continue
-        if (head === undefined) {
-          run.input({ is: 'hint', hint: { is: 'deleted' } })
-          continue
-        }
-        // what was sent before the question cannot be above the answer, unless the store lost it
-        const lost = head.position < place.position || head.log_seq < place.log_seq
-        run.input(lost || place.history_id !== store.history_id ? { is: 'restored' } : { is: 'head', ...head })
-      }
-    } catch (error) {
-      failed(error)
-    } finally {
-      rounding = false
-    }
-  }
-
-  async function exclusively<T>(key: string, work: () => Promise<T>): Promise<T> {
-    const before = queues.get(key) ?? Promise.resolve()
-    const mine = before.then(work, work)
-    queues.set(key, mine)
-    try {
-      return await mine
-    } finally {
-      if (queues.get(key) === mine) queues.delete(key)
-    }
-  }
-
-  function track(work: Promise<void>): void {
-    const tracked = work
-      .catch((error: unknown) => logger.error({ err: error }, 'work of the gateway failed'))
-      .finally(() => working.delete(tracked))
-    working.add(tracked)
-  }
-
-  async function drain(): Promise<void> {
-    draining = true
-    if (runs.size === 0) return
-    const gone = new Promise<void>((resolve) => emptied.push(resolve))
-    for (const run of runs.keys()) run.input({ is: 'drain', retry_after_ms: Math.floor(random() * limits.drainSpreadMs) })
-    const patience = Promise.withResolvers<void>()
-    const timer = setTimeout(patience.resolve, limits.drainMs)
-    await Promise.race([gone, patience.promise])
-    clearTimeout(timer)
-  }
-
   async function closeAll(): Promise<void> {
-    draining = true
-    for (const { server, upgrade: listener } of attached.splice(0)) server.off('upgrade', listener)
+    for (const { server: http, upgrade: listener } of attached.splice(0)) http.off('upgrade', listener)
     const gone = runs.size === 0 ? Promise.resolve() : new Promise<void>((resolve) => emptied.push(resolve))
-    for (const run of runs.keys()) run.terminate()
+    for (const run of runs) run.terminate()
     await gone
-    for (const clock of clocks) clearInterval(clock)
-    await inbox.idle()
-    while (working.size > 0) await Promise.all(working)
-    await presence.flush().catch(failed)
     sockets.close()
   }
 
   return {
-    attach(server) {
-      attached.push({ server, upgrade })
-      server.on('upgrade', upgrade)
+    attach(http) {
+      attached.push({ server: http, upgrade })
+      http.on('upgrade', upgrade)
     },
-    drain,
     close() {
       closed ??= closeAll()
       return closed
     },
     requireRekey() {
-      for (const run of runs.keys()) run.input({ is: 'rekey_due', reason: 'policy' })
+      for (const run of runs) run.input({ is: 'rekey_due', reason: 'policy' })
     },
     stats: () => {
-      const { bytes, batches, events } = inbox.stats()
+      const { bytes, batches, events } = relay.inbox.stats()
       return {
         sockets: runs.size,
-        users_online: presence.size(),
+        users_online: relay.presence.size(),
         queue_bytes: bytes,
         outbound_bytes: outbound.bytes,
         events_stored: events,
@@ -272,8 +153,3 @@ const WRONG_MESSAGE = new Map([
   [1008, CLOSE.bad_frame.code],
   [1009, CLOSE.too_large.code],
 ])
-
-/** 0 ≤ x < 1. */
-function random(): number {
-  return new DataView(nodeCrypto.random(4).buffer).getUint32(0) / 2 ** 32
-}

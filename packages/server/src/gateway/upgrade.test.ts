@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { checkUpgrade, createSeats } from './upgrade.ts'
+import { checkUpgrade } from './upgrade.ts'
 
 const headers = { 'sec-websocket-protocol': 'sealpost.1' }
 
@@ -15,21 +15,4 @@ it.each([
   ['/api/socket', { ...headers, origin: 'null' }, 403],
 ])('%s with %o: %s', (url, given, status) => {
   expect(checkUpgrade({ url, headers: given }, ['https://app.example'])?.status ?? null).toBe(status)
-})
-
-it('counts sockets and strangers per address; a seat is given back once', () => {
-  const seats = createSeats({ socketsPerAddressMax: 3, unauthenticatedPerAddressMax: 2 })
-  const [one, two] = [seats.take('a'), seats.take('a')]
-  expect(seats.take('a')).toBe(null)
-  expect(seats.take('b')).not.toBe(null)
-  one?.authenticated()
-  one?.authenticated()
-  expect(seats.take('a')).not.toBe(null)
-  two?.authenticated()
-  expect(seats.take('a')).toBe(null)
-  two?.leave()
-  two?.leave()
-  expect(seats.take('a')).not.toBe(null)
-  expect(seats.take('a')).toBe(null)
-  for (let i = 0; i < 99; i++) expect(seats.take(null)).not.toBe(null)
 })

@@ -1,8 +1,6 @@
 /**
  * What an HTTP upgrade has to bring before there is a WebSocket (protocol.md §4, §9): the path, the subprotocol, an Origin on
- * the list or none, and an address within its bounds. A refusal is a short HTTP answer and the end of the socket.
- *
- * Bound: sockets per address, those without a proven device counted apart; loopback is exempt as `http/address.ts` says.
+ * the list or none. A refusal is a short HTTP answer and the end of the socket. Bounds of an address: `relay/seats.ts`.
  */
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -33,37 +31,3 @@ export function refuseUpgrade(socket: Duplex, { status, says }: UpgradeRefusal):
 }
 
 const REASONS = { 400: 'Bad Request', 403: 'Forbidden', 404: 'Not Found', 429: 'Too Many Requests', 503: 'Service Unavailable' } as const
-
-/** Sockets per address; a seat is given back once, by whoever took it. */
-export type Seats = { take(address: string | null): Seat | null }
-export type Seat = { authenticated(): void; leave(): void }
-
-export function createSeats(limits: { socketsPerAddressMax: number; unauthenticatedPerAddressMax: number }): Seats {
-  const taken = new Map<string, { sockets: number; strangers: number }>()
-  return {
-    take(address) {
-      if (address === null) return { authenticated: () => {}, leave: () => {} }
-      const seats = taken.get(address) ?? { sockets: 0, strangers: 0 }
-      if (seats.sockets >= limits.socketsPerAddressMax || seats.strangers >= limits.unauthenticatedPerAddressMax) return null
-      seats.sockets += 1
-      seats.strangers += 1
-      taken.set(address, seats)
-      let stranger = true
-      let seated = true
-      const known = (): void => {
-        if (stranger) seats.strangers -= 1
-        stranger = false
-      }
-      return {
-        authenticated: known,
-        leave() {
-          if (!seated) return
-          seated = false
-          known()
-          seats.sockets -= 1
-          if (seats.sockets === 0) taken.delete(address)
-        },
-      }
-    },
-  }
-}

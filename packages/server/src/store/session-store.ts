@@ -34,6 +34,22 @@ const ESTABLISH = {
   from establish_session($1::int8, $2::int4, $3::uuid, $4::int8, $5::bytea, $6::int8, $7::int8) s`,
 }
 
+/** The outcomes and the cursor's state as `establish_session` has them, of one snapshot and without a fence. */
+const JUDGE = {
+  name: 'judge_cursor',
+  text: `select case when not a.active then 2 when d.device_no is null then 3 when not d.active then 4 else 0 end as outcome,
+       a.log_seq, a.log_head, coalesce(h.last, 0) as head_position, a.floor, coalesce(d.last_seq, 0) as stored_seq,
+       case when $3::int8 = 0 then 0
+            when e.position is null then case when $3::int8 <= a.floor then 1 else 2 end
+            when substring(e.record from 1 for 16) is distinct from $4::bytea or e.received_at is distinct from $5::int8 then 2
+            else 0 end as cursor_state
+  from account a
+  left join device d on d.user_no = a.user_no and d.device_no = $2::int4
+  left join head h on h.user_no = a.user_no and h.stream_no = 0
+  left join event e on e.user_no = a.user_no and e.position = $3::int8
+ where a.user_no = $1::int8`,
+}
+
 const END = { name: 'end_session', text: 'select end_session($1::int8, $2::int4, $3::uuid, $4::int8)' }
 
 const PRESENCE = {
@@ -103,7 +119,7 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
         floor: row.floor,
         last_device_seq: Math.max(row.stored_seq, claimed),
         acked_event_missing,
-        ...judgeCursor(cursor, row, history_id),
+        ...judge(cursor, row, history_id),
         entries,
       },
     }
@@ -116,8 +132,23 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
     return read.entries.filter((entry) => entry.log_seq <= log_seq)
   }
 
+  async function judgeCursor(user_no: number, device_no: number, cursor: Cursor): Promise<EstablishResult> {
+    const event = cursor.event_id === null ? null : Buffer.from(uuidToBytes(cursor.event_id))
+    const values = [user_no, device_no, cursor.position, event, cursor.received_at]
+    const { row, history_id } = await withClient(pool, async (client) => {
+      const { rows } = await client.query<EstablishedRow>({ ...JUDGE, values })
+      return { row: rows[0], history_id: pools.historyOf(client) }
+    })
+    if (row === undefined) return { ok: false, code: 'account_gone' }
+    if (row.outcome !== 0) return { ok: false, code: refusal(row.outcome) }
+    const { log_seq, log_head, head_position, floor, stored_seq: last_device_seq } = row
+    const numbers = { log_seq, log_head, history_id, head_position, floor, last_device_seq, acked_event_missing: false }
+    return { ok: true, established: { ...numbers, ...judge(cursor, row, history_id), entries: [] } }
+  }
+
   return {
     establishSession,
+    judgeCursor,
     async findDevice(user_id, device_id) {
       const values = [Buffer.from(fromBase64url(user_id, 32)), bytesToUuid(uuidToBytes(device_id))]
       const { rows } = await withClient(pool, (client) => client.query<Omit<DeviceRow, 'user_id' | 'device_id'>>({ ...FIND, values }))
@@ -150,7 +181,7 @@ function refusal(outcome: number): 'device_revoked' | 'auth_failed' | 'account_g
 }
 
 /** protocol.md §1: the entry itself decides; where retention took it, the history does; otherwise `reset`. */
-function judgeCursor(cursor: Cursor, row: EstablishedRow, history_id: string): Pick<Established, 'mode' | 'reset_reason'> {
+function judge(cursor: Cursor, row: EstablishedRow, history_id: string): Pick<Established, 'mode' | 'reset_reason'> {
   const sameHistory = cursor.history_id === history_id
   const holds = row.cursor_state === 0 || (row.cursor_state === 1 && sameHistory)
   if (!holds) return { mode: 'reset', reset_reason: sameHistory ? 'cursor_unknown' : 'history_changed' }

@@ -1,12 +1,11 @@
 /** Store, gateway and raw clients of one test file, ended after it. */
 import { decodeAcks, decodeRecords, type EventRecord } from '@sealpost/protocol'
 import { afterAll, afterEach, beforeAll, expect } from 'vitest'
-import type { GatewayDeps } from '../gateway/gateway.ts'
 import type { Store } from '../ports.ts'
 import { createStore, type PostgresStore } from '../store/store.ts'
 import { createAccount, type TestAccount, type TestDevice } from './accounts.ts'
 import { useDatabase } from './database.ts'
-import { startGateway, type TestGateway } from './gateway.ts'
+import { type GatewayOptions, startGateway, type TestGateway } from './gateway.ts'
 import { silent } from './log.ts'
 import { connectRaw, makeRecord, type RawClient, type RawEvent, type RawOptions, startRaw } from './raw-client.ts'
 
@@ -25,7 +24,7 @@ export type Relay = {
 }
 
 /** `wrap` puts something between gateway and store. */
-export function useRelay(options: Partial<GatewayDeps> = {}, wrap: (store: Store) => Store = (store) => store): Relay {
+export function useRelay(options: GatewayOptions = {}, wrap: (store: Store) => Store = (store) => store): Relay {
   const database = useDatabase()
   let store: PostgresStore | undefined
   let gateway: TestGateway | undefined

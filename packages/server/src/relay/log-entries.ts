@@ -1,7 +1,6 @@
 /** Pages of the device log as one device may see them: its own boxes, and no more than fits into one frame. */
-import type { Who } from '../core/state.ts'
 import type { LogStore, StoredLogEntry } from '../ports.ts'
-import type { GatewayLimits } from './limits.ts'
+import type { RelayLimits } from './limits.ts'
 
 export type EntryPage = { entries: StoredLogEntry[]; has_more: boolean }
 
@@ -12,10 +11,10 @@ const MARGIN_BYTES = 8_192
 
 export function createEntryReader(
   store: Pick<LogStore, 'readEntries'>,
-  limits: Pick<GatewayLimits, 'frame_bytes' | 'logEntriesPageMax'>,
-): (who: Who, from_log_seq: number) => Promise<EntryPage> {
-  return async (who, from_log_seq) => {
-    const page = await store.readEntries(who.user_no, who.device_id, from_log_seq, limits.logEntriesPageMax)
+  limits: Pick<RelayLimits, 'frame_bytes' | 'logEntriesPageMax'>,
+): (device: { user_no: number; device_id: string }, from_log_seq: number) => Promise<EntryPage> {
+  return async ({ user_no, device_id }, from_log_seq) => {
+    const page = await store.readEntries(user_no, device_id, from_log_seq, limits.logEntriesPageMax)
     let room = limits.frame_bytes - MARGIN_BYTES
     let fit = 0
     for (const { body, sig, box } of page.entries) {

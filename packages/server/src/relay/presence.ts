@@ -2,37 +2,37 @@
  * Which devices have a session here, and what was seen of them (protocol.md §5 presence, R08). `last_seen` is written in
  * bulk: one row per device and round, whatever happened in between.
  */
-import type { Who } from '../core/state.ts'
 import type { Store } from '../ports.ts'
 
+type Device = { user_no: number; device_no: number; device_id: string }
 type Seen = { user_no: number; device_no: number; position: number }
 
 export type Presence = {
-  /** The session is now the one of its device. */
-  open(who: Who, session_id: string): void
-  /** False when another session of the device has taken its place. */
-  close(who: Who, session_id: string): boolean
+  open(device: Device, session_id: string): void
+  /** False while the device has another session. */
+  close(device: Device, session_id: string): boolean
   isOnline(user_no: number, device_id: string): boolean
   user_nos(): number[]
-  touch(who: Who, position: number): void
+  touch(device: Pick<Device, 'user_no' | 'device_no'>, position: number): void
   /** Writes what was seen since the last flush. */
   flush(): Promise<void>
   size(): number
 }
 
 export function createPresence(store: Pick<Store, 'touchDevices'>): Presence {
-  const users = new Map<number, Map<string, string>>()
+  const users = new Map<number, Map<string, Set<string>>>()
   let seen = new Map<string, Seen>()
 
   return {
     open({ user_no, device_id }, session_id) {
-      const devices = users.get(user_no) ?? new Map<string, string>()
-      devices.set(device_id, session_id)
-      users.set(user_no, devices)
+      const devices = users.get(user_no) ?? new Map<string, Set<string>>()
+      const sessions = devices.get(device_id) ?? new Set()
+      users.set(user_no, devices.set(device_id, sessions.add(session_id)))
     },
     close({ user_no, device_id }, session_id) {
       const devices = users.get(user_no)
-      if (devices?.get(device_id) !== session_id) return false
+      const sessions = devices?.get(device_id)
+      if (devices === undefined || sessions === undefined || !sessions.delete(session_id) || sessions.size > 0) return false
       devices.delete(device_id)
       if (devices.size === 0) users.delete(user_no)
       return true

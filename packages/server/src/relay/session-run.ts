@@ -1,55 +1,64 @@
 /**
- * A session at work: inputs into the machine of `core/session.ts`, its effects out to connection, store, inbox and bus. One
+ * A session at work: inputs into the machine of `core/session.ts`, its effects out to outlet, store, inbox and bus. One
  * mailbox, so inputs never interleave; effects run in order; what has to be waited for comes back as an input.
  *
  * Invariant: no failure leaves this file. What is not expected ends this one session with 4450 and goes to the log.
  */
 import {
-  answerClientHello,
-  encodeMessage,
+  type ClientHeadOf,
   ERROR,
   type ErrorCode,
   fromBase64url,
   SealpostError,
   type ServerHead,
+  type SessionKeys,
   toBase64url,
 } from '@sealpost/protocol'
-import type { SyncCrypto } from '@sealpost/protocol/node'
-import type { Socket } from 'node:net'
-import type { WebSocket } from 'ws'
 import { closing, leave } from '../core/endings.ts'
 import { INITIAL, isOverdrawn, isReading, step } from '../core/session.ts'
-import type { Effect, Input, Outcome, PageAsk, State, Step, Who } from '../core/state.ts'
+import type { Effect, Input, Outcome, PageAsk, Rules, State, Step, Who } from '../core/state.ts'
 import type { Inbox } from '../ingest/inbox.ts'
 import type { Log } from '../log.ts'
-import type { Bus, Hint, Store } from '../ports.ts'
-import type { EventEncoder } from '../relay/event-message.ts'
-import type { PageAnswer } from '../relay/pages.ts'
-import type { PageOwner } from '../relay/continuation.ts'
-import type { Authenticator } from './authenticate.ts'
-import { createBucket } from './bucket.ts'
-import { type Connection, createConnection, type Shared } from './connection.ts'
+import type { Bus, EstablishResult, Hint, Store } from '../ports.ts'
+import type { PageOwner } from './continuation.ts'
 import type { EntryPage } from './log-entries.ts'
+import type { Listener, Outlet } from './outlet.ts'
+import type { Pace } from './pace.ts'
+import type { PageAnswer } from './pages.ts'
 import type { Presence } from './presence.ts'
+import { deviceKey, type Work } from './work.ts'
 
-export type SessionDeps = Shared & {
-  crypto: SyncCrypto
+/** What all sessions share. */
+export type SessionDeps = {
   store: Store
   bus: Bus
   inbox: Inbox
   presence: Presence
-  encoder: EventEncoder
-  authenticator: Authenticator
+  pace: Pace
   readPage(ask: PageAsk, owner: PageOwner): Promise<PageAnswer>
   readEntries(who: Who, from_log_seq: number): Promise<EntryPage>
-  server: { sign_seed: Uint8Array; server_key: Uint8Array }
+  work: Pick<Work, 'track' | 'exclusively'>
+  limits: Rules
   logger: Log
-  /** Runs one at a time per key. */
-  exclusively<T>(key: string, work: () => Promise<T>): Promise<T>
-  /** Keeps count of what is going on in the store, so that a close can wait for it. */
-  track(work: Promise<void>): void
-  /** The device proved itself; the connection no longer counts as a stranger. */
-  authenticated(run: SessionRun): void
+}
+
+/** The way by which a device proves itself to a session, and its keys. */
+export type Channel = {
+  sendText(json: string): void
+  expectKeys(keys: SessionKeys): void
+  useKeys(keys: SessionKeys): void
+  answerHello(json: Uint8Array, rekey: { prev_th: Uint8Array; gen: number; session_id: string } | null): Promise<Input>
+  authenticate(head: ClientHeadOf<'client_auth'>, keys: SessionKeys): Promise<Input>
+  checkRekey(head: ClientHeadOf<'client_auth'>, keys: SessionKeys, who: Who, session_id: string): Promise<boolean>
+}
+
+/** What this one is open over. */
+export type SessionEnds = {
+  /** `channel` is null where the device proved itself before: then the first input is `joined`. */
+  attach(listener: Listener): { outlet: Outlet; channel: Channel | null }
+  /** The device proved itself; the session no longer counts as a stranger. */
+  authenticated(): void
+  /** Nothing of the session goes on. */
   gone(run: SessionRun): void
 }
 
@@ -64,35 +73,24 @@ export type SessionRun = {
 
 type Do<D extends Effect['do']> = Extract<Effect, { do: D }>
 
-export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDeps, started: number): SessionRun {
-  const { store, bus, inbox, presence, encoder, limits, logger, readEntries } = deps
+export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionRun {
+  const { store, bus, inbox, presence, pace, limits, logger, readEntries, work } = deps
   let state: State = INITIAL
   const mailbox: Input[] = []
   let running = false
   let unsubscribe: (() => void) | null = null
   let seenPosition = 0
   let gone = false
-  const bucket = createBucket({
-    events: limits.eventsPerDevicePerSecond,
-    bytes: limits.bytesPerDevicePerSecond,
-    burst_s: limits.burstSeconds,
-  })
   const sink = { settled: (outcome: Outcome): void => input({ is: 'settled', outcome }) }
 
-  const connection: Connection = createConnection(
-    ws,
-    socket,
-    {
-      isReading: () => isReading(limits, state),
-      isOverdrawn: () => isOverdrawn(limits, state),
-      input,
-      alive: () => {
-        if (state.at === 'open') presence.touch(state.who, seenPosition)
-      },
+  const { outlet, channel } = ends.attach({
+    isReading: () => isReading(limits, state),
+    isOverdrawn: () => isOverdrawn(limits, state),
+    input,
+    alive: () => {
+      if (state.at === 'open') presence.touch(state.who, seenPosition)
     },
-    deps,
-    started,
-  )
+  })
 
   function input(given: Input): void {
     mailbox.push(given)
@@ -104,7 +102,7 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
       take(next.is !== 'gone' && state.at === 'open' && state.history_id !== store.history_id ? { is: 'restored' } : next)
     }
     running = false
-    if (!gone) connection.pump()
+    if (!gone) outlet.pump()
   }
 
   function take(next: Input): void {
@@ -117,7 +115,7 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     if (state.at !== 'closed') return
     unsubscribe?.()
     unsubscribe = null
-    if (next.is === 'gone') deps.gone(run)
+    if (next.is === 'gone') ends.gone(run)
   }
 
   function apply({ state: next, effects }: Step): void {
@@ -126,9 +124,9 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
   }
 
   /** An effect that has to be waited for: its answer, or its failure, comes back as an input. */
-  function ask(work: Promise<Input>, failed: Input): void {
-    deps.track(
-      work.then(input, (error: unknown) => {
+  function ask(answer: Promise<Input>, failed: Input): void {
+    work.track(
+      answer.then(input, (error: unknown) => {
         logger.warn({ err: error }, 'the store did not answer a session')
         input(failed)
       }),
@@ -142,27 +140,23 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
   }
 
   /** A request with an answer of its own: also its failure is an answer. */
-  function request(to: 'ask' | 'append', id: number, work: Promise<Input>): void {
-    deps.track(work.catch((error: unknown) => refusal(to, id, error)).then(input))
+  function request(to: 'ask' | 'append', id: number, answer: Promise<Input>): void {
+    work.track(answer.catch((error: unknown) => refusal(to, id, error)).then(input))
+  }
+
+  function proving(): Channel {
+    if (channel === null) throw new TypeError('there is no handshake here')
+    return channel
   }
 
   const DO: { [D in Effect['do']]: (effect: Do<D>) => void } = {
-    answer_hello: ({ json, rekey }) => {
-      const answered = answerClientHello(deps.crypto, json, deps.server, Math.floor(store.now()), rekey ?? undefined)
-      deps.track(
-        answered.then(
-          ({ hello, keys }) => input({ is: 'hello_answered', hello, keys }),
-          (error: unknown) => {
-            const unsupported = error instanceof SealpostError && error.code === 'unsupported_version'
-            input({ is: 'hello_refused', code: unsupported ? 'unsupported_version' : 'bad_frame' })
-          },
-        ),
-      )
-    },
-    authenticate: ({ head, keys }) => ask(deps.authenticator.authenticate(head, keys), { is: 'failed', what: 'handshake' }),
+    answer_hello: ({ json, rekey }) => ask(proving().answerHello(json, rekey), { is: 'failed', what: 'handshake' }),
+    authenticate: ({ head, keys }) => ask(proving().authenticate(head, keys), { is: 'failed', what: 'handshake' }),
     check_rekey: ({ head, keys, who, session_id }) =>
       ask(
-        deps.authenticator.checkRekey(head, keys, who, session_id).then((valid) => ({ is: 'rekey_checked', valid })),
+        proving()
+          .checkRekey(head, keys, who, session_id)
+          .then((valid) => ({ is: 'rekey_checked', valid })),
         { is: 'failed', what: 'handshake' },
       ),
     subscribe: ({ user_no }) => {
@@ -171,7 +165,7 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     establish: ({ who, request: wanted }) => {
       const session_id = crypto.randomUUID()
       // one at a time per device: the session that is announced last is the one in the store
-      const established = deps.exclusively(keyOf(who), async () => {
+      const established = work.exclusively(deviceKey(who), async () => {
         // the peer may be gone by now: its device may have another session, which must not be fenced by nobody
         if (state.at !== 'establishing') return
         const result = await store.establishSession({ ...wanted, session_id })
@@ -179,36 +173,46 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
         input({ is: 'established', session_id, result })
         if (result.ok && !wantedStill) await store.endSession(who.user_no, who.device_no, session_id, { position: 0 })
       })
-      deps.track(
+      work.track(
         established.catch((error: unknown) => {
           logger.warn({ err: error }, 'a session could not be established')
           input({ is: 'failed', what: 'handshake' })
         }),
       )
     },
-    open: ({ who, session_id }) => {
-      connection.authenticated()
-      deps.authenticated(run)
+    join: ({ who, cursor }) => {
+      const session_id = crypto.randomUUID()
+      ask(
+        store
+          .judgeCursor(who.user_no, who.device_no, cursor)
+          .then((result: EstablishResult) => ({ is: 'established', session_id, result })),
+        { is: 'failed', what: 'handshake' },
+      )
+    },
+    open: ({ who, session_id, role }) => {
+      outlet.authenticated()
+      ends.authenticated()
       presence.open(who, session_id)
       const { user_no, device_id } = who
-      bus.publish(user_no, { is: 'superseded', device_id, session_id })
+      if (role === 'device') bus.publish(user_no, { is: 'superseded', device_id, session_id })
       bus.publish(user_no, { is: 'presence', device_id, online: true, last_seen: Math.floor(store.now()) })
     },
-    leave: ({ who, session_id }) => {
+    leave: ({ who, session_id, role }) => {
       const { user_no, device_no, device_id } = who
       const last = presence.close(who, session_id)
       if (last) bus.publish(user_no, { is: 'presence', device_id, online: false, last_seen: Math.floor(store.now()) })
-      deps.track(
+      if (role === 'reader') return presence.touch(who, seenPosition)
+      work.track(
         store
           .endSession(user_no, device_no, session_id, { position: seenPosition })
           .catch((error: unknown) => logger.debug({ err: error }, 'the end of a session was not written')),
       )
     },
-    send_text: ({ head }) => connection.sendText(JSON.stringify(head)),
-    send: ({ head, body }) => connection.send(encodeMessage(head, body)),
-    send_events: ({ head, events, whole }) => connection.send(encoder.encode(head, events, whole)),
-    expect_keys: ({ keys }) => connection.expectKeys(keys),
-    use_keys: ({ keys }) => connection.useKeys(keys),
+    send_text: ({ head }) => proving().sendText(JSON.stringify(head)),
+    send: ({ head, body }) => outlet.send(head, body),
+    send_events: ({ head, events, whole }) => outlet.sendEvents(head, events, whole),
+    expect_keys: ({ keys }) => proving().expectKeys(keys),
+    use_keys: ({ keys }) => proving().useKeys(keys),
     submit: ({ runs }) => {
       let events = 0
       let bytes = 0
@@ -216,8 +220,9 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
         events += submission.events.length
         bytes += submission.bytes
       }
-      const wait = bucket.take(events, bytes, performance.now())
-      if (wait > 0) connection.hold(wait)
+      const first = runs[0]
+      const wait = first === undefined ? 0 : pace.take(deviceKey(first), events, bytes, performance.now())
+      if (wait > 0) outlet.hold(wait)
       inbox.submit(runs, sink)
     },
     read_log: ({ who, from_log_seq }) =>
@@ -228,8 +233,8 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     check_device: ({ who }) =>
       ask(
         // behind a handshake that is about to write the fence, or to give it back
-        deps
-          .exclusively(keyOf(who), () => store.findDevice(who.user_id, who.device_id))
+        work
+          .exclusively(deviceKey(who), () => store.findDevice(who.user_id, who.device_id))
           .then((device) => ({ is: 'device_checked', device })),
         { is: 'failed', what: 'device' },
       ),
@@ -248,7 +253,7 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
         }))
         input({ is: 'presence', devices })
       })
-      deps.track(
+      work.track(
         read.catch((error: unknown) => {
           logger.debug({ err: error }, 'presence was not read')
           input({ is: 'failed', what: 'presence' })
@@ -284,10 +289,10 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
       seenPosition = Math.max(seenPosition, position)
       presence.touch(who, seenPosition)
     },
-    cut_off: () => connection.cutOff(),
-    arm: ({ timer, ms }) => connection.arm(timer, ms),
-    disarm: ({ timer }) => connection.disarm(timer),
-    close: ({ name }) => connection.close(name),
+    cut_off: () => outlet.cutOff(),
+    arm: ({ timer, ms }) => outlet.arm(timer, ms),
+    disarm: ({ timer }) => outlet.disarm(timer),
+    close: ({ name }) => outlet.close(name),
   }
 
   async function append(who: Who, head: Do<'append'>['head']): Promise<Input> {
@@ -303,8 +308,8 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
 
   const run: SessionRun = {
     input,
-    tick: (now) => connection.tick(now),
-    terminate: () => connection.terminate(),
+    tick: (now) => outlet.tick(now),
+    terminate: () => outlet.terminate(),
     get at() {
       return state.at
     },
@@ -314,10 +319,6 @@ export function createSessionRun(ws: WebSocket, socket: Socket, deps: SessionDep
     },
   }
   return run
-}
-
-function keyOf({ user_no, device_no }: Who): string {
-  return `${user_no}/${device_no}`
 }
 
 /** Codes that a requester may see; everything else is `unavailable`. */

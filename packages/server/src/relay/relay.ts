@@ -1,0 +1,126 @@
+/**
+ * What sockets and REST share (protocol.md §6, §7): one inbox in front of the store, one way to read pages and entries, who is
+ * online, and the sessions that are open, over whatever. `last_seen` is written every `touchMs`.
+ *
+ * Invariant: nothing of a closed relay goes on: no timer, session or store call.
+ */
+import type { Bytes } from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
+import { recordBudget } from '../core/delivery.ts'
+import { createInbox } from '../ingest/inbox.ts'
+import type { Log } from '../log.ts'
+import type { Bus, Store } from '../ports.ts'
+import { createContinuations } from './continuation.ts'
+import { createEventEncoder, type EventEncoder } from './event-message.ts'
+import { RELAY_LIMITS, type RelayLimits } from './limits.ts'
+import { createEntryReader } from './log-entries.ts'
+import { createPace } from './pace.ts'
+import { createPages } from './pages.ts'
+import { createPresence } from './presence.ts'
+import { createSeats, type Seats } from './seats.ts'
+import type { SessionDeps } from './session-run.ts'
+import { createSessions, type Sessions } from './sessions.ts'
+import { createWork, type Work } from './work.ts'
+
+export type RelayDeps = {
+  store: Store
+  bus: Bus
+  /** Continuation tokens are made with it. */
+  token_key: Bytes
+  logger: Log
+  /** For what differs from the protocol's limits. */
+  limits?: Partial<RelayLimits>
+}
+
+export type Relay = SessionDeps & {
+  readonly limits: RelayLimits
+  readonly encoder: EventEncoder
+  readonly sessions: Sessions
+  readonly seats: Seats
+  readonly work: Work
+  /** What is queued on the way out, in the whole process. */
+  readonly outbound: { bytes: number }
+  /** Whether there is no room for another session now. */
+  isFull(): boolean
+  /** A device was seen by other ways than a session. */
+  touch(device: { user_no: number; device_no: number }): void
+  /** Tells all sessions to go elsewhere, acks what is in flight and closes them; cuts off what is left after `drainMs`. */
+  drain(): Promise<void>
+  /** Ends what is left. Resolves when nothing of the relay goes on. */
+  close(): Promise<void>
+}
+
+export function createRelay({ store, bus, token_key, logger, ...options }: RelayDeps): Relay {
+  const limits: RelayLimits = { ...RELAY_LIMITS, ...options.limits }
+  const failed = (error: unknown): void => logger.warn({ err: error }, 'the store failed')
+  const work = createWork(logger)
+  const presence = createPresence(store)
+  const outbound = { bytes: 0 }
+  const sessions = createSessions({ store, presence, limits, work, failed, random })
+  const inbox = createInbox({
+    store,
+    bounds: {
+      queue_bytes: limits.queueBytesMax,
+      batch_events: limits.commitEventsMax,
+      batch_bytes: limits.commitBytesMax,
+      message_bytes: recordBudget(limits),
+      events_per_minute: limits.eventsPerUserPerMinute,
+    },
+    committed: (user_no, events) => bus.publish(user_no, { is: 'committed', events }),
+    failed,
+    now: () => performance.now(),
+    jitter: (min) => Math.floor(min + random() * min),
+  })
+  const flushing = setInterval(() => work.track(presence.flush().catch(failed)), limits.touchMs)
+  flushing.unref()
+  let closed: Promise<void> | null = null
+
+  async function closeAll(): Promise<void> {
+    await sessions.close()
+    clearInterval(flushing)
+    await inbox.idle()
+    await work.idle()
+    await presence.flush().catch(failed)
+  }
+
+  return {
+    store,
+    bus,
+    inbox,
+    presence,
+    limits,
+    logger,
+    sessions,
+    work,
+    outbound,
+    encoder: createEventEncoder(),
+    seats: createSeats(limits),
+    pace: createPace({
+      events: limits.eventsPerDevicePerSecond,
+      bytes: limits.bytesPerDevicePerSecond,
+      burst_s: limits.burstSeconds,
+    }),
+    readPage: createPages({
+      store,
+      continuations: createContinuations(token_key, limits.continuationMs),
+      page_bytes: recordBudget(limits),
+      failed,
+    }),
+    readEntries: createEntryReader(store, limits),
+    isFull: () => outbound.bytes > limits.queueBytesMax,
+    touch: (device) => presence.touch(device, 0),
+    async drain() {
+      await sessions.drain()
+      await sessions.close()
+    },
+    close() {
+      closed ??= closeAll()
+      return closed
+    },
+  }
+}
+
+/** 0 ≤ x < 1. */
+function random(): number {
+  return new DataView(nodeCrypto.random(4).buffer).getUint32(0) / 2 ** 32
+}
