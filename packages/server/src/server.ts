@@ -88,7 +88,7 @@ export async function startServer(config: Config, { logger, test, signal }: Serv
     open.push(() => relay.close())
     const keys = await openSigningKeys(store, secrets.jwt_sign_seed, logger)
     open.push(() => keys.close())
-    const http = createHttp({ store, bus, keys, secrets, config, draining: () => draining, logger })
+    const http = createHttp({ store, bus, relay, keys, secrets, config, draining: () => draining, logger })
     open.push(() => http.close())
     const gateway = createGateway({ relay, secrets, config })
     open.push(() => gateway.close())

@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Config } from '../config.ts'
 import type { Log } from '../log.ts'
 import type { Bus, Store } from '../ports.ts'
+import type { Relay } from '../relay/relay.ts'
 import type { Secrets } from '../secrets.ts'
 import { createAddressRule } from './address.ts'
 import { authenticate, createAuthRoutes } from './auth-routes.ts'
@@ -19,6 +20,8 @@ import { createTokens } from './tokens.ts'
 export type HttpDeps = {
   store: Store
   bus: Pick<Bus, 'publish'>
+  /** Events and presence are those of the sockets. */
+  relay: Relay
   keys: KeySet
   secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
   config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms'>
@@ -59,7 +62,7 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
       takeAddress: (address) => limits.take('address', address),
       takeCaller: async () => null,
     },
-    touch: () => {},
+    touch: (caller) => deps.relay.touch(caller),
     logger,
   })
   app.addHook('preClose', async () => waits.close())

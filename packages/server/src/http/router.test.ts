@@ -13,7 +13,9 @@ import { nodeCrypto } from '@sealpost/protocol/node'
 import * as fc from 'fast-check'
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createMemoryBus } from '../bus/memory-bus.ts'
 import type { Hint, Store } from '../ports.ts'
+import { createRelay, type Relay } from '../relay/relay.ts'
 import { createStore } from '../store/store.ts'
 import { addTestDevice, assertAs, createTestAccount, extendAccount, type TestAccount } from '../testing/account.ts'
 import { createTestDatabase, query, type TestDatabase } from '../testing/database.ts'
@@ -28,6 +30,7 @@ const quiet = { debug() {}, info() {}, warn() {}, error() {} }
 
 let database: TestDatabase
 let store: Store
+let relay: Relay
 let app: FastifyInstance
 let draining = false
 const hints: { user_no: number; hint: Hint }[] = []
@@ -37,6 +40,7 @@ function start(over: Partial<HttpDeps> = {}): FastifyInstance {
   return createHttp({
     store,
     bus: { publish: (user_no, hint) => void hints.push({ user_no, hint }) },
+    relay,
     keys: fixedKeys([secrets.jwt_sign_seed]),
     secrets,
     config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000 },
@@ -49,10 +53,12 @@ function start(over: Partial<HttpDeps> = {}): FastifyInstance {
 beforeAll(async () => {
   database = await createTestDatabase()
   store = await createStore({ connection: database.connection, log: quiet })
+  relay = createRelay({ store, bus: createMemoryBus(), token_key: nodeCrypto.random(32), logger: quiet })
   app = start()
 })
 afterAll(async () => {
   await app?.close()
+  await relay?.close()
   await store?.close()
   await database?.drop()
 })
