@@ -262,13 +262,16 @@ export interface TokenStore {
   endFamily(user_no: number, device_no: number): Promise<void>
   /** Deletes expired families, at most `limit`. */
   sweepTokens(limit: number): Promise<number>
+}
+
+export interface SigningKeyStore {
   /** Makes, activates, retires and drops keys as is due; foreign ones (of other secrets) are dropped. All that is in force then. */
   rotateSigningKeys(purpose: string, publicKeyOf: (generation: number) => Bytes, schedule: KeySchedule): Promise<SigningKeyRow[]>
 }
 
 // ---------------------------------------------------------------- the whole store
 
-export interface Store extends IngestStore, ReadStore, SessionStore, LogStore, PairingStore, AssertionStore, TokenStore {
+export interface Store extends IngestStore, ReadStore, SessionStore, LogStore, PairingStore, AssertionStore, TokenStore, SigningKeyStore {
   readonly history_id: string
   /** Resolves when one trivial query was answered in time. */
   ping(): Promise<void>

@@ -8,7 +8,7 @@ import { type Bytes, LIMITS, toBase64url, tuple } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { type CryptoKey, importJWK, type JWK } from 'jose'
 import type { Log } from '../log.ts'
-import type { KeySchedule, SigningKeyRow, TokenStore } from '../ports.ts'
+import type { KeySchedule, SigningKeyRow, SigningKeyStore } from '../ports.ts'
 
 export const ALG = 'Ed25519'
 
@@ -24,6 +24,7 @@ export type KeySet = {
 const DAY_MS = 86_400_000
 const REFRESH_MS = 60_000
 const ASK_AGAIN_MS = 1_000
+const KID_CHARS = 16
 
 export const KEY_SCHEDULE: KeySchedule = {
   active_ms: 90 * DAY_MS,
@@ -36,7 +37,7 @@ type Held = { kid: string; generation: number; row: SigningKeyRow }
 
 /** Reads and rotates the keys at once and then every minute, until it is closed. Throws what the store throws. */
 export async function openSigningKeys(
-  store: Pick<TokenStore, 'rotateSigningKeys'>,
+  store: SigningKeyStore,
   secret: Bytes,
   logger: Log,
   purpose = 'rest',
@@ -52,7 +53,15 @@ export async function openSigningKeys(
   async function read(): Promise<void> {
     refreshed = performance.now()
     const rows = await store.rotateSigningKeys(purpose, publicKeyOf, schedule)
+    const before = held
     held = rows.map((row) => ({ kid: kidOf(row.public_key), generation: row.generation, row }))
+    const kids = new Set(held.map(({ kid }) => kid))
+    for (const name of imported.keys()) if (!kids.has(name.slice(0, KID_CHARS))) imported.delete(name)
+    if (before.some(({ kid, row }) => row.retired_at === null && !kids.has(kid)))
+      logger.error(
+        { audit: 'signing_keys_replaced', purpose },
+        'another relay on this database has other secrets: tokens of each are refused by the other',
+      )
   }
   const refresh = (): Promise<void> => (reading ??= read().finally(() => (reading = null)))
   const importOnce = (name: string, jwk: JWK): Promise<CryptoKey> => {
@@ -76,7 +85,9 @@ export async function openSigningKeys(
       return { kid, key: await importOnce(`${kid} private`, { ...publicJwk(row.public_key), d: toBase64url(seedOf(generation)) }) }
     },
     verifying: async (kid) => {
-      if (!held.some((key) => key.kid === kid) && performance.now() - refreshed > ASK_AGAIN_MS) await refresh()
+      const known = held.some((key) => key.kid === kid)
+      // a reading that is under way may bring it
+      if (!known && (reading !== null || performance.now() - refreshed > ASK_AGAIN_MS)) await refresh()
       const found = held.find((key) => key.kid === kid)
       return found === undefined ? null : importOnce(kid, publicJwk(found.row.public_key))
     },
@@ -88,7 +99,7 @@ export async function openSigningKeys(
 
 /** Says which key it is and nothing else of it. */
 export function kidOf(public_key: Bytes): string {
-  return toBase64url(nodeCrypto.sha256(public_key)).slice(0, 16)
+  return toBase64url(nodeCrypto.sha256(public_key)).slice(0, KID_CHARS)
 }
 
 export function publicJwk(public_key: Bytes): JWK {

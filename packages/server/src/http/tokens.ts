@@ -4,7 +4,7 @@
  * nothing. A token says who asks; whether that device is still active is asked of the store on each request (R01).
  */
 import { randomUUID } from 'node:crypto'
-import { type Bytes, isUuid, LIMITS, toBase64url } from '@sealpost/protocol'
+import { type Bytes, fromBase64url, isUuid, LIMITS, toBase64url } from '@sealpost/protocol'
 import { calculateJwkThumbprint, decodeProtectedHeader, jwtVerify, SignJWT } from 'jose'
 import { ALG, type KeySet } from './signing-keys.ts'
 
@@ -26,6 +26,7 @@ const AUDIENCE = 'sealpost:rest'
 const SCOPE = 'device'
 const TOKEN_BYTES_MAX = 4_096
 const LEEWAY_S = 30
+const SIGNATURE_BYTES = 64
 const KID = /^[\w-]{16}$/
 
 /** `server_key` names the issuer; `now` in ms, the database's clock. */
@@ -47,7 +48,7 @@ export function createTokens(keys: Pick<KeySet, 'signing' | 'verifying'>, server
       return { access_token, expires_in: LIMITS.accessTokenSeconds }
     },
     verify: async (token) => {
-      const kid = token.length > TOKEN_BYTES_MAX ? null : kidIn(token)
+      const kid = isCompact(token) ? kidIn(token) : null
       const key = kid === null ? null : await keys.verifying(kid)
       if (key === null) return null
       try {
@@ -81,6 +82,18 @@ function readClaims(payload: Record<string, unknown>): TokenClaims | null {
   if (scope !== SCOPE || typeof jkt !== 'string' || typeof token_version !== 'number') return null
   if (typeof iat !== 'number' || typeof exp !== 'number' || exp - iat > LIMITS.accessTokenSeconds) return null
   return { user_id: sub, device_id, scope, jkt, token_version }
+}
+
+/** In the one form that it was issued in: no spare bits, padding or blanks that a lenient decoder would let through. */
+function isCompact(token: string): boolean {
+  if (token.length > TOKEN_BYTES_MAX) return false
+  const parts = token.split('.')
+  try {
+    const [, , signature] = parts.map((part) => fromBase64url(part))
+    return parts.length === 3 && signature?.length === SIGNATURE_BYTES
+  } catch {
+    return false
+  }
 }
 
 function kidIn(token: string): string | null {

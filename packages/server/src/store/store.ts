@@ -15,6 +15,7 @@ import { createPairingStore } from './pairing-store.ts'
 import { createPools, type Pools, withClient } from './pool.ts'
 import { claimServerKey } from './server-meta.ts'
 import { createSessionStore } from './session-store.ts'
+import { createSigningKeyStore } from './signing-key-store.ts'
 import { createTokenStore } from './token-store.ts'
 
 export type StoreOptions = {
@@ -108,5 +109,6 @@ function composeStore(pools: Pools, options: StoreOptions) {
     ...createPairingStore(pools.main),
     ...createAssertionStore(pools.main, clock_skew_ms),
     ...createTokenStore(pools.main),
+    ...createSigningKeyStore(pools.main),
   }
 }

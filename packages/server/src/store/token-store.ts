@@ -1,20 +1,23 @@
 /**
- * Families of refresh tokens and the keys of access tokens (protocol.md §10). The store sees hashes and public keys alone.
+ * Families of refresh tokens (protocol.md §10): one per device, known by the hashes of its last two tokens.
  *
- * Isolation: read committed. Locks: the account row, then the family; keys under an advisory lock, so that one node at a time
- * changes them. All times are the database's.
+ * Isolation: read committed. Locks: the account row, then the family. All times are the database's.
  */
 import type { ClientBase, Pool } from 'pg'
-import type { FamilyRotation, SigningKeyRow, TokenStore } from '../ports.ts'
+import type { FamilyRotation, TokenStore } from '../ports.ts'
 import { withClient, withTransaction } from './pool.ts'
 
-/** Whoever asks is an active device of an active account, and stays it until the end of the transaction. */
-const LOCK_DEVICE = {
-  name: 'lock_token_device',
-  text: `select p.token_version from account a
-  join device d on d.user_no = a.user_no
+const LOCK_ACCOUNT = {
+  name: 'lock_token_account',
+  text: 'select from account a where a.user_no = $1::int8 and a.active for no key update',
+}
+
+/** A statement of its own: what waited for the lock would otherwise see the device as it was before the wait. */
+const DEVICE = {
+  name: 'read_token_device',
+  text: `select p.token_version from device d
   join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
- where a.user_no = $1::int8 and d.device_no = $2::int4 and a.active and d.active for no key update of a`,
+ where d.user_no = $1::int8 and d.device_no = $2::int4 and d.active`,
 }
 
 const START = {
@@ -61,32 +64,6 @@ const SWEEP = {
   select f.user_no, f.device_no from refresh_family f where f.expires_at <= clock_ms() order by f.expires_at limit $1::int4 for update skip locked)`,
 }
 
-const KEYS_LOCK = { name: 'lock_signing_keys', text: `select pg_advisory_xact_lock(hashtext('sealpost signing keys'))` }
-
-const KEYS = {
-  name: 'read_signing_keys',
-  text: `select k.generation, k.public_key, k.created_at, k.active_at, k.retired_at, clock_ms() as now
-  from signing_key k where k.purpose = $1::text order by k.generation`,
-}
-
-const ADD_KEY = {
-  name: 'add_signing_key',
-  text: `insert into signing_key (purpose, generation, public_key, created_at, active_at)
-  values ($1::text, $2::int4, $3::bytea, clock_ms(), case when $4::bool then clock_ms() end)`,
-}
-
-const ACTIVATE_KEY = {
-  name: 'activate_signing_key',
-  text: 'update signing_key set active_at = clock_ms() where purpose = $1::text and generation = $2::int4',
-}
-
-const RETIRE_KEY = {
-  name: 'retire_signing_key',
-  text: 'update signing_key set retired_at = clock_ms() where purpose = $1::text and generation = $2::int4',
-}
-
-const DROP_KEY = { name: 'drop_signing_key', text: 'delete from signing_key where purpose = $1::text and generation = $2::int4' }
-
 type FamilyRow = { generation: number; is_current: boolean; is_previous: boolean; rotated_ms_ago: number }
 
 export function createTokenStore(pool: Pool): TokenStore {
@@ -123,41 +100,13 @@ export function createTokenStore(pool: Pool): TokenStore {
         if ((await lockDevice(client, user_no, device_no)) !== null) await endTokens(client, user_no, device_no)
       }),
     sweepTokens: (limit) => withClient(pool, async (client) => (await client.query({ ...SWEEP, values: [limit] })).rowCount ?? 0),
-    rotateSigningKeys: (purpose, publicKeyOf, schedule) =>
-      withTransaction(pool, async (client) => {
-        await client.query(KEYS_LOCK)
-        const read = async () => (await client.query<SigningKeyRow & { now: number }>({ ...KEYS, values: [purpose] })).rows
-        const on = (query: { name: string; text: string }, generation: number, ...more: unknown[]) =>
-          client.query({ ...query, values: [purpose, generation, ...more] })
-        let newest = 0
-        const known: (SigningKeyRow & { now: number })[] = []
-        for (const row of await read()) {
-          newest = Math.max(newest, row.generation)
-          const foreign = !Buffer.from(publicKeyOf(row.generation)).equals(row.public_key)
-          const over = row.retired_at !== null && row.now - row.retired_at > schedule.retired_ms
-          if (foreign || over) await on(DROP_KEY, row.generation)
-          else known.push(row)
-        }
-        const add = async (active: boolean) => {
-          newest += 1
-          await on(ADD_KEY, newest, Buffer.from(publicKeyOf(newest)), active)
-        }
-        const active = known.find((row) => row.active_at !== null && row.retired_at === null)
-        const next = known.find((row) => row.active_at === null)
-        if (active === undefined) await add(true)
-        const due = active !== undefined && active.now - (active.active_at ?? 0) >= schedule.active_ms
-        if (due && next !== undefined && next.now - next.created_at >= schedule.published_ms) {
-          await on(RETIRE_KEY, active.generation)
-          await on(ACTIVATE_KEY, next.generation)
-          await add(false)
-        } else if (next === undefined) await add(false)
-        return (await read()).map(({ now: _, ...row }) => row)
-      }),
   }
 }
 
+/** Of an active device of an active account, which it stays until the end of the transaction: the version of its tokens. */
 async function lockDevice(client: ClientBase, user_no: number, device_no: number): Promise<number | null> {
-  const { rows } = await client.query<{ token_version: number }>({ ...LOCK_DEVICE, values: [user_no, device_no] })
+  if ((await client.query({ ...LOCK_ACCOUNT, values: [user_no] })).rowCount !== 1) return null
+  const { rows } = await client.query<{ token_version: number }>({ ...DEVICE, values: [user_no, device_no] })
   return rows[0]?.token_version ?? null
 }
 
