@@ -7,6 +7,7 @@ import type { Relay } from '../relay/relay.ts'
 import type { Secrets } from '../secrets.ts'
 import { createAddressRule } from './address.ts'
 import { authenticate, createAuthRoutes } from './auth-routes.ts'
+import { createDeviceRoutes } from './device-routes.ts'
 import { createLogRoutes } from './log-routes.ts'
 import { createPairingRoutes } from './pairing-routes.ts'
 import { createRateLimits } from './rate-limits.ts'
@@ -14,6 +15,7 @@ import { createRouter } from './router.ts'
 import { createSlotWaits } from './slot-waits.ts'
 import { createStatusRoutes } from './status-routes.ts'
 import { createRefreshTokens } from './refresh-tokens.ts'
+import { createUserRoutes } from './user-routes.ts'
 import type { KeySet } from './signing-keys.ts'
 import { createTokens } from './tokens.ts'
 
@@ -53,6 +55,8 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
       ...createStatusRoutes({ store, server_key, draining: deps.draining, logger }),
       ...createLogRoutes({ store, server_key, skew_ms, bus, signup: config.signup, limits }),
       ...createAuthRoutes(auth),
+      ...createDeviceRoutes({ store, bus, presence: deps.relay.presence }),
+      ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: null, logger }),
       ...createPairingRoutes({ store, limits, waits }),
     },
     authenticate: (authorization) => authenticate(auth, authorization),

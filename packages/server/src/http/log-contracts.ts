@@ -2,6 +2,7 @@
 import { LIMITS } from '@sealpost/protocol'
 import { z } from 'zod'
 import type { Contract } from './contract.ts'
+import { ASSERTION, BOX, LOG_ENTRY, LOG_HEAD } from './examples.ts'
 import { assertion, base64url, boxes, box, count, key, logEntry, signature } from './fields.ts'
 
 /** In a repair the boxes may be fewer than those that were signed. */
@@ -15,7 +16,13 @@ const entryWithProof = logEntry.extend({
 export const LOG_CONTRACTS = {
   append_log: {
     body: entryWithProof,
-    answer: { status: 200, media: 'application/json', schema: z.strictObject({ log_seq: count, log_head: key }) },
+    answer: {
+      status: 200,
+      media: 'application/json',
+      schema: z.strictObject({ log_seq: count, log_head: key }),
+      example: { log_seq: 3, log_head: LOG_HEAD },
+    },
+    example: { body: { ...LOG_ENTRY, proof: ASSERTION } },
     problems: [
       'signup_closed',
       'account_gone',
@@ -38,7 +45,9 @@ export const LOG_CONTRACTS = {
           .max(LIMITS.logEntriesPageMax),
         has_more: z.boolean(),
       }),
+      example: { entries: [{ body: LOG_ENTRY.body, sig: LOG_ENTRY.sig, box: BOX }], has_more: false },
     },
     problems: ['not_found'],
+    example: { body: ASSERTION },
   },
 } as const satisfies Record<string, Contract>

@@ -30,7 +30,14 @@ function start(over: Partial<LogRouteDeps> = {}) {
     const boxes = repair ? { [account.device.device_id]: own } : built.boxes
     const entry = { body: toBase64url(built.entry.body), sig: toBase64url(built.entry.sig) }
     const body = { ...entry, boxes, proof, repair }
-    const request = { params: {}, query: {}, caller: null, request_id: 'a request', gone: new AbortController().signal }
+    const request = {
+      params: undefined,
+      query: undefined,
+      headers: undefined,
+      caller: null,
+      request_id: 'a request',
+      gone: new AbortController().signal,
+    }
     return routes.append_log({ ...request, body, address })
   }
   return { limits, post }

@@ -20,8 +20,8 @@ import {
 } from '@sealpost/protocol'
 import type { AppendRequest, AppendResult, Bus, LogStore, SessionStore } from '../ports.ts'
 import { type AssertionDeps, acceptAssertion, readClaims } from './assertions.ts'
-import { appendLogBody, signedObject } from './bodies.ts'
-import { type Answer, type Answers, type Call, parseInput } from './call.ts'
+import type { Answer, Answers, Call } from './call.ts'
+import { appendAndTell } from '../relay/log-append.ts'
 import type { Problem } from './problems.ts'
 import type { RateLimits } from './rate-limits.ts'
 
@@ -38,8 +38,8 @@ export function createLogRoutes(deps: LogRouteDeps): Answers<'append_log' | 'rea
   return { append_log: (call) => append(deps, call), read_log: (call) => read(deps, call) }
 }
 
-async function append(deps: LogRouteDeps, call: Call): Promise<Answer> {
-  const { body, sig, boxes, proof, repair = false } = parseInput(appendLogBody, call.body)
+async function append(deps: LogRouteDeps, call: Call<'append_log'>): Promise<Answer> {
+  const { body, sig, boxes, proof, repair = false } = call.body
   if (repair) {
     const retry_after_ms = await deps.limits.take('repair_address', call.address)
     if (retry_after_ms !== null) return rateLimited(retry_after_ms)
@@ -58,11 +58,9 @@ async function append(deps: LogRouteDeps, call: Call): Promise<Answer> {
     if (retry_after_ms !== null) return rateLimited(retry_after_ms)
   }
   const request = { user_id: decoded.user_id, entry, boxes, repair, allow_genesis: isNew }
-  const result = repair ? await repairEntry(deps, request) : await deps.store.appendEntry(request)
+  const result = repair ? await repairEntry(deps, request) : await appendAndTell(deps.store, deps.bus, request)
   if ('problem' in result) return result
   if (!result.ok) return { problem: refusal(result) }
-  // also of an entry that was there: who appended it may not have come to tell it
-  deps.bus.publish(result.user_no, { is: 'log', log_seq: result.log_seq, revoked: result.revoked.map((device) => device.device_id) })
   return { json: { log_seq: result.log_seq, log_head: toBase64url(result.log_head) } }
 }
 
@@ -72,7 +70,7 @@ async function repairEntry(deps: LogRouteDeps, request: AppendRequest): Promise<
   if (retry_after_ms !== null) return rateLimited(retry_after_ms)
   let counts = false
   try {
-    const result = await deps.store.appendEntry(request)
+    const result = await appendAndTell(deps.store, deps.bus, request)
     counts = result.ok && !result.already_known
     return result
   } finally {
@@ -102,7 +100,8 @@ async function findKey(deps: LogRouteDeps, claimed: Assertion): Promise<Bytes | 
   return (await deps.store.findSigner(claimed.user_id, claimed.signer))?.sign_pub ?? null
 }
 
-function refusal(result: AppendResult & { ok: false }) {
+/** What is said of an entry that was not appended. */
+export function refusal(result: AppendResult & { ok: false }): Problem {
   return {
     code: result.code,
     ...(result.code === 'invalid_entry' && result.reason !== undefined ? { detail: result.reason } : {}),
@@ -111,8 +110,8 @@ function refusal(result: AppendResult & { ok: false }) {
   }
 }
 
-async function read(deps: LogRouteDeps, call: Call): Promise<Answer> {
-  const claimed = await acceptAssertion(deps, parseInput(signedObject, call.body), 'log-read', (assertion) => findKey(deps, assertion))
+async function read(deps: LogRouteDeps, call: Call<'read_log'>): Promise<Answer> {
+  const claimed = await acceptAssertion(deps, call.body, 'log-read', (assertion) => findKey(deps, assertion))
   const signer = await deps.store.findSigner(claimed.user_id, claimed.signer)
   if (signer === null) return { problem: { code: 'not_found' } }
   const last = signer.active ? LIMITS.logSeqMax : await lastReadable(deps, claimed)

@@ -19,12 +19,13 @@ import { INITIAL, isOverdrawn, isReading, step } from '../core/session.ts'
 import type { Effect, Input, Outcome, PageAsk, Rules, State, Step, Who } from '../core/state.ts'
 import type { Inbox } from '../ingest/inbox.ts'
 import type { Log } from '../log.ts'
-import type { Bus, EstablishResult, Hint, Store } from '../ports.ts'
+import type { Bus, EstablishResult , Store } from '../ports.ts'
 import type { PageOwner } from './continuation.ts'
 import type { EntryPage } from './log-entries.ts'
 import type { Listener, Outlet } from './outlet.ts'
 import type { Pace } from './pace.ts'
 import type { PageAnswer } from './pages.ts'
+import { appendAndTell } from './log-append.ts'
 import type { Presence } from './presence.ts'
 import { deviceKey, type Work } from './work.ts'
 
@@ -298,11 +299,7 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
   async function append(who: Who, head: Do<'append'>['head']): Promise<Input> {
     const { id, boxes } = head
     const entry = { body: fromBase64url(head.body), sig: fromBase64url(head.sig) }
-    const result = await store.appendEntry({ user_id: who.user_id, entry, boxes, repair: false, allow_genesis: false })
-    if (result.ok) {
-      const hint: Hint = { is: 'log', log_seq: result.log_seq, revoked: result.revoked.map(({ device_id }) => device_id) }
-      bus.publish(result.user_no, hint)
-    }
+    const result = await appendAndTell(store, bus, { user_id: who.user_id, entry, boxes, repair: false, allow_genesis: false })
     return { is: 'appended', id, result }
   }
 

@@ -1,0 +1,133 @@
+/**
+ * Everything that is held about an account, row by row (B08, docs/export.md). Read in pages by key up to where the account stood at
+ * the beginning; between two pages no connection and no snapshot is held, so a slow reader costs nothing. Rows that retention
+ * takes meanwhile are not there; an account that is deleted meanwhile breaks the export off.
+ */
+import { decodeRecords, type EventJson, FLAG, recordToJson, SealpostError, toBase64url, writeRecord } from '@sealpost/protocol'
+import type { Pool } from 'pg'
+import type { ExportRow, ExportStore, ReadStore, StoredEvent, UserSummary } from '../ports.ts'
+import { withClient } from './pool.ts'
+
+const PAGE_ROWS = 500
+const PAGE_BYTES = 1_048_576
+const RECORD_ROOM = 64
+const LOG_PAGE = 20
+
+const DEVICES = {
+  name: 'export_devices',
+  text: `select d.device_id, p.name, p.device_type, p.sign_pub, p.added_log_seq, p.revoked_log_seq, p.last_seen, p.seen_position, d.last_seq as last_device_seq,
+       d.device_no
+  from device d join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
+ where d.user_no = $1::int8 and d.device_no > $2::int4 order by d.device_no limit ${PAGE_ROWS}`,
+}
+
+const ENTRIES = {
+  name: 'export_log',
+  text: `select e.log_seq, e.stored_at, e.body, e.sig,
+       (select json_object_agg(coalesce(d.device_id::text, 'root'), encode(b.box, 'base64'))
+          from log_box b left join device d on d.user_no = b.user_no and d.device_no = b.recipient
+         where b.user_no = e.user_no and b.log_seq = e.log_seq) as boxes
+  from log_entry e where e.user_no = $1::int8 and e.log_seq > $2::int8 order by e.log_seq limit ${LOG_PAGE}`,
+}
+
+const STREAMS = {
+  name: 'export_streams',
+  text: `select s.stream_no, s.stream_id, coalesce(h.last, 0) as stream_seq, coalesce(h.bytes, 0) as stored_bytes
+  from stream s left join head h on h.user_no = s.user_no and h.stream_no = s.stream_no
+ where s.user_no = $1::int8 and s.stream_no > $2::int4 order by s.stream_no limit ${PAGE_ROWS}`,
+}
+
+const FAMILIES = {
+  name: 'export_refresh_families',
+  text: `select d.device_id, f.generation, f.created_at, f.rotated_at, f.expires_at
+  from refresh_family f join device d on d.user_no = f.user_no and d.device_no = f.device_no
+ where f.user_no = $1::int8 order by f.device_no limit ${PAGE_ROWS}`,
+}
+
+const PAIRINGS = {
+  name: 'export_pairings',
+  text: `select p.mailbox_id, d.device_id, p.expires_at, s.slot, s.box
+  from pairing p left join device d on d.user_no = p.user_no and d.device_no = p.device_no
+  left join pairing_slot s on s.mailbox_id = p.mailbox_id
+ where p.user_no = $1::int8 order by p.mailbox_id, s.slot limit ${PAGE_ROWS}`,
+}
+
+type EntryRow = { log_seq: number; stored_at: number; body: Buffer; sig: Buffer; boxes: Record<string, string> | null }
+
+export function createExportStore(pool: Pool, pages: Pick<ReadStore, 'readPage'>): ExportStore {
+  const read = <R extends object>(query: { name: string; text: string }, ...values: number[]): Promise<R[]> =>
+    withClient(pool, async (client) => (await client.query<R>({ ...query, values })).rows)
+
+  return {
+    async *exportRows(user_no, user: UserSummary) {
+      const user_id = toBase64url(user.user_id)
+      const { log_seq, head_position } = user
+      yield {
+        kind: 'account',
+        created_at: user.created_at,
+        last_activity: user.last_activity,
+        log_seq,
+        log_head: toBase64url(user.log_head),
+        floor: user.floor,
+        head_position,
+        stored_bytes: user.stored_bytes,
+      }
+      for (let after = 0; ; ) {
+        type Row = { device_no: number; sign_pub: Buffer; [name: string]: unknown }
+        const rows = await read<Row>(DEVICES, user_no, after)
+        for (const { device_no, sign_pub, ...row } of rows) {
+          after = device_no
+          yield { kind: 'device', ...row, sign_pub: toBase64url(sign_pub) }
+        }
+        if (rows.length < PAGE_ROWS) break
+      }
+      for (let after = -1; after < log_seq; ) {
+        const rows = await read<EntryRow>(ENTRIES, user_no, after)
+        if (rows.length === 0) throw gone()
+        for (const row of rows) {
+          after = row.log_seq
+          if (row.log_seq <= log_seq) yield exportEntry(row)
+        }
+      }
+      for (let after = 0; ; ) {
+        const rows = await read<{ stream_no: number; [name: string]: unknown }>(STREAMS, user_no, after)
+        for (const { stream_no, ...row } of rows) {
+          after = stream_no
+          yield { kind: 'stream', ...row }
+        }
+        if (rows.length < PAGE_ROWS) break
+      }
+      for (let after = 0; after < head_position; ) {
+        const page = await pages.readPage({ user_no, after, limit: PAGE_ROWS, bytes: PAGE_BYTES, own: null, streams: null })
+        if (page.upto <= after) throw gone()
+        after = page.upto
+        for (const event of page.events)
+          if (event.position <= head_position) yield { kind: 'event', ...eventToJson(user_id, event), ...tombstoneMark(event) }
+      }
+      for (const row of await read<object>(FAMILIES, user_no)) yield { kind: 'refresh_family', ...row }
+      for (const { box, ...row } of await read<{ box: Buffer | null }>(PAIRINGS, user_no))
+        yield { kind: 'pairing', ...row, box: box === null ? null : toBase64url(box) }
+    },
+  }
+}
+
+/** The JSON form of protocol.md §3. */
+export function eventToJson(user_id: string, event: StoredEvent): EventJson {
+  const scratch = new Uint8Array(event.client.length + RECORD_ROOM)
+  const record = decodeRecords(scratch.subarray(0, writeRecord(scratch, 0, event.flags, event.client, event)))[0]
+  if (record === undefined) throw new TypeError('a stored event is one record')
+  return recordToJson(user_id, record)
+}
+
+function tombstoneMark({ flags }: StoredEvent): { tombstone?: true } {
+  return (flags & FLAG.tombstone) === 0 ? {} : { tombstone: true }
+}
+
+function exportEntry({ log_seq, stored_at, body, sig, boxes }: EntryRow): ExportRow {
+  const sealed = Object.fromEntries(Object.entries(boxes ?? {}).map(([to, box]) => [to, toBase64url(Buffer.from(box, 'base64'))]))
+  return { kind: 'log_entry', log_seq, stored_at, body: toBase64url(body), sig: toBase64url(sig), boxes: sealed }
+}
+
+function gone(): SealpostError {
+  return new SealpostError('account_gone', 'the account was deleted meanwhile')
+}
