@@ -219,6 +219,57 @@ export interface AssertionStore {
   rememberAssertion(jti: string, user_id: string): Promise<boolean>
 }
 
+// ---------------------------------------------------------------- accounts (protocol.md §10)
+
+/** Times in ms; `revoked_log_seq` null = active. */
+export type DeviceSummary = {
+  device_id: string
+  name: string
+  device_type: 'mobile' | 'desktop' | 'web'
+  added_log_seq: number
+  revoked_log_seq: number | null
+  last_seen: number | null
+}
+
+export type UserSummary = {
+  user_id: Bytes
+  created_at: number
+  last_activity: number | null
+  log_seq: number
+  log_head: Bytes
+  floor: number
+  head_position: number
+  stored_bytes: number
+  /** How many there are. */
+  devices: number
+  streams: number
+  events: number
+}
+
+export interface AccountStore {
+  /** Active ones, or also the newest of the revoked; oldest first. */
+  listDevices(user_no: number, include_revoked: boolean): Promise<DeviceSummary[]>
+  readDevice(user_no: number, device_id: string): Promise<DeviceSummary | null>
+  readLogHead(user_no: number): Promise<{ log_seq: number; log_head: Bytes } | null>
+  readUser(user_no: number): Promise<UserSummary | null>
+  /**
+   * Deletes all of it in one transaction and remembers the hash of its id; the rows per table. By a device that is active at that
+   * moment, or (null) by the root. Null: there is no such account or device.
+   */
+  deleteAccount(user_id: string, device_id: string | null): Promise<{ user_no: number; counts: Record<string, number> } | null>
+}
+
+/** One line of an export (docs/export.md). */
+export type ExportRow = {
+  kind: 'account' | 'device' | 'log_entry' | 'stream' | 'event' | 'refresh_family' | 'pairing'
+  [name: string]: unknown
+}
+
+export interface ExportStore {
+  /** All that is held, up to where the account stood in `user`. Throws `account_gone` when it is deleted meanwhile. */
+  exportRows(user_no: number, user: UserSummary): AsyncIterable<ExportRow>
+}
+
 // ---------------------------------------------------------------- tokens (protocol.md §10)
 
 export type FamilyRotation =
@@ -271,7 +322,17 @@ export interface SigningKeyStore {
 
 // ---------------------------------------------------------------- the whole store
 
-export interface Store extends IngestStore, ReadStore, SessionStore, LogStore, PairingStore, AssertionStore, TokenStore, SigningKeyStore {
+export interface Store
+  extends IngestStore,
+    ReadStore,
+    SessionStore,
+    LogStore,
+    PairingStore,
+    AssertionStore,
+    TokenStore,
+    SigningKeyStore,
+    AccountStore,
+    ExportStore {
   readonly history_id: string
   /** Resolves when one trivial query was answered in time. */
   ping(): Promise<void>

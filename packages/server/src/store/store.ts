@@ -6,8 +6,10 @@ import { type Bytes, LIMITS } from '@sealpost/protocol'
 import type { ClientConfig, Pool } from 'pg'
 import type { Log } from '../log.ts'
 import type { Store } from '../ports.ts'
+import { createAccountStore } from './account-store.ts'
 import { createAssertionStore } from './assertion-store.ts'
 import { createClock } from './clock.ts'
+import { createExportStore } from './export-store.ts'
 import { createIngestStore } from './ingest-store.ts'
 import { createLogStore } from './log-store.ts'
 import { createPageStore } from './page-store.ts'
@@ -96,14 +98,17 @@ export async function createStore(options: StoreOptions): Promise<PostgresStore>
 
 function composeStore(pools: Pools, options: StoreOptions) {
   const clock_skew_ms = options.clock_skew_ms ?? LIMITS.clockSkewMs
+  const pages = createPageStore(pools.main)
   return {
+    ...createAccountStore(pools.main),
+    ...createExportStore(pools.main, pages),
     ...createIngestStore({
       pools,
       clock_skew_ms,
       streams_max: options.streams_max ?? LIMITS.streamsPerUserMax,
       quota_bytes: options.quota_bytes ?? null,
     }),
-    ...createPageStore(pools.main),
+    ...pages,
     ...createSessionStore(pools, options.log),
     ...createLogStore(pools.main),
     ...createPairingStore(pools.main),

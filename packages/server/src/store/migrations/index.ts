@@ -3,7 +3,9 @@ import { tables } from './0001-tables.ts'
 import { ingest } from './0002-ingest.ts'
 import { sessions } from './0003-sessions.ts'
 import { tokens } from './0004-tokens.ts'
+import { retentionFunctions } from './0005-retention-functions.ts'
 import { usageRetention } from './0005-usage-retention.ts'
+import { names } from './0006-names.ts'
 
 export type Migration = { version: number; name: string; sql: string }
 
@@ -12,5 +14,6 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 2, name: 'ingest', sql: ingest },
   { version: 3, name: 'sessions', sql: sessions },
   { version: 4, name: 'tokens', sql: tokens },
-  { version: 5, name: 'usage-retention', sql: usageRetention },
+  { version: 5, name: 'usage-retention', sql: usageRetention + retentionFunctions },
+  { version: 6, name: 'names', sql: names },
 ]
