@@ -42,7 +42,7 @@ export async function openSigningKeys(
   logger: Log,
   purpose = 'rest',
   schedule = KEY_SCHEDULE,
-): Promise<KeySet & { close(): void; refresh(): Promise<void> }> {
+): Promise<KeySet & { close(): Promise<void>; refresh(): Promise<void> }> {
   const seedOf = (generation: number): Bytes => nodeCrypto.hkdf(secret, new Uint8Array(), tuple('access-token-key', purpose, generation))
   const publicKeyOf = (generation: number): Bytes => nodeCrypto.ed25519Public(seedOf(generation))
   let held: Held[] = []
@@ -93,7 +93,10 @@ export async function openSigningKeys(
     },
     jwks: async () => ({ keys: held.map(({ kid, row }) => ({ ...publicJwk(row.public_key), kid, use: 'sig', alg: ALG })) }),
     refresh,
-    close: () => clearInterval(timer),
+    close: async () => {
+      clearInterval(timer)
+      await reading?.catch(() => {})
+    },
   }
 }
 
