@@ -1,0 +1,157 @@
+/** Deletion against everything that writes, on a real PostgreSQL over two nodes (G04, G10, C5). */
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { toBase64url } from '@sealpost/protocol'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Store, Verdict } from '../ports.ts'
+import { createAccount, makeDevice, makeEntry, makeRun, openSession, type TestAccount } from '../testing/accounts.ts'
+import { useDatabase } from '../testing/database.ts'
+import { silent } from '../testing/log.ts'
+import { createStore, type PostgresStore } from './store.ts'
+
+const USERS = 40
+const ROUNDS = 25
+
+const database = useDatabase()
+let nodes: PostgresStore[]
+
+beforeAll(async () => {
+  const open = () => createStore({ connection: database.connection, log: silent, ingest_connections_max: 6, main_connections_max: 6 })
+  nodes = [await open(), await open()]
+})
+afterAll(async () => {
+  await Promise.all(nodes.map((node) => node.close()))
+})
+const here = (): Store => nodes[0]!
+const there = (): Store => nodes[1]!
+
+const TABLES = ['event', 'head', 'stream', 'log_box', 'log_entry', 'refresh_family', 'device_profile', 'device', 'pairing', 'account']
+
+async function rowsOf(user_no: number): Promise<number> {
+  const counts = TABLES.map((table) => `(select count(*) from ${table} where user_no = $1)`)
+  const { rows } = await nodes[0]!.pools.main.query<{ n: number }>(`select (${counts.join(' + ')})::int4 as n`, [user_no])
+  return rows[0]!.n
+}
+
+/** Both at once, one of them late by a little: they meet at every point of each other. */
+async function together<A, B>(n: number, a: () => Promise<A>, b: () => Promise<B>): Promise<[A, B]> {
+  const late = async <T>(first: boolean, work: () => Promise<T>): Promise<T> => {
+    if ((n % 2 === 0) === first) await sleep((n % 11) / 2)
+    return work()
+  }
+  return Promise.all([late(true, a), late(false, b)])
+}
+
+/** 1,000 accounts, each deleted while `work` goes on; whatever came first, no row of it remains. */
+async function raceDeletion<T>(work: (account: TestAccount, session_id: string) => Promise<T>, judge: (result: T) => boolean): Promise<number> {
+  let first = 0
+  for (let round = 0; round < ROUNDS; round++)
+    await Promise.all(
+      Array.from({ length: USERS }, async (_, user) => {
+        const account = await createAccount(here(), 1)
+        const session_id = await openSession(here(), account.user_no, 1)
+        const remove = () => there().deleteAccount(account.user_id, account.devices[0]!.device_id)
+        const [result, deleted] = await together(round + user, () => work(account, session_id), remove)
+        expect(deleted).toMatchObject({ user_no: account.user_no, counts: { account: 1, device: expect.any(Number) } })
+        expect(await rowsOf(account.user_no)).toBe(0)
+        if (judge(result)) first++
+        // and what comes late brings nothing back
+        await work(account, session_id).catch((error: unknown) => expect(error).toMatchObject({ code: 'unavailable' }))
+        expect(await rowsOf(account.user_no)).toBe(0)
+      }),
+    )
+  return first
+}
+
+async function settle(store: Store, account: TestAccount, session_id: string): Promise<Verdict> {
+  const run = makeRun({ user_no: account.user_no, device_no: 1, session_id, first_seq: 1, epoch: account.log_seq }, 2)
+  for (let patient = false; ; patient = true) {
+    const [verdict] = await store.ingest([run], patient)
+    if (verdict!.is !== 'busy') return verdict!
+  }
+}
+
+describe('1,000 rounds each', { timeout: 120_000 }, () => {
+  it('G10: delete × ingest: an event goes with the account or is refused', async () => {
+    const stored = await raceDeletion(
+      (account, session_id) => settle(here(), account, session_id),
+      (verdict) => {
+        expect(['stored', 'not_active']).toContain(verdict.is)
+        return verdict.is === 'stored'
+      },
+    )
+    expect(stored).toBeGreaterThan(10)
+    expect(stored).toBeLessThan(USERS * ROUNDS)
+  })
+
+  it('G10: delete × entry: a device is added and goes with the account, or the account is gone', async () => {
+    const added = await raceDeletion(
+      (account) => here().appendEntry({ ...makeEntry(account, { type: 'add_device', device: makeDevice() }), repair: true }),
+      (result) => {
+        if (!result.ok) expect(['account_gone', 'not_found']).toContain(result.code)
+        return result.ok
+      },
+    )
+    expect(added).toBeGreaterThan(10)
+  })
+
+  it('G10: delete × session: a fence is written and goes with the account, or there is no account', async () => {
+    const cursor = { position: 0, event_id: null, received_at: null, history_id: null }
+    await raceDeletion(
+      ({ user_no }) => here().establishSession({ user_no, device_no: 1, session_id: randomUUID(), cursor, last_device_seq: 0, log_seq: null }),
+      (result) => {
+        if (!result.ok) expect(result.code).toBe('account_gone')
+        return result.ok
+      },
+    )
+  })
+})
+
+it('G04: 100,000 events are deleted within 5 s, and nobody else waits', { timeout: 120_000 }, async () => {
+  const account = await createAccount(here(), 2)
+  const other = await createAccount(here(), 1)
+  const session_id = await openSession(here(), account.user_no, 1)
+  for (let first_seq = 1; first_seq <= 100_000; first_seq += 4_000) {
+    const run = makeRun({ user_no: account.user_no, device_no: 1, session_id, first_seq, epoch: account.log_seq }, 4_000)
+    expect((await here().ingest([run], true))[0]!.is).toBe('stored')
+  }
+  const fence = await openSession(here(), other.user_no, 1)
+  let first_seq = 1
+  const waits: number[] = []
+  const timed = async (): Promise<number> => {
+    const began = performance.now()
+    const run = makeRun({ user_no: other.user_no, device_no: 1, session_id: fence, first_seq: first_seq++, epoch: other.log_seq }, 1)
+    expect((await here().ingest([run], false))[0]!.is).toBe('stored')
+    return performance.now() - began
+  }
+  let done = false
+  const began = performance.now()
+  const deleting = there()
+    .deleteAccount(account.user_id, null)
+    .finally(() => (done = true))
+  while (!done) waits.push(await timed())
+  const deleted = await deleting
+  const ms = performance.now() - began
+  expect(deleted!.counts).toMatchObject({ event: 100_000, device: 2, account: 1 })
+  expect(await rowsOf(account.user_no)).toBe(0)
+  waits.sort((a, b) => a - b)
+  const figures = { ms: Math.round(ms), acks: waits.length, p50: waits[waits.length >> 1]!, max: waits.at(-1)! }
+  expect(figures.ms, JSON.stringify(figures)).toBeLessThan(5_000)
+  expect(figures.max, JSON.stringify(figures)).toBeLessThan(1_000)
+  if (process.env['SEALPOST_FIGURES'] !== undefined) process.stdout.write(`deletion of 100,000 events: ${JSON.stringify(figures)}\n`)
+})
+
+it('an account that is deleted meanwhile breaks its export off', async () => {
+  const account = await createAccount(here(), 1)
+  const session_id = await openSession(here(), account.user_no, 1)
+  await settle(here(), account, session_id)
+  const user = (await here().readUser(account.user_no))!
+  expect(toBase64url(user.user_id)).toBe(account.user_id)
+  const kinds: string[] = []
+  await expect(async () => {
+    for await (const row of here().exportRows(account.user_no, user)) {
+      if (kinds.push(row.kind) === 1) await there().deleteAccount(account.user_id, null)
+    }
+  }).rejects.toMatchObject({ code: 'account_gone' })
+  expect(kinds).toEqual(['account'])
+})
