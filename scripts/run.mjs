@@ -4,7 +4,7 @@
  * Each task first makes the installed packages equal to the lock (`npm ci`), then runs under the Node that npm brought
  * into node_modules/.bin (24); where none is packaged, under the one at hand when it is new enough.
  *
- *   node scripts/run.mjs start | test | check | build | format | measure | soak   [arguments of the task]
+ *   node scripts/run.mjs start | test | check | build | format | docs | measure | soak   [arguments of the task]
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -30,6 +30,7 @@ const TASKS = {
   format: () => runNode([binOf('@biomejs/biome', 'biome'), 'format', '--write', '.']),
   measure: (args) => runNode(['bench/measure.ts', ...args]),
   soak: (args) => runNode(['test/soak.ts', ...args]),
+  docs: () => runNode(['scripts/docs.ts']),
 }
 
 // ---------------------------------------------------------------- installed packages

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { readConfig, VARIABLES } from './config.ts'
+import { readConfig } from './config.ts'
+import { VARIABLES } from './variables.ts'
 
 describe('the configuration', () => {
   it('has a default for everything', () => {
@@ -54,6 +55,13 @@ describe('the configuration', () => {
     const rows = [...example.matchAll(/^#([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value])
     expect(rows.map(([name]) => name)).toEqual(Object.keys(VARIABLES))
     expect(() => readConfig(Object.fromEntries(rows))).not.toThrow()
+  })
+
+  it('a SEALPOST_ variable that does not exist is a mistake, and the nearest is named', () => {
+    expect(() => readConfig({ SEALPOST_PROT: '1', SEALPOST_SIGNUP_FILE: '' })).toThrow(
+      'SEALPOST_PROT: there is no such variable; the nearest is SEALPOST_',
+    )
+    expect(() => readConfig({ SEALPOST_HOME: '/home', SEALPOST_SIGNUP_FILE: '' })).not.toThrow()
   })
 
   it('an empty variable is one that is not set', () => {

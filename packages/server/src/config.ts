@@ -4,12 +4,11 @@
  *
  * For each variable X, `X_FILE` names a file that holds the value (secrets mounted by an orchestrator).
  */
-import { isIP } from 'node:net'
-import { LIMITS, SealpostError } from '@sealpost/protocol'
-import { z } from 'zod'
-
-export const SIGNUP = ['open', 'invite', 'closed'] as const
-export const LOG_LEVELS = ['silent', 'error', 'warn', 'info', 'debug'] as const
+import { SealpostError } from '@sealpost/protocol'
+import type { z } from 'zod'
+import type { Rates } from './limits/rate-limits.ts'
+import { RATES, type RateRule, rateVariable } from './limits/rules.ts'
+import { type ConfigFlags, type LOG_LEVELS, type SIGNUP, type Variable, VARIABLES } from './variables.ts'
 
 export type Config = {
   host: string
@@ -27,6 +26,8 @@ export type Config = {
   origins: readonly string[]
   /** Addresses or networks (CIDR) of proxies whose X-Forwarded-For is believed. */
   trusted_proxies: readonly string[]
+  /** Whether the API documents are served. */
+  docs: boolean
   log_level: (typeof LOG_LEVELS)[number]
   clock_skew_ms: number
   rekey_after_ms: number
@@ -35,33 +36,23 @@ export type Config = {
   stop_ms_max: number
   /** How long a start waits for an external database. */
   database_wait_ms_max: number
+  /** Stored bytes of one user; null = no quota. */
+  quota_bytes: number | null
+  retention: RetentionConfig
+  /** Points of each rate. */
+  rates: Required<Rates>
 }
 
-export type ConfigFlags = { host?: string; port?: string; data?: string; database_url?: string }
-
-type Row = { flag?: keyof ConfigFlags; schema: z.ZodType; says: string }
-
-/** THE list of variables. */
-export const VARIABLES = {
-  SEALPOST_HOST: { flag: 'host', schema: z.string().default('127.0.0.1'), says: 'Address to listen on.' },
-  SEALPOST_PORT: { flag: 'port', schema: whole(0, 65_535).default(8787), says: 'Port to listen on; 0 = any free one.' },
-  SEALPOST_DATA: { flag: 'data', schema: z.string().default('./sealpost-data'), says: 'Data folder.' },
-  DATABASE_URL: { flag: 'database_url', schema: databaseUrl().nullable().default(null), says: 'External PostgreSQL 14 to 18.' },
-  SEALPOST_SIGNUP: { schema: z.enum(SIGNUP, `expected one of ${SIGNUP.join(', ')}`).default('open'), says: 'Who may create accounts.' },
-  SEALPOST_PUBLIC_URL: { schema: publicUrl().nullable().default(null), says: 'URL that devices connect to.' },
-  SEALPOST_SECRETS_FILE: { schema: z.string().nullable().default(null), says: 'Secrets of the relay; made when missing.' },
-  SEALPOST_ORIGINS: { schema: origins().default([]), says: 'Origins of web pages that may connect, with commas between.' },
-  SEALPOST_TRUSTED_PROXIES: { schema: networks().default([]), says: 'Proxies whose X-Forwarded-For is believed, with commas between.' },
-  SEALPOST_LOG_LEVEL: { schema: z.enum(LOG_LEVELS, `expected one of ${LOG_LEVELS.join(', ')}`).default('info'), says: 'Log level.' },
-  SEALPOST_CLOCK_SKEW_S: {
-    schema: whole(0, 86_400).default(LIMITS.clockSkewMs / 1000),
-    says: 'Tolerance for clocks of devices, in seconds.',
-  },
-  SEALPOST_REKEY_AFTER_S: { schema: whole(1, 86_400).default(LIMITS.rekeyAfterMs / 1000), says: 'Age of session keys, in seconds.' },
-  SEALPOST_REKEY_AFTER_FRAMES: { schema: whole(16, 2 ** 32).default(LIMITS.rekeyAfterFrames), says: 'Frames under one session key.' },
-  SEALPOST_STOP_S: { schema: whole(1, 3600).default(20), says: 'Longest time of a stop, in seconds.' },
-  SEALPOST_DATABASE_WAIT_S: { schema: whole(0, 3600).default(30), says: 'How long a start waits for the database, in seconds.' },
-} as const satisfies Record<string, Row>
+/** What is kept, and for how long; null = no bound. */
+export type RetentionConfig = {
+  age_ms: number | null
+  /** Of all users together. */
+  bytes: number | null
+  /** Of each stream of a user. */
+  stream_bytes: number | null
+  /** By stream_id. */
+  stream_age_ms: ReadonlyMap<string, number>
+}
 
 type Name = keyof typeof VARIABLES
 type Values = { [N in Name]: z.output<(typeof VARIABLES)[N]['schema']> }
@@ -70,7 +61,7 @@ type Values = { [N in Name]: z.output<(typeof VARIABLES)[N]['schema']> }
 export function readConfig(env: NodeJS.ProcessEnv, flags: ConfigFlags = {}, readFile: (path: string) => string = noFiles): Config {
   const mistakes: string[] = []
   const values: Record<string, unknown> = {}
-  for (const [name, row] of Object.entries<Row>(VARIABLES)) {
+  for (const [name, row] of Object.entries<Variable>(VARIABLES)) {
     const flag = row.flag === undefined ? undefined : flags[row.flag]
     const given = flag ?? readVariable(env, name, readFile, mistakes)
     const parsed = row.schema.safeParse(given === '' ? undefined : given)
@@ -78,6 +69,8 @@ export function readConfig(env: NodeJS.ProcessEnv, flags: ConfigFlags = {}, read
     if (parsed.success) values[name] = parsed.data
     else mistakes.push(`${label}: ${parsed.error.issues.map((issue) => issue.message).join('; ')}`)
   }
+  for (const name of Object.keys(env))
+    if (isUnknown(name)) mistakes.push(`${name}: there is no such variable; the nearest is ${nearest(name)}`)
   if (mistakes.length > 0) throw new SealpostError('invalid_config', `the configuration is not valid:\n  ${mistakes.join('\n  ')}`)
   return toConfig(values as Values)
 }
@@ -99,7 +92,35 @@ function toConfig(values: Values): Config {
     rekey_after_frames: values.SEALPOST_REKEY_AFTER_FRAMES,
     stop_ms_max: values.SEALPOST_STOP_S * 1000,
     database_wait_ms_max: values.SEALPOST_DATABASE_WAIT_S * 1000,
+    quota_bytes: values.SEALPOST_QUOTA_BYTES || null,
+    retention: {
+      age_ms: values.SEALPOST_RETENTION_S * 1000 || null,
+      bytes: values.SEALPOST_RETENTION_BYTES || null,
+      stream_bytes: values.SEALPOST_RETENTION_STREAM_BYTES || null,
+      stream_age_ms: new Map([...values.SEALPOST_RETENTION_STREAMS].map(([stream, s]) => [stream, s * 1000])),
+    },
+    docs: values.SEALPOST_DOCS === 'on',
+    rates: Object.fromEntries(Object.keys(RATES).map((rule) => [rule, values[rateVariable(rule as RateRule)]])) as Required<Rates>,
   }
+}
+
+/** A misspelt variable would silently leave a default in force. `SEALPOST_HOME` is the device's. */
+function isUnknown(name: string): boolean {
+  const known = name.replace(/_FILE$/, '')
+  return name.startsWith('SEALPOST_') && !OF_OTHERS.has(name) && !Object.hasOwn(VARIABLES, name) && !Object.hasOwn(VARIABLES, known)
+}
+
+const OF_OTHERS: ReadonlySet<string> = new Set(['SEALPOST_HOME'])
+
+/** The variable that shares the longest run of letters with it. */
+function nearest(name: string): string {
+  const shared = (other: string): number => {
+    let best = 0
+    for (let from = 'SEALPOST_'.length; from < name.length; from++)
+      for (let to = from + best + 1; to <= name.length && other.includes(name.slice(from, to)); to++) best = to - from
+    return best
+  }
+  return Object.keys(VARIABLES).reduce((best, other) => (shared(other) > shared(best) ? other : best))
 }
 
 function readVariable(env: NodeJS.ProcessEnv, name: string, readFile: (path: string) => string, mistakes: string[]): string | undefined {
@@ -119,57 +140,4 @@ function readVariable(env: NodeJS.ProcessEnv, name: string, readFile: (path: str
 
 function noFiles(): string {
   throw new TypeError('no files here')
-}
-
-function whole(min: number, max: number) {
-  const message = `expected a whole number from ${min} to ${max}`
-  return z
-    .string()
-    .regex(/^\d{1,10}$/, message)
-    .transform(Number)
-    .refine((value) => value >= min && value <= max, message)
-}
-
-function databaseUrl() {
-  const message = 'expected postgresql://user:password@host:port/database'
-  return z.string().refine((text) => /^postgres(ql)?:\/\//.test(text) && URL.canParse(text), message)
-}
-
-function publicUrl() {
-  const message = 'expected https://host or http://host, without path, query or fragment'
-  return z.string().refine(isOrigin, message).transform(originOf)
-}
-
-function origins() {
-  const message = 'expected origins like https://app.example, with commas between'
-  return z
-    .string()
-    .transform((text) => text.split(',').map((origin) => origin.trim()))
-    .refine((list) => list.every(isOrigin), message)
-    .transform((list) => list.map(originOf))
-}
-
-function networks() {
-  const message = 'expected addresses like 10.0.0.1 or networks like 10.0.0.0/8, with commas between'
-  return z
-    .string()
-    .transform((text) => text.split(',').map((network) => network.trim()))
-    .refine((list) => list.every(isNetwork), message)
-}
-
-function isNetwork(text: string): boolean {
-  const [address = '', bits, ...rest] = text.split('/')
-  const family = isIP(address)
-  if (family === 0 || rest.length > 0) return false
-  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128))
-}
-
-function isOrigin(text: string): boolean {
-  if (!URL.canParse(text)) return false
-  const url = new URL(text)
-  return /^https?:$/.test(url.protocol) && url.pathname === '/' && url.search === '' && url.hash === '' && url.username === ''
-}
-
-function originOf(text: string): string {
-  return new URL(text).origin
 }

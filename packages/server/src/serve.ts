@@ -8,7 +8,8 @@
 import { readFileSync } from 'node:fs'
 import { SealpostError, serverKeyFingerprint, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
-import { type Config, type ConfigFlags, readConfig } from './config.ts'
+import { type Config, readConfig } from './config.ts'
+import type { ConfigFlags } from './variables.ts'
 import { createLog, type Log } from './log.ts'
 import { type RunningServer, startServer } from './server.ts'
 

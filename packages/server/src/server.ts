@@ -13,6 +13,7 @@ import type { Config } from './config.ts'
 import { openDataFolder } from './data-folder.ts'
 import { createGateway } from './gateway/gateway.ts'
 import { createHttp } from './http/http.ts'
+import { createRateLimits } from './limits/rate-limits.ts'
 import { openSigningKeys } from './http/signing-keys.ts'
 import { startSweep } from './jobs/sweep.ts'
 import type { Log } from './log.ts'
@@ -84,7 +85,7 @@ export async function startServer(config: Config, { logger, test, signal }: Serv
     open.push(() => bus.close())
 
     let draining = false
-    const relay = createRelay({ store, bus, token_key: secrets.token_key, logger })
+    const relay = createRelay({ store, bus, token_key: secrets.token_key, rates: createRateLimits(config.rates), logger })
     open.push(() => relay.close())
     const keys = await openSigningKeys(store, secrets.jwt_sign_seed, logger)
     open.push(() => keys.close())

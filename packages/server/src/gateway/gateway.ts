@@ -11,7 +11,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { WebSocket, WebSocketServer } from 'ws'
 import type { Config } from '../config.ts'
-import { createAddressRule } from '../http/address.ts'
+import { createAddressRule } from '../limits/address.ts'
 import type { Relay } from '../relay/relay.ts'
 import { createSessionRun, type SessionDeps, type SessionRun } from '../relay/session-run.ts'
 import type { Secrets } from '../secrets.ts'
@@ -75,9 +75,24 @@ export function createGateway({ relay, secrets, config, ...options }: GatewayDep
     const refusal = checkUpgrade(request, config.origins)
     if (refusal !== null) return refuseUpgrade(socket, refusal)
     if (closed !== null || sessions.isDraining()) return refuseUpgrade(socket, { status: 503, says: 'the server is going away' })
-    if (relay.isFull()) return refuseUpgrade(socket, { status: 503, says: 'the server has no room now' })
-    const peer = socket as Socket
-    const seat = seats.take(addresses.limitedAddress(peer.remoteAddress, request.headers))
+    const shed_ms = relay.overloaded()
+    if (shed_ms !== null) return refuseUpgrade(socket, { status: 503, says: 'the server has no room now', retry_after_ms: shed_ms })
+    // a peer that leaves meanwhile is met by what follows
+    socket.on('error', () => {})
+    const address = addresses.limitedAddress((socket as Socket).remoteAddress, request.headers)
+    relay.rates.take('handshake_address', address).then(
+      (retry_after_ms) => {
+        if (retry_after_ms === null) seatPeer(request, socket as Socket, head, address)
+        else refuseUpgrade(socket, { status: 429, says: 'too many connections from this address', retry_after_ms })
+      },
+      () => refuseUpgrade(socket, { status: 503, says: 'the server has no room now' }),
+    )
+  }
+
+  function seatPeer(request: IncomingMessage, peer: Socket, head: Buffer, address: string | null): void {
+    const socket: Duplex = peer
+    if (closed !== null || sessions.isDraining()) return refuseUpgrade(socket, { status: 503, says: 'the server is going away' })
+    const seat = seats.take(address)
     if (seat === null) return refuseUpgrade(socket, { status: 429, says: 'too many connections from this address' })
     // given back also when the handshake of the WebSocket fails
     socket.once('close', () => seat.leave())

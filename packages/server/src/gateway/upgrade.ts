@@ -8,7 +8,7 @@ import type { Duplex } from 'node:stream'
 export const SOCKET_PATH = '/api/socket'
 export const SUBPROTOCOL = 'sealpost.1'
 
-export type UpgradeRefusal = { status: 400 | 403 | 404 | 429 | 503; says: string }
+export type UpgradeRefusal = { status: 400 | 403 | 404 | 429 | 503; says: string; retry_after_ms?: number }
 
 /** Null when the request may be upgraded. */
 export function checkUpgrade(request: Pick<IncomingMessage, 'url' | 'headers'>, origins: readonly string[]): UpgradeRefusal | null {
@@ -21,8 +21,8 @@ export function checkUpgrade(request: Pick<IncomingMessage, 'url' | 'headers'>, 
   return null
 }
 
-export function refuseUpgrade(socket: Duplex, { status, says }: UpgradeRefusal): void {
-  const retry = status === 429 || status === 503 ? 'Retry-After: 5\r\n' : ''
+export function refuseUpgrade(socket: Duplex, { status, says, retry_after_ms = RETRY_MS }: UpgradeRefusal): void {
+  const retry = status === 429 || status === 503 ? `Retry-After: ${Math.ceil(retry_after_ms / 1_000)}\r\n` : ''
   const headers = `Connection: close\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(says)}\r\n${retry}`
   socket.on('error', () => {})
   socket.end(`HTTP/1.1 ${status} ${REASONS[status]}\r\n${headers}\r\n${says}`)
@@ -30,4 +30,5 @@ export function refuseUpgrade(socket: Duplex, { status, says }: UpgradeRefusal):
   setTimeout(() => socket.destroy(), 1_000).unref()
 }
 
+const RETRY_MS = 5_000
 const REASONS = { 400: 'Bad Request', 403: 'Forbidden', 404: 'Not Found', 429: 'Too Many Requests', 503: 'Service Unavailable' } as const

@@ -189,10 +189,7 @@ describe('devices', () => {
       [foreign, 422],
       [wire(renamed), 422],
       [wire(ofLaptop), 422],
-      [
-        wire(await extendAccount(other.account, { type: 'revoke_device', device_id: other.phone.device_id, pins: null })),
-        403,
-      ],
+      [wire(await extendAccount(other.account, { type: 'revoke_device', device_id: other.phone.device_id, pins: null })), 403],
     ] as const)
       expect((await rest.as(token, 'DELETE', url, payload)).status).toBe(status)
     expect(await rest.ask({ method: 'DELETE', url, payload: wire(good) })).toMatchObject({ status: 401 })

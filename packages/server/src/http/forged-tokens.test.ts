@@ -67,7 +67,7 @@ beforeAll(async () => {
     relay,
     keys,
     secrets: { server_key, jwt_sign_seed: secret },
-    config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000 },
+    config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null },
     draining: () => false,
     logger: silent,
   })

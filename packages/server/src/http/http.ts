@@ -1,16 +1,15 @@
 /** REST put together: which part of the server answers which routes, under which limits. Not yet listening. */
 import type { FastifyInstance } from 'fastify'
 import type { Config } from '../config.ts'
+import { createAddressRule } from '../limits/address.ts'
 import type { Log } from '../log.ts'
 import type { Bus, Store } from '../ports.ts'
 import type { Relay } from '../relay/relay.ts'
 import type { Secrets } from '../secrets.ts'
-import { createAddressRule } from './address.ts'
 import { authenticate, createAuthRoutes } from './auth-routes.ts'
 import { createDeviceRoutes } from './device-routes.ts'
 import { createLogRoutes } from './log-routes.ts'
 import { createPairingRoutes } from './pairing-routes.ts'
-import { createRateLimits } from './rate-limits.ts'
 import { createRouter } from './router.ts'
 import { createSlotWaits } from './slot-waits.ts'
 import { createStatusRoutes } from './status-routes.ts'
@@ -26,17 +25,17 @@ export type HttpDeps = {
   relay: Relay
   keys: KeySet
   secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
-  config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms'>
+  config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms' | 'quota_bytes'>
   draining(): boolean
   logger: Log
 }
 
 /** Closing it ends every long poll first. */
 export function createHttp(deps: HttpDeps): FastifyInstance {
-  const { store, secrets, logger, config, bus } = deps
+  const { store, secrets, logger, config, bus, relay } = deps
+  const limits = relay.rates
   const { server_key } = secrets
   const skew_ms = config.clock_skew_ms
-  const limits = createRateLimits()
   const waits = createSlotWaits()
   const addresses = createAddressRule(config.trusted_proxies)
   const auth = {
@@ -56,15 +55,16 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
       ...createLogRoutes({ store, server_key, skew_ms, bus, signup: config.signup, limits }),
       ...createAuthRoutes(auth),
       ...createDeviceRoutes({ store, bus, presence: deps.relay.presence }),
-      ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: null, logger }),
+      ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, limits, logger }),
       ...createPairingRoutes({ store, limits, waits }),
     },
     authenticate: (authorization) => authenticate(auth, authorization),
     addressOf: (request) => addresses.limitedAddress(request.raw.socket.remoteAddress, request.headers),
-    overloaded: () => null,
+    overloaded: relay.overloaded,
     limits: {
-      takeAddress: (address) => limits.take('address', address),
-      takeCaller: async () => null,
+      takeAddress: (address) => limits.take('rest_address', address),
+      takeCaller: async ({ user_id, device_id }) =>
+        (await limits.take('rest_device', device_id)) ?? (await limits.take('rest_user', user_id)),
     },
     touch: (caller) => deps.relay.touch(caller),
     logger,

@@ -7,7 +7,7 @@ import { useDatabase } from '../testing/database.ts'
 import { silent } from '../testing/log.ts'
 import type { Answer } from './call.ts'
 import { createLogRoutes, type LogRouteDeps } from './log-routes.ts'
-import { createRateLimits } from './rate-limits.ts'
+import { createRateLimits } from '../limits/rate-limits.ts'
 
 const database = useDatabase()
 const server_key = nodeCrypto.ed25519Public(nodeCrypto.random(32))

@@ -23,7 +23,7 @@ import { type AssertionDeps, acceptAssertion, readClaims } from './assertions.ts
 import type { Answer, Answers, Call } from './call.ts'
 import { appendAndTell } from '../relay/log-append.ts'
 import type { Problem } from './problems.ts'
-import type { RateLimits } from './rate-limits.ts'
+import type { RateLimits } from '../limits/rate-limits.ts'
 
 export type LogRouteDeps = AssertionDeps & {
   store: AssertionDeps['store'] & LogStore & Pick<SessionStore, 'findDevice'>

@@ -5,10 +5,23 @@
 import { type Bytes, fromBase64url, type PairingSlot, SealpostError } from '@sealpost/protocol'
 import type { PairingStore } from '../ports.ts'
 import type { Answer, Answers, Call, Caller } from './call.ts'
-import type { RateLimits } from './rate-limits.ts'
+import type { RateLimits } from '../limits/rate-limits.ts'
 import type { SlotWaits } from './slot-waits.ts'
 
 export type PairingRouteDeps = { store: PairingStore; limits: RateLimits; waits: SlotWaits }
+
+/** Who asked for too many mailboxes that are not there learns of none that is (B02). */
+async function guard({ limits }: PairingRouteDeps, address: string | null): Promise<Answer | null> {
+  const retry_after_ms = await limits.take('mailbox_miss', address)
+  if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
+  return null
+}
+
+/** What was there does not count. */
+async function missed({ limits }: PairingRouteDeps, address: string | null, answer: Answer): Promise<Answer> {
+  if (!('problem' in answer && answer.problem.code === 'not_found')) await limits.giveBack('mailbox_miss', address)
+  return answer
+}
 
 /** iv 12 + tag 16: nothing shorter can be a box. */
 const BOX_BYTES_MIN = 28
@@ -22,10 +35,13 @@ export function createPairingRoutes(deps: PairingRouteDeps): Answers<'put_offer'
       if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
       return putSlot(deps, params.mailbox_id, 'offer', body, caller)
     },
-    put_join: ({ params, body }) => putSlot(deps, params.mailbox_id, 'join', body, null),
+    put_join: async ({ params, body, address }) => {
+      const guesses = await guard(deps, address)
+      return guesses ?? missed(deps, address, await putSlot(deps, params.mailbox_id, 'join', body, null))
+    },
     put_reveal: ({ params, body, caller }) => putSlot(deps, params.mailbox_id, 'reveal', body, caller),
     put_done: ({ params, body, caller }) => putSlot(deps, params.mailbox_id, 'done', body, caller),
-    read_slot: (call) => readSlot(deps, call),
+    read_slot: async (call) => (await guard(deps, call.address)) ?? missed(deps, call.address, await readSlot(deps, call)),
   }
 }
 

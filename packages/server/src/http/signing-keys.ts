@@ -91,7 +91,7 @@ export async function openSigningKeys(
       const found = held.find((key) => key.kid === kid)
       return found === undefined ? null : importOnce(kid, publicJwk(found.row.public_key))
     },
-    jwks: async () => ({ keys: held.map(({ kid, row }) => ({ ...publicJwk(row.public_key), kid, use: 'sig', alg: ALG })) }),
+    jwks: async () => ({ keys: held.map(({ row }) => publishedJwk(row.public_key)) }),
     refresh,
     close: async () => {
       clearInterval(timer)
@@ -107,6 +107,11 @@ export function kidOf(public_key: Bytes): string {
 
 export function publicJwk(public_key: Bytes): JWK {
   return { kty: 'OKP', crv: 'Ed25519', x: toBase64url(public_key) }
+}
+
+/** As the JWKS names it. */
+export function publishedJwk(public_key: Bytes): JWK {
+  return { ...publicJwk(public_key), kid: kidOf(public_key), use: 'sig', alg: ALG }
 }
 
 export async function importKey(jwk: JWK): Promise<CryptoKey> {

@@ -5,6 +5,7 @@
  * Bound: one export per account and `EXPORTS_MAX` at a time in the process.
  */
 import { type Bytes, fromBase64url, toBase64url } from '@sealpost/protocol'
+import type { RateLimits } from '../limits/rate-limits.ts'
 import type { Log } from '../log.ts'
 import type { AccountStore, Bus, ExportStore, LogStore, SessionStore, UserSummary } from '../ports.ts'
 import { type AssertionDeps, acceptAssertion } from './assertions.ts'
@@ -19,6 +20,7 @@ export type UserRouteDeps = AssertionDeps & {
   bus: Pick<Bus, 'publish'>
   /** Stored bytes of a user; null = no quota. */
   quota_bytes: number | null
+  limits: RateLimits
   logger: Log
 }
 
@@ -33,6 +35,8 @@ export function createUserRoutes(deps: UserRouteDeps): Answers<'read_user' | 'de
   async function exportUser({ caller, request_id, gone }: Call<'export_user'>): Promise<Answer> {
     if (exporting.has(caller.user_no)) return { problem: { code: 'rate_limited', retry_after_ms: EXPORT_AGAIN_MS } }
     if (exporting.size >= EXPORTS_MAX) return { problem: { code: 'overloaded', retry_after_ms: EXPORT_AGAIN_MS } }
+    const retry_after_ms = await deps.limits.take('export', caller.user_id)
+    if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
     const user = await store.readUser(caller.user_no)
     if (user === null) return NOT_FOUND
     // two may have come as far as this

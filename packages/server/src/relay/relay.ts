@@ -8,6 +8,8 @@ import type { Bytes } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { recordBudget } from '../core/delivery.ts'
 import { createInbox } from '../ingest/inbox.ts'
+import { createLoadShed } from '../limits/load.ts'
+import { createRateLimits, type RateLimits } from '../limits/rate-limits.ts'
 import type { Log } from '../log.ts'
 import type { Bus, Store } from '../ports.ts'
 import { createContinuations } from './continuation.ts'
@@ -28,6 +30,8 @@ export type RelayDeps = {
   /** Continuation tokens are made with it. */
   token_key: Bytes
   logger: Log
+  /** Rates over time, of sockets and REST together. */
+  rates?: RateLimits
   /** For what differs from the protocol's limits. */
   limits?: Partial<RelayLimits>
 }
@@ -40,8 +44,9 @@ export type Relay = SessionDeps & {
   readonly work: Work
   /** What is queued on the way out, in the whole process. */
   readonly outbound: { bytes: number }
-  /** Whether there is no room for another session now. */
-  isFull(): boolean
+  readonly rates: RateLimits
+  /** Null, or ms to stay away: there is no room for new work now. */
+  overloaded(): number | null
   /** A device was seen by other ways than a session. */
   touch(device: { user_no: number; device_no: number }): void
   /** Tells all sessions to go elsewhere, acks what is in flight and closes them; cuts off what is left after `drainMs`. */
@@ -71,6 +76,8 @@ export function createRelay({ store, bus, token_key, logger, ...options }: Relay
     now: () => performance.now(),
     jitter: (min) => Math.floor(min + random() * min),
   })
+  const rates = options.rates ?? createRateLimits()
+  const shed = createLoadShed({ random, queues: () => Math.max(outbound.bytes, inbox.stats().bytes) / limits.queueBytesMax })
   const flushing = setInterval(() => work.track(presence.flush().catch(failed)), limits.touchMs)
   flushing.unref()
   let closed: Promise<void> | null = null
@@ -78,6 +85,7 @@ export function createRelay({ store, bus, token_key, logger, ...options }: Relay
   async function closeAll(): Promise<void> {
     await sessions.close()
     clearInterval(flushing)
+    shed.close()
     await inbox.idle()
     await work.idle()
     await presence.flush().catch(failed)
@@ -107,7 +115,8 @@ export function createRelay({ store, bus, token_key, logger, ...options }: Relay
       failed,
     }),
     readEntries: createEntryReader(store, limits),
-    isFull: () => outbound.bytes > limits.queueBytesMax,
+    rates,
+    overloaded: () => shed.retryAfterMs() ?? (outbound.bytes > limits.queueBytesMax ? FULL_MS : null),
     touch: (device) => presence.touch(device, 0),
     async drain() {
       await sessions.drain()
@@ -119,6 +128,9 @@ export function createRelay({ store, bus, token_key, logger, ...options }: Relay
     },
   }
 }
+
+/** The queues are emptied as fast as others read; the shed looks only twice a second. */
+const FULL_MS = 5_000
 
 /** 0 ≤ x < 1. */
 function random(): number {

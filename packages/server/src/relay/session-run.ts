@@ -18,8 +18,9 @@ import { closing, leave } from '../core/endings.ts'
 import { INITIAL, isOverdrawn, isReading, step } from '../core/session.ts'
 import type { Effect, Input, Outcome, PageAsk, Rules, State, Step, Who } from '../core/state.ts'
 import type { Inbox } from '../ingest/inbox.ts'
+import type { RateLimits } from '../limits/rate-limits.ts'
 import type { Log } from '../log.ts'
-import type { Bus, EstablishResult , Store } from '../ports.ts'
+import type { Bus, EstablishResult, Store } from '../ports.ts'
 import type { PageOwner } from './continuation.ts'
 import type { EntryPage } from './log-entries.ts'
 import type { Listener, Outlet } from './outlet.ts'
@@ -35,6 +36,7 @@ export type SessionDeps = {
   bus: Bus
   inbox: Inbox
   presence: Presence
+  rates: RateLimits
   pace: Pace
   readPage(ask: PageAsk, owner: PageOwner): Promise<PageAnswer>
   readEntries(who: Who, from_log_seq: number): Promise<EntryPage>
@@ -75,7 +77,7 @@ export type SessionRun = {
 type Do<D extends Effect['do']> = Extract<Effect, { do: D }>
 
 export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionRun {
-  const { store, bus, inbox, presence, pace, limits, logger, readEntries, work } = deps
+  const { store, bus, inbox, presence, pace, rates, limits, logger, readEntries, work } = deps
   let state: State = INITIAL
   const mailbox: Input[] = []
   let running = false
@@ -169,6 +171,8 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
       const established = work.exclusively(deviceKey(who), async () => {
         // the peer may be gone by now: its device may have another session, which must not be fenced by nobody
         if (state.at !== 'establishing') return
+        const limited = (await rates.take('handshake_device', who.device_id)) ?? (await rates.take('handshake_user', who.user_id))
+        if (limited !== null) return input({ is: 'hint', hint: { is: 'ended', device_id: who.device_id, name: 'rate_limited' } })
         const result = await store.establishSession({ ...wanted, session_id })
         const wantedStill = state.at === 'establishing'
         input({ is: 'established', session_id, result })

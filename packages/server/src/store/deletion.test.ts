@@ -43,7 +43,10 @@ async function together<A, B>(n: number, a: () => Promise<A>, b: () => Promise<B
 }
 
 /** 1,000 accounts, each deleted while `work` goes on; whatever came first, no row of it remains. */
-async function raceDeletion<T>(work: (account: TestAccount, session_id: string) => Promise<T>, judge: (result: T) => boolean): Promise<number> {
+async function raceDeletion<T>(
+  work: (account: TestAccount, session_id: string) => Promise<T>,
+  judge: (result: T) => boolean,
+): Promise<number> {
   let first = 0
   for (let round = 0; round < ROUNDS; round++)
     await Promise.all(
@@ -98,7 +101,8 @@ describe('1,000 rounds each', { timeout: 120_000 }, () => {
   it('G10: delete × session: a fence is written and goes with the account, or there is no account', async () => {
     const cursor = { position: 0, event_id: null, received_at: null, history_id: null }
     await raceDeletion(
-      ({ user_no }) => here().establishSession({ user_no, device_no: 1, session_id: randomUUID(), cursor, last_device_seq: 0, log_seq: null }),
+      ({ user_no }) =>
+        here().establishSession({ user_no, device_no: 1, session_id: randomUUID(), cursor, last_device_seq: 0, log_seq: null }),
       (result) => {
         if (!result.ok) expect(result.code).toBe('account_gone')
         return result.ok
@@ -138,7 +142,7 @@ it('G04: 100,000 events are deleted within 5 s, and nobody else waits', { timeou
   const figures = { ms: Math.round(ms), acks: waits.length, p50: waits[waits.length >> 1]!, max: waits.at(-1)! }
   expect(figures.ms, JSON.stringify(figures)).toBeLessThan(5_000)
   expect(figures.max, JSON.stringify(figures)).toBeLessThan(1_000)
-  if (process.env['SEALPOST_FIGURES'] !== undefined) process.stdout.write(`deletion of 100,000 events: ${JSON.stringify(figures)}\n`)
+  if (process.env['FIGURES'] !== undefined) process.stdout.write(`deletion of 100,000 events: ${JSON.stringify(figures)}\n`)
 })
 
 it('an account that is deleted meanwhile breaks its export off', async () => {

@@ -7,7 +7,7 @@ import { Client } from 'pg'
 import { afterAll, beforeAll } from 'vitest'
 
 /** The variable by which the global setup tells the workers where PostgreSQL is. */
-export const TEST_POSTGRES = 'SEALPOST_TEST_POSTGRES'
+export const TEST_POSTGRES = 'TEST_POSTGRES'
 
 export type TestPostgres = { url: string; template: string }
 

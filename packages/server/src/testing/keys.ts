@@ -1,7 +1,7 @@
 /** Keys of access tokens that are given and not derived, for tests: the first signs, all of them verify. */
 import { type Bytes, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
-import { importKey, type KeySet, kidOf, publicJwk } from '../http/signing-keys.ts'
+import { importKey, type KeySet, kidOf, publicJwk, publishedJwk } from '../http/signing-keys.ts'
 
 export function fixedKeys(seeds: readonly Bytes[]): KeySet {
   const keys = seeds.map((seed) => ({ seed, public_key: nodeCrypto.ed25519Public(seed) }))
@@ -16,6 +16,6 @@ export function fixedKeys(seeds: readonly Bytes[]): KeySet {
       const found = keys.find((key) => kidOf(key.public_key) === kid)
       return found === undefined ? null : importKey(publicJwk(found.public_key))
     },
-    jwks: async () => ({ keys: keys.map(({ public_key }) => publicJwk(public_key)) }),
+    jwks: async () => ({ keys: keys.map(({ public_key }) => publishedJwk(public_key)) }),
   }
 }

@@ -1,0 +1,47 @@
+/** What is written of the configuration for people: `docs/configuration.md` and `.env.example`, made of the list that is read. */
+import { type Variable, VARIABLES } from './variables.ts'
+
+/** The text of a default, or null when there is none. */
+function defaultOf(variable: Variable): string | null {
+  const value: unknown = variable.schema.parse(undefined)
+  if (value === null || (Array.isArray(value) && value.length === 0) || (value instanceof Map && value.size === 0)) return null
+  return String(value)
+}
+
+export function configurationPage(): string {
+  const rows = Object.entries<Variable>(VARIABLES).map(([name, variable]) => {
+    const flag = variable.flag === undefined ? '' : ` (\`--${variable.flag.replace('_', '-')}\`)`
+    const standard = defaultOf(variable)
+    const cells = [
+      `\`${name}\`${flag}`,
+      variable.type,
+      standard === null ? '–' : `\`${standard}\``,
+      variable.unit ?? '–',
+      variable.secret === true ? 'yes' : 'no',
+      variable.says.replaceAll('|', '\\|'),
+    ]
+    return `| ${cells.join(' | ')} |`
+  })
+  return `# Configuration
+
+A relay is configured by its environment; a few variables have a flag of \`sealpost serve\`, which goes before them. For each variable X, \`X_FILE\` may
+name a file that holds the value, as orchestrators mount secrets; to set both is a mistake. An empty variable is one that is not set. At a
+start all mistakes are listed at once, a \`SEALPOST_\` variable that does not exist is one of them, and no message repeats a value.
+
+This page is made of [\`variables.ts\`](../packages/server/src/variables.ts) by \`node scripts/run.mjs docs\`.
+
+| variable | takes | default | unit | secret | what it is |
+|---|---|---|---|---|---|
+${rows.join('\n')}
+
+The bounds of the protocol itself, which devices are told of, are in [\`limits.ts\`](../packages/protocol/src/limits.ts).
+`
+}
+
+export function envExample(): string {
+  const rows = Object.entries<Variable>(VARIABLES).map(([name, variable]) => {
+    const unit = variable.unit === undefined ? '' : ` [${variable.unit}]`
+    return `# ${variable.says}${unit}\n#${name}=${defaultOf(variable) ?? variable.example ?? ''}\n`
+  })
+  return `# Every variable of the relay with its default, or an example. For each X, X_FILE may name a file that holds the value.\n\n${rows.join('')}`
+}

@@ -1,0 +1,222 @@
+/**
+ * THE list of variables of a relay: what each may hold, its default, its unit, and whether it is a secret. The configuration is read
+ * by it, and `docs/configuration.md` and `.env.example` are made of it.
+ */
+import { isIP } from 'node:net'
+import { LABEL, LIMITS } from '@sealpost/protocol'
+import { z } from 'zod'
+import { RATES, type RateRule, rateVariable } from './limits/rules.ts'
+
+export const SIGNUP = ['open', 'invite', 'closed'] as const
+export const LOG_LEVELS = ['silent', 'error', 'warn', 'info', 'debug'] as const
+export const SWITCH = ['on', 'off'] as const
+
+/** Whole numbers that JSON and the database hold exactly. */
+const MAX = Number.MAX_SAFE_INTEGER
+
+export type ConfigFlags = { host?: string; port?: string; data?: string; database_url?: string }
+
+export type Variable = {
+  flag?: keyof ConfigFlags
+  /** Takes the text of the variable; undefined when it is not set. */
+  schema: z.ZodType
+  /** For people: the kind of text it takes. */
+  type: string
+  unit?: 's' | 'bytes' | 'frames' | 'per minute' | 'per hour'
+  /** Never shown, neither in a log nor in an answer. */
+  secret?: true
+  /** A value for those without a default. */
+  example?: string
+  says: string
+}
+
+export const VARIABLES = {
+  SEALPOST_HOST: { flag: 'host', schema: z.string().default('127.0.0.1'), type: 'address', says: 'Address to listen on.' },
+  SEALPOST_PORT: {
+    flag: 'port',
+    schema: whole(0, 65_535).default(8787),
+    type: 'whole number',
+    says: 'Port to listen on; 0 = any free one.',
+  },
+  SEALPOST_DATA: { flag: 'data', schema: z.string().default('./sealpost-data'), type: 'path', says: 'Data folder.' },
+  DATABASE_URL: {
+    flag: 'database_url',
+    schema: databaseUrl().nullable().default(null),
+    type: 'URL',
+    secret: true,
+    example: 'postgresql://user:password@host:5432/database',
+    says: 'External PostgreSQL 14 to 18; without it an embedded one in the data folder.',
+  },
+  SEALPOST_SIGNUP: { schema: oneOf(SIGNUP).default('open'), type: SIGNUP.join(' · '), says: 'Who may create accounts.' },
+  SEALPOST_PUBLIC_URL: {
+    schema: publicUrl().nullable().default(null),
+    type: 'URL',
+    example: 'https://relay.example',
+    says: 'URL that devices connect to, when it is not the address listened on.',
+  },
+  SEALPOST_SECRETS_FILE: {
+    schema: z.string().nullable().default(null),
+    type: 'path',
+    example: './sealpost-data/secrets.json',
+    says: 'File with the secrets of the relay; made when missing. Without it: `secrets.json` in the data folder.',
+  },
+  SEALPOST_ORIGINS: {
+    schema: origins().default([]),
+    type: 'list of origins',
+    example: 'https://app.example',
+    says: 'Origins of web pages that may connect, with commas between.',
+  },
+  SEALPOST_TRUSTED_PROXIES: {
+    schema: networks().default([]),
+    type: 'list of addresses or networks',
+    example: '10.0.0.0/8',
+    says: 'Proxies whose X-Forwarded-For is believed, with commas between.',
+  },
+  SEALPOST_DOCS: {
+    schema: oneOf(SWITCH).default('on'),
+    type: SWITCH.join(' · '),
+    says: 'Whether /docs, /openapi.json and /asyncapi.json are served.',
+  },
+  SEALPOST_LOG_LEVEL: { schema: oneOf(LOG_LEVELS).default('info'), type: LOG_LEVELS.join(' · '), says: 'What is logged.' },
+  SEALPOST_CLOCK_SKEW_S: {
+    schema: whole(0, 86_400).default(LIMITS.clockSkewMs / 1000),
+    type: 'whole number',
+    unit: 's',
+    says: 'Tolerance for clocks of devices.',
+  },
+  SEALPOST_REKEY_AFTER_S: {
+    schema: whole(1, 86_400).default(LIMITS.rekeyAfterMs / 1000),
+    type: 'whole number',
+    unit: 's',
+    says: 'Age of session keys.',
+  },
+  SEALPOST_REKEY_AFTER_FRAMES: {
+    schema: whole(16, 2 ** 32).default(LIMITS.rekeyAfterFrames),
+    type: 'whole number',
+    unit: 'frames',
+    says: 'Frames under one session key.',
+  },
+  SEALPOST_STOP_S: { schema: whole(1, 3600).default(20), type: 'whole number', unit: 's', says: 'Longest time of a stop.' },
+  SEALPOST_DATABASE_WAIT_S: {
+    schema: whole(0, 3600).default(30),
+    type: 'whole number',
+    unit: 's',
+    says: 'How long a start waits for an external database.',
+  },
+  SEALPOST_QUOTA_BYTES: {
+    schema: whole(0, MAX).default(0),
+    type: 'whole number',
+    unit: 'bytes',
+    says: 'Stored bytes of one user from which nothing more is taken; 0 = no quota. Judged before a batch, so it may be passed by one batch.',
+  },
+  SEALPOST_RETENTION_S: {
+    schema: whole(0, MAX).default(0),
+    type: 'whole number',
+    unit: 's',
+    says: 'Events that are older are removed; 0 = kept.',
+  },
+  SEALPOST_RETENTION_BYTES: {
+    schema: whole(0, MAX).default(0),
+    type: 'whole number',
+    unit: 'bytes',
+    says: 'Stored bytes of all users together; above it the largest accounts lose their oldest events first. 0 = no bound.',
+  },
+  SEALPOST_RETENTION_STREAM_BYTES: {
+    schema: whole(0, MAX).default(0),
+    type: 'whole number',
+    unit: 'bytes',
+    says: 'Stored bytes of one stream of a user; above it the oldest become tombstones. 0 = no bound.',
+  },
+  SEALPOST_RETENTION_STREAMS: {
+    schema: streamAges().default(new Map()),
+    type: 'list of stream=seconds',
+    example: 'presence=3600,log=604800',
+    says: 'Ages of named streams from which their events become tombstones, with commas between.',
+  },
+  ...rateVariables(),
+} as const satisfies Record<string, Variable>
+
+function whole(min: number, max: number) {
+  const message = `expected a whole number from ${min} to ${max}`
+  return z
+    .string()
+    .regex(/^\d{1,16}$/, message)
+    .transform(Number)
+    .refine((value) => value >= min && value <= max, message)
+}
+
+function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
+  return z.enum(values, `expected one of ${values.join(', ')}`)
+}
+
+/** One variable for each rate. */
+function rateVariables(): {
+  [R in RateRule as ReturnType<typeof rateVariable<R>>]: Variable & { schema: z.ZodDefault<ReturnType<typeof whole>> }
+} {
+  const rows = Object.entries(RATES).map(([rule, { per, points, duration, says }]) => [
+    rateVariable(rule as RateRule),
+    {
+      schema: whole(1, 1_000_000_000).default(points),
+      type: 'whole number',
+      unit: duration === 60 ? 'per minute' : 'per hour',
+      says: `Limit of each ${per}: ${says}.`,
+    },
+  ])
+  return Object.fromEntries(rows)
+}
+
+function streamAges() {
+  const message = 'expected stream=seconds, with commas between'
+  return z
+    .string()
+    .transform((text) => text.split(',').map((part) => part.trim().split('=')))
+    .refine(
+      (parts) => parts.every(([stream = '', age = '', ...rest]) => rest.length === 0 && LABEL.test(stream) && /^[1-9]\d{0,9}$/.test(age)),
+      message,
+    )
+    .transform((parts): ReadonlyMap<string, number> => new Map(parts.map(([stream = '', age]) => [stream, Number(age)])))
+}
+
+function databaseUrl() {
+  const message = 'expected postgresql://user:password@host:port/database'
+  return z.string().refine((text) => /^postgres(ql)?:\/\//.test(text) && URL.canParse(text), message)
+}
+
+function publicUrl() {
+  const message = 'expected https://host or http://host, without path, query or fragment'
+  return z.string().refine(isOrigin, message).transform(originOf)
+}
+
+function origins() {
+  const message = 'expected origins like https://app.example, with commas between'
+  return z
+    .string()
+    .transform((text) => text.split(',').map((origin) => origin.trim()))
+    .refine((list) => list.every(isOrigin), message)
+    .transform((list) => list.map(originOf))
+}
+
+function networks() {
+  const message = 'expected addresses like 10.0.0.1 or networks like 10.0.0.0/8, with commas between'
+  return z
+    .string()
+    .transform((text) => text.split(',').map((network) => network.trim()))
+    .refine((list) => list.every(isNetwork), message)
+}
+
+function isNetwork(text: string): boolean {
+  const [address = '', bits, ...rest] = text.split('/')
+  const family = isIP(address)
+  if (family === 0 || rest.length > 0) return false
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128))
+}
+
+function isOrigin(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const url = new URL(text)
+  return /^https?:$/.test(url.protocol) && url.pathname === '/' && url.search === '' && url.hash === '' && url.username === ''
+}
+
+function originOf(text: string): string {
+  return new URL(text).origin
+}
