@@ -3,6 +3,7 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type Bytes, concat, fromHex, toBase64url, toHex } from './bytes.ts'
 import { SealpostError } from './errors.ts'
+import { recordToJson } from './event-json.ts'
 import { nodeCrypto } from './node.ts'
 import {
   clientPartIds,
@@ -13,41 +14,18 @@ import {
   expiresAtMs,
   FLAG,
   recordBytes,
-  recordToJson,
   scanRecords,
   toTombstone,
   writeRecord,
 } from './record.ts'
 import { entomb, fill, USER_ID } from './testing/event-world.ts'
+import { anyRecord } from './testing/records.ts'
 import { webCrypto } from './web-crypto.ts'
 
 const vectors = JSON.parse(readFileSync(new URL('../../../vectors/protocol.json', import.meta.url), 'utf8'))
 const events = JSON.parse(readFileSync(new URL('../../../vectors/events.json', import.meta.url), 'utf8'))
 const [sent, delivered, tombstone] = vectors.records.map((record: { hex: string }) => fromHex(record.hex)) as [Bytes, Bytes, Bytes]
 const server = { position: 42, stream_seq: 7, received_at: 1_764_000_000_123 }
-
-const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length })
-const label = fc.stringMatching(/^[A-Za-z0-9._:-]{1,64}$/)
-const hash = bytes(32)
-const u32 = fc.integer({ min: 0, max: 0xffff_ffff })
-const anyRecord: fc.Arbitrary<EventRecord> = fc
-  .record({
-    server: fc.option(fc.record({ position: fc.maxSafeNat(), stream_seq: fc.maxSafeNat(), received_at: fc.maxSafeNat() })),
-    event_id: fc.uuid(),
-    device_id: fc.uuid(),
-    device_seq: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
-    epoch: u32,
-    ttl: fc.option(fc.integer({ min: 1, max: 0xffff_ffff })),
-    prev_hash: fc.option(hash),
-    stream_id: label,
-    type: label,
-    sig: bytes(64),
-    rest: fc.oneof(
-      fc.uint8Array({ maxLength: 200 }).map((payload) => ({ payload, payload_hash: null })),
-      hash.map((payload_hash) => ({ payload: null, payload_hash })),
-    ),
-  })
-  .map(({ rest, ...record }) => ({ ...record, ...rest }))
 
 const codeOf = (run: () => unknown): string => {
   try {

@@ -10,7 +10,7 @@
  * Bound: `max` records, by default as many as fit into a frame; every length is checked before it is used. Arrays returned
  * by a reader are views into the body, not copies.
  */
-import { type Awaitable, type Bytes, bytesToUuid, toBase64url, viewOf, writeU64 } from './bytes.ts'
+import { type Awaitable, type Bytes, bytesToUuid, viewOf, writeU64 } from './bytes.ts'
 import type { Crypto } from './crypto.ts'
 import { SealpostError } from './errors.ts'
 import { writeAscii, writeUuid } from './event-header.ts'
@@ -53,26 +53,6 @@ export type RecordView = {
   stream_id: string
   type: string
   payload_bytes: number
-}
-
-/** The JSON form of REST, SDK and documents; the last three of a record that the server has not numbered are null. */
-export type EventJson = {
-  event_id: string
-  user_id: string
-  device_id: string
-  device_seq: number
-  stream_id: string
-  stream_seq: number | null
-  type: string
-  /** Null in a tombstone, which has `payload_hash`. */
-  encrypted_payload: string | null
-  payload_hash?: string
-  ttl: number | null
-  epoch: number
-  prev_hash: string | null
-  sig: string
-  position: number | null
-  received_at: number | null
 }
 
 const LENGTH_BYTES = 4
@@ -242,26 +222,6 @@ export function expiresAtMs(event: { event_id: string; ttl: number | null }): nu
   return event.ttl === null ? null : eventTimeMs(event.event_id) + event.ttl * 1000
 }
 
-export function recordToJson(user_id: string, record: EventRecord): EventJson {
-  return {
-    event_id: record.event_id,
-    user_id,
-    device_id: record.device_id,
-    device_seq: record.device_seq,
-    stream_id: record.stream_id,
-    stream_seq: record.server?.stream_seq ?? null,
-    type: record.type,
-    encrypted_payload: record.payload === null ? null : toBase64url(record.payload),
-    ...(record.payload_hash === null ? {} : { payload_hash: toBase64url(record.payload_hash) }),
-    ttl: record.ttl,
-    epoch: record.epoch,
-    prev_hash: record.prev_hash === null ? null : toBase64url(record.prev_hash),
-    sig: toBase64url(record.sig),
-    position: record.server?.position ?? null,
-    received_at: record.server?.received_at ?? null,
-  }
-}
-
 /** Offsets of one record; -1 for what is absent. Labels end where the next part begins. */
 type Layout = {
   flags: number
@@ -367,7 +327,8 @@ function writeServerPart(view: DataView, at: number, server: ServerPart): number
   return at + SERVER_BYTES
 }
 
-function checkFields({ server, device_seq, epoch, ttl, prev_hash, stream_id, type, sig, payload, payload_hash }: EventRecord): void {
+/** Throws `invalid_encoding` when a field is out of its range. */
+export function checkFields({ server, device_seq, epoch, ttl, prev_hash, stream_id, type, sig, payload, payload_hash }: EventRecord): void {
   const numbers = server === null ? [device_seq] : [device_seq, server.position, server.stream_seq, server.received_at]
   if (device_seq < 1 || !numbers.every((n) => Number.isSafeInteger(n) && n >= 0)) throw unfit('a number of a record is out of range')
   if (!isU32(epoch) || (ttl !== null && (!isU32(ttl) || ttl < LIMITS.ttlSecondsMin))) throw unfit('epoch or ttl is out of range')
