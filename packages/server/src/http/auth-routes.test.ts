@@ -154,11 +154,13 @@ describe('a stolen refresh token (G23)', () => {
     const account = await rest.registered()
     const { refresh_token } = await create(account)
     const signed = await assertion(account, 'refresh')
+    const statuses = (answered: { status: number }[]) => answered.map(({ status }) => status).toSorted((a, b) => a - b)
+    const oneOfTen = [200, ...Array.from({ length: 9 }, () => 401)]
     const answers = await Promise.all(Array.from({ length: 10 }, () => askRefresh(account, refresh_token, undefined, signed)))
-    expect(answers.map(({ status }) => status).toSorted()).toEqual([200, ...Array.from({ length: 9 }, () => 401)])
+    expect(statuses(answers)).toEqual(oneOfTen)
     const first = await assertion(account, 'token')
     const created = await Promise.all(Array.from({ length: 10 }, () => rest.post('/api/auth/token', first)))
-    expect(created.map(({ status }) => status).toSorted()).toEqual([200, ...Array.from({ length: 9 }, () => 401)])
+    expect(statuses(created)).toEqual(oneOfTen)
   })
 
   it('no text but the one that was given out is taken, and none of the others ends the family', async () => {

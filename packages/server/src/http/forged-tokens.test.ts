@@ -1,25 +1,23 @@
 import { createHmac, generateKeyPairSync, sign as signWith } from 'node:crypto'
 import { toBase64url, tuple, utf8 } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
-import type { FastifyInstance } from 'fastify'
 import { CompactEncrypt } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { createMemoryBus } from '../bus/memory-bus.ts'
-import { createRelay, type Relay } from '../relay/relay.ts'
-import { createStore, type PostgresStore } from '../store/store.ts'
+import type { PostgresStore } from '../store/store.ts'
 import { append, createAccount, makeDevice, type TestAccount, type TestDevice } from '../testing/accounts.ts'
-import { query, useDatabase } from '../testing/database.ts'
+import { query } from '../testing/database.ts'
 import { silent } from '../testing/log.ts'
+import { useRest } from '../testing/rest.ts'
 import { authenticate } from './auth-routes.ts'
-import { createHttp } from './http.ts'
 import { kidOf, openSigningKeys } from './signing-keys.ts'
 import { createTokens, thumbprint, type Tokens } from './tokens.ts'
 
 type Json = Record<string, unknown>
 
-const database = useDatabase()
 const secret = nodeCrypto.random(32)
-const server_key = nodeCrypto.ed25519Public(nodeCrypto.random(32))
+const rest = useRest({
+  keys: { signing: () => keys.signing(), verifying: (kid) => keys.verifying(kid), jwks: () => keys.jwks() },
+})
 /** Every refresh moves the keys on: 1 and 2 are dropped, 3 is retired, 4 active, 5 next. */
 const seedOf = (generation: number, purpose = 'rest') =>
   nodeCrypto.hkdf(secret, new Uint8Array(), tuple('access-token-key', purpose, generation))
@@ -30,10 +28,8 @@ const stranger = nodeCrypto.random(32)
 const strangerJwk = { kty: 'OKP', crv: 'Ed25519', x: toBase64url(nodeCrypto.ed25519Public(stranger)) }
 
 let store: PostgresStore
-let relay: Relay
 let keys: Awaited<ReturnType<typeof openSigningKeys>>
 let tokens: Tokens
-let app: FastifyInstance
 let account: TestAccount
 let other: TestAccount
 let suspended: TestAccount
@@ -43,45 +39,29 @@ let revoked: TestDevice
 let good: { token: string; header: Json; claims: Json; parts: [string, string, string] }
 
 beforeAll(async () => {
-  store = await createStore({ connection: database.connection, log: silent })
+  store = rest.store
   account = await createAccount(store, 3)
   ;[device, , revoked] = account.devices as [TestDevice, TestDevice, TestDevice]
   await append(store, account, { type: 'revoke_device', revoked: [{ device_id: revoked.device_id }] })
   other = await createAccount(store, 1)
   suspended = await createAccount(store, 1)
-  await query(database.url, `update account set active = false where user_no = ${suspended.user_no}`)
+  await query(rest.url, `update account set active = false where user_no = ${suspended.user_no}`)
   const rotate = await openSigningKeys(store, secret, silent, 'rest', { active_ms: 0, published_ms: 0, retired_ms: 600_000 })
   await rotate.refresh()
   await rotate.refresh()
   await rotate.close()
-  await query(database.url, `update signing_key set retired_at = retired_at - 1300000 where generation < 3`)
+  await query(rest.url, `update signing_key set retired_at = retired_at - 1300000 where generation < 3`)
   keys = await openSigningKeys(store, secret, silent)
   // 90 days later
-  await query(database.url, 'update signing_key set active_at = active_at - 7776000000, created_at = created_at - 7776000000')
+  await query(rest.url, 'update signing_key set active_at = active_at - 7776000000, created_at = created_at - 7776000000')
   await keys.refresh()
-  tokens = createTokens(keys, server_key, () => store.now())
-  relay = createRelay({ store, bus: createMemoryBus(), token_key: nodeCrypto.random(32), logger: silent })
-  app = createHttp({
-    store,
-    bus: createMemoryBus(),
-    relay,
-    keys,
-    secrets: { server_key, jwt_sign_seed: secret },
-    config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null },
-    draining: () => false,
-    logger: silent,
-  })
+  tokens = createTokens(keys, rest.server_key, () => store.now())
   const { access_token: token } = await tokens.issue({ user_id: account.user_id, ...device, token_version: 0 })
   const parts = token.split('.') as [string, string, string]
   const [header, claims] = [decode(parts[0]), decode(parts[1])]
   good = { token, header, claims, parts }
 })
-afterAll(async () => {
-  await app?.close()
-  await relay?.close()
-  await keys?.close()
-  await store?.close()
-})
+afterAll(() => keys?.close())
 
 const decode = (part: string): Json => JSON.parse(Buffer.from(part, 'base64url').toString())
 const encode = (value: unknown): string => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
@@ -173,7 +153,7 @@ const FORGERIES: [string, () => string | Promise<string>][] = [
     'a JWE',
     () =>
       new CompactEncrypt(utf8(JSON.stringify(good.claims)))
-        .setProtectedHeader({ alg: 'dir', enc: 'A256GCM', ...{ kid: good.header['kid'] as string, typ: 'at+jwt' } })
+        .setProtectedHeader({ alg: 'dir', enc: 'A256GCM', kid: kidAt(ACTIVE), typ: 'at+jwt' })
         .encrypt(publicOf(ACTIVE)),
   ],
   // ------------------------------------------------------------ which key
@@ -298,7 +278,7 @@ describe('forged access tokens (G23, R01)', () => {
   })
 
   it('are 60 and more, each of its own', async () => {
-    const made = await Promise.all(FORGERIES.map(([, make]) => make()))
+    const made = await Promise.all(FORGERIES.map(async ([, make]) => make()))
     expect(made.filter((token, i) => made.indexOf(token) !== i)).toEqual([])
     expect(made).not.toContain(good.token)
     expect(FORGERIES.length).toBeGreaterThanOrEqual(60)
@@ -322,7 +302,11 @@ describe('forged access tokens (G23, R01)', () => {
 
   it('over HTTP each is 401, the same for all, and ends nothing', async () => {
     const logout = async (token: string) =>
-      app.inject({ method: 'POST', url: '/api/auth/logout', headers: { authorization: `Bearer ${token}`, 'x-request-id': 'the-same' } })
+      rest.app.inject({
+        method: 'POST',
+        url: '/api/auth/logout',
+        headers: { authorization: `Bearer ${token}`, 'x-request-id': 'the-same' },
+      })
     const answers = new Set<string>()
     for (const [, make] of FORGERIES) {
       const token = await make()
@@ -330,7 +314,7 @@ describe('forged access tokens (G23, R01)', () => {
       const { statusCode, body } = await logout(token)
       answers.add(`${statusCode} ${body}`)
     }
-    expect(answers.size).toBe(1)
+    expect([...answers].slice(0, 3)).toHaveLength(1)
     expect([...answers][0]).toMatch(/^401 .*"code":"unauthorized"/)
     expect((await logout(good.token)).statusCode).toBe(204)
     expect((await logout(good.token)).statusCode).toBe(401)

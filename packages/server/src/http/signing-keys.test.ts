@@ -214,7 +214,7 @@ describe('signing keys (G23)', () => {
         x: expect.stringMatching(/^[\w-]{43}$/),
         kid: kidOf(Buffer.from(key.x!, 'base64url')),
       })
-    const { payload } = await jwtVerify(token, createLocalJWKSet(jwks as Parameters<typeof createLocalJWKSet>[0]), {
+    const { payload } = await jwtVerify(token, createLocalJWKSet(jwks), {
       algorithms: ['Ed25519'],
       currentDate: new Date(now),
     })

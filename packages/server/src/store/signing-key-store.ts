@@ -63,7 +63,14 @@ export function createSigningKeyStore(pool: Pool): SigningKeyStore {
           await on(ACTIVATE_KEY, next.generation)
           await add(false)
         } else if (next === undefined) await add(false)
-        return (await read()).map(({ now: _, ...row }) => row)
+        const rows = await read()
+        return rows.map(({ generation, public_key, created_at, active_at, retired_at }) => ({
+          generation,
+          public_key,
+          created_at,
+          active_at,
+          retired_at,
+        }))
       }),
   }
 }
