@@ -7,11 +7,11 @@
  *
  * Bound: one page being read or waiting, one log read, one request with a long answer; `KEPT_*` of what is committed meanwhile.
  */
-import { type CloseName, ERROR, type ErrorCode, type ServerHead } from '@sealpost/protocol'
+import { type CloseName, ERROR, type ErrorCode, type ServerHead, type ServerHeadOf } from '@sealpost/protocol'
 import { factsOf } from './batch.ts'
 import { leave } from './endings.ts'
 import { leaveOut, type Offered, offerBatch, offerPage, type Own, tipField } from './outbox.ts'
-import type { StoredEvent } from '../ports.ts'
+import type { Page, StoredEvent } from '../ports.ts'
 import type { Effect, Job, Open, Rules, Step } from './state.ts'
 
 /** A session on its way from one state to the next; its parts are replaced, never changed. */
@@ -114,11 +114,27 @@ function releasePage(d: Draft): void {
     return
   }
   const events = job.query ? page.events : leaveOut(page.events, ownOf(d.s))
+  const head = pageHead(page, events, after, token)
+  const { upto, head_position, has_more } = head
+  if (!job.query) {
+    const mode = has_more ? 'replay' : 'live'
+    d.s.outbox = { ...outbox, mode, sent: upto, told: upto, tip: null, head: Math.max(outbox.head, head_position, upto) }
+  }
+  d.effects.push({ do: 'send_events', head: { type: 'replay_response', id: job.id, ...head }, events, whole: false })
+  if (has_more && job.pages > 1) d.s.jobs = [{ ...job, pages: job.pages - 1, token: null, after: upto }, ...d.s.jobs.slice(1)]
+  else finishJob(d, job, null)
+}
+
+/** What is said of a page, wherever it goes. `events`: those of it that are sent. */
+export function pageHead(
+  page: Page,
+  events: readonly StoredEvent[],
+  after: number,
+  token: string | null,
+): Omit<ServerHeadOf<'replay_response'>, 'type' | 'id'> {
   const { upto, head_position, floor } = page
   const has_more = upto < head_position
-  const head: ServerHead = {
-    type: 'replay_response',
-    id: job.id,
+  return {
     after,
     upto,
     ...tipField(events, upto, () => page.tip),
@@ -128,13 +144,6 @@ function releasePage(d: Draft): void {
     head_position,
     floor,
   }
-  if (!job.query) {
-    const mode = has_more ? 'replay' : 'live'
-    d.s.outbox = { ...outbox, mode, sent: upto, told: upto, tip: null, head: Math.max(outbox.head, head_position, upto) }
-  }
-  d.effects.push({ do: 'send_events', head, events, whole: false })
-  if (has_more && job.pages > 1) d.s.jobs = [{ ...job, pages: job.pages - 1, token: null, after: upto }, ...d.s.jobs.slice(1)]
-  else finishJob(d, job, null)
 }
 
 export function finishJob(d: Draft, job: Job, head: ServerHead | null): void {

@@ -12,6 +12,10 @@ import { hashToken, type RefreshTokens } from './refresh-tokens.ts'
 import type { KeySet } from './signing-keys.ts'
 import { thumbprint, type Tokens } from './tokens.ts'
 
+export type ProofDeps = AssertionDeps & {
+  store: AssertionDeps['store'] & Pick<LogStore, 'findSigner'> & Pick<SessionStore, 'findDevice'>
+}
+
 export type AuthDeps = AssertionDeps & {
   store: AssertionDeps['store'] & Pick<LogStore, 'findSigner'> & Pick<SessionStore, 'findDevice'> & TokenStore
   tokens: Tokens
@@ -51,7 +55,8 @@ export async function authenticate(
   const device = await deps.store.findDevice(claims.user_id, claims.device_id)
   if (device?.active !== true || device.token_version !== claims.token_version) return null
   if ((await thumbprint(device.sign_pub)) !== claims.jkt) return null
-  return { user_no: device.user_no, device_no: device.device_no, user_id: device.user_id, device_id: device.device_id }
+  const { user_no, device_no, user_id, device_id } = device
+  return { user_no, device_no, user_id, device_id, token_expires_at: claims.expires_at }
 }
 
 async function createToken(deps: AuthDeps, call: Call<'create_token'>): Promise<Answer> {
@@ -108,7 +113,7 @@ const UNAUTHORIZED = { problem: { code: 'unauthorized' } } as const
 const INVALID_TOKEN = { problem: { code: 'invalid_token', detail: ERROR.invalid_token } } as const
 
 /** The active device that made the assertion. Only who proved to be a revoked one is told so. */
-async function proveDevice(deps: AuthDeps, signed: { body: string; sig: string }, purpose: string) {
+export async function proveDevice(deps: ProofDeps, signed: { body: string; sig: string }, purpose: string) {
   const { user_id, signer } = await acceptAssertion(deps, signed, purpose, async (claimed) =>
     claimed.signer === 'root' ? null : ((await deps.store.findSigner(claimed.user_id, claimed.signer))?.sign_pub ?? null),
   )

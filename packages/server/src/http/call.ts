@@ -6,8 +6,8 @@ import type { Media } from './contract.ts'
 import type { Contracts } from './contracts.ts'
 import type { Problem } from './problems.ts'
 
-/** An active device, proved by its token. */
-export type Caller = { user_no: number; device_no: number; user_id: string; device_id: string }
+/** An active device, proved by its token; `token_expires_at` in ms. */
+export type Caller = { user_no: number; device_no: number; user_id: string; device_id: string; token_expires_at: number }
 
 /** Parsed and checked by the route's contract. */
 export type Call<N extends RouteName = RouteName> = {

@@ -8,6 +8,7 @@ import type { Relay } from '../relay/relay.ts'
 import type { Secrets } from '../secrets.ts'
 import { authenticate, createAuthRoutes } from './auth-routes.ts'
 import { createDeviceRoutes } from './device-routes.ts'
+import { createEventRoutes } from './event-routes.ts'
 import { createLogRoutes } from './log-routes.ts'
 import { createPairingRoutes } from './pairing-routes.ts'
 import { createRouter } from './router.ts'
@@ -56,6 +57,7 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
       ...createAuthRoutes(auth),
       ...createDeviceRoutes({ store, bus, presence: deps.relay.presence }),
       ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, limits, logger }),
+      ...createEventRoutes({ store, server_key, skew_ms, bus, relay }),
       ...createPairingRoutes({ store, limits, waits }),
     },
     authenticate: (authorization) => authenticate(auth, authorization),

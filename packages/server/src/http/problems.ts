@@ -20,6 +20,7 @@ const STATUS = {
   log_conflict: 409,
   heads_stale: 409,
   name_taken: 409,
+  superseded: 409,
   account_gone: 410,
   precondition_failed: 412,
   too_large: 413,

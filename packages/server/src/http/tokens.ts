@@ -8,7 +8,8 @@ import { type Bytes, fromBase64url, isUuid, LIMITS, toBase64url } from '@sealpos
 import { calculateJwkThumbprint, decodeProtectedHeader, jwtVerify, SignJWT } from 'jose'
 import { ALG, type KeySet } from './signing-keys.ts'
 
-export type TokenClaims = { user_id: string; device_id: string; scope: string; jkt: string; token_version: number }
+/** `expires_at` in ms. */
+export type TokenClaims = { user_id: string; device_id: string; scope: string; jkt: string; token_version: number; expires_at: number }
 
 export type Tokens = {
   issue(device: {
@@ -81,7 +82,7 @@ function readClaims(payload: Record<string, unknown>): TokenClaims | null {
   if (typeof sub !== 'string' || !/^[A-Za-z0-9_-]{43}$/.test(sub) || typeof device_id !== 'string' || !isUuid(device_id)) return null
   if (scope !== SCOPE || typeof jkt !== 'string' || typeof token_version !== 'number') return null
   if (typeof iat !== 'number' || typeof exp !== 'number' || exp - iat > LIMITS.accessTokenSeconds) return null
-  return { user_id: sub, device_id, scope, jkt, token_version }
+  return { user_id: sub, device_id, scope, jkt, token_version, expires_at: exp * 1_000 }
 }
 
 /** In the one form that it was issued in: no spare bits, padding or blanks that a lenient decoder would let through. */

@@ -19,8 +19,8 @@ export type Listener = {
 
 /** Tells its listener `gone` once, when nothing of it is left. */
 export type Outlet = {
-  /** The session is open: the bounds of strangers no longer hold. */
-  authenticated(): void
+  /** The session is open, told of the device log up to `log_seq`: the bounds of strangers no longer hold. */
+  authenticated(opened: { history_id: string; log_seq: number }): void
   send(head: ServerHead, body?: Bytes): void
   /** `whole`: the events are a batch as it was committed, so that its bytes can be shared. */
   sendEvents(head: ServerHead, events: readonly StoredEvent[], whole: boolean): void

@@ -195,7 +195,7 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
       )
     },
     open: ({ who, session_id, role }) => {
-      outlet.authenticated()
+      if (state.at === 'open') outlet.authenticated({ history_id: state.history_id, log_seq: state.log.told })
       ends.authenticated()
       presence.open(who, session_id)
       const { user_no, device_id } = who
