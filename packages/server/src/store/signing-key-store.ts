@@ -3,74 +3,86 @@
  *
  * Isolation: read committed, under an advisory lock: one node at a time changes them. All times are the database's.
  */
-import type { Pool } from 'pg'
-import type { SigningKeyRow, SigningKeyStore } from '../ports.ts'
+import type { ClientBase, Pool } from 'pg'
+import type { KeySchedule, SigningKeyRow, SigningKeyStore } from '../ports.ts'
 import { withTransaction } from './pool.ts'
 
-const KEYS_LOCK = { name: 'lock_signing_keys', text: `select pg_advisory_xact_lock(hashtext('sealpost signing keys'))` }
+const LOCK = { name: 'lock_signing_keys', text: `select pg_advisory_xact_lock(hashtext('sealpost signing keys'))` }
+const CLOCK = { name: 'signing_key_clock', text: 'select clock_ms() as now' }
 
-const KEYS = {
+const READ = {
   name: 'read_signing_keys',
-  text: `select k.generation, k.public_key, k.created_at, k.active_at, k.retired_at, clock_ms() as now
+  text: `select k.generation, k.public_key, k.created_at, k.active_at, k.retired_at
   from signing_key k where k.purpose = $1::text order by k.generation`,
 }
 
-const ADD_KEY = {
+const ADD = {
   name: 'add_signing_key',
   text: `insert into signing_key (purpose, generation, public_key, created_at, active_at)
   values ($1::text, $2::int4, $3::bytea, clock_ms(), case when $4::bool then clock_ms() end)`,
 }
 
-const ACTIVATE_KEY = {
+const ACTIVATE = {
   name: 'activate_signing_key',
   text: 'update signing_key set active_at = clock_ms() where purpose = $1::text and generation = $2::int4',
 }
 
-const RETIRE_KEY = {
+const RETIRE = {
   name: 'retire_signing_key',
   text: 'update signing_key set retired_at = clock_ms() where purpose = $1::text and generation = $2::int4',
 }
 
-const DROP_KEY = { name: 'drop_signing_key', text: 'delete from signing_key where purpose = $1::text and generation = $2::int4' }
+const DROP = { name: 'drop_signing_key', text: 'delete from signing_key where purpose = $1::text and generation = $2::int4' }
 
 export function createSigningKeyStore(pool: Pool): SigningKeyStore {
   return {
     rotateSigningKeys: (purpose, publicKeyOf, schedule) =>
       withTransaction(pool, async (client) => {
-        await client.query(KEYS_LOCK)
-        const read = async () => (await client.query<SigningKeyRow & { now: number }>({ ...KEYS, values: [purpose] })).rows
-        const on = (query: { name: string; text: string }, generation: number, ...more: unknown[]) =>
-          client.query({ ...query, values: [purpose, generation, ...more] })
-        let newest = 0
-        const known: (SigningKeyRow & { now: number })[] = []
-        for (const row of await read()) {
-          newest = Math.max(newest, row.generation)
-          const foreign = !Buffer.from(publicKeyOf(row.generation)).equals(row.public_key)
-          const over = row.retired_at !== null && row.now - row.retired_at > schedule.retired_ms
-          if (foreign || over) await on(DROP_KEY, row.generation)
-          else known.push(row)
+        await client.query(LOCK)
+        const now = (await client.query<{ now: number }>(CLOCK)).rows[0]?.now ?? 0
+        const rows = await readKeys(client, purpose)
+        const isForeign = (row: SigningKeyRow): boolean => !Buffer.from(publicKeyOf(row.generation)).equals(row.public_key)
+        for (const change of planRotation(rows, isForeign, now, schedule)) {
+          const values = [purpose, change.generation]
+          if (change.is === 'add')
+            await client.query({ ...ADD, values: [...values, Buffer.from(publicKeyOf(change.generation)), change.active] })
+          else await client.query({ ...(change.is === 'drop' ? DROP : change.is === 'retire' ? RETIRE : ACTIVATE), values })
         }
-        const add = async (active: boolean) => {
-          newest += 1
-          await on(ADD_KEY, newest, Buffer.from(publicKeyOf(newest)), active)
-        }
-        const active = known.find((row) => row.active_at !== null && row.retired_at === null)
-        const next = known.find((row) => row.active_at === null)
-        if (active === undefined) await add(true)
-        const due = active !== undefined && active.now - (active.active_at ?? 0) >= schedule.active_ms
-        if (due && next !== undefined && next.now - next.created_at >= schedule.published_ms) {
-          await on(RETIRE_KEY, active.generation)
-          await on(ACTIVATE_KEY, next.generation)
-          await add(false)
-        } else if (next === undefined) await add(false)
-        const rows = await read()
-        return rows.map(({ generation, public_key, created_at, active_at, retired_at }) => ({
-          generation,
-          public_key,
-          created_at,
-          active_at,
-          retired_at,
-        }))
+        return readKeys(client, purpose)
       }),
   }
+}
+
+async function readKeys(client: ClientBase, purpose: string): Promise<SigningKeyRow[]> {
+  return (await client.query<SigningKeyRow>({ ...READ, values: [purpose] })).rows
+}
+
+type Change = { is: 'drop' | 'retire' | 'activate'; generation: number } | { is: 'add'; generation: number; active: boolean }
+
+/** One active key and one next one, whatever there was before; a generation is never used twice. */
+function planRotation(
+  rows: readonly SigningKeyRow[],
+  isForeign: (row: SigningKeyRow) => boolean,
+  now: number,
+  schedule: KeySchedule,
+): Change[] {
+  const isOver = ({ retired_at }: SigningKeyRow): boolean => retired_at !== null && now - retired_at > schedule.retired_ms
+  const dropped = rows.filter((row) => isForeign(row) || isOver(row))
+  const kept = rows.filter((row) => !dropped.includes(row))
+  const changes: Change[] = dropped.map(({ generation }) => ({ is: 'drop', generation }))
+  let newest = Math.max(0, ...rows.map(({ generation }) => generation))
+
+  const active = kept.find((row) => row.active_at !== null && row.retired_at === null)
+  const next = kept.find((row) => row.active_at === null)
+  if (active === undefined) changes.push({ is: 'add', generation: ++newest, active: true })
+  if (next === undefined) changes.push({ is: 'add', generation: ++newest, active: false })
+  else if (
+    active !== undefined &&
+    now - (active.active_at ?? now) >= schedule.active_ms &&
+    now - next.created_at >= schedule.published_ms
+  ) {
+    changes.push({ is: 'retire', generation: active.generation }, { is: 'activate', generation: next.generation })
+    changes.push({ is: 'add', generation: ++newest, active: false })
+  }
+  return changes
 }
