@@ -1,15 +1,20 @@
 /** The command line as a whole: every command, the help, and what a failure comes to (`exit-codes.ts`). */
 import { Command, CommanderError } from 'commander'
 import { examples } from './command.ts'
+import { addDeleteAccount } from './commands/delete-account.ts'
 import { addDevices } from './commands/devices.ts'
+import { addExport } from './commands/export.ts'
 import { addInit } from './commands/init.ts'
 import { addJoin } from './commands/join.ts'
 import { addPair } from './commands/pair.ts'
+import { addRecover } from './commands/recover.ts'
+import { addRename } from './commands/rename.ts'
 import { addRevoke } from './commands/revoke.ts'
 import { addSend } from './commands/send.ts'
 import { addServe } from './commands/serve.ts'
 import { addStatus } from './commands/status.ts'
 import { addTail } from './commands/tail.ts'
+import { addToken } from './commands/token.ts'
 import { describeExits, EXIT, failureOf } from './exit-codes.ts'
 import { OutputClosed, plain, sayFailure } from './output.ts'
 import { VERSION } from './version.ts'
@@ -32,7 +37,23 @@ export function createProgram(): Command {
         ['sealpost tail', 'receive'],
       )}\n${describeExits()}`,
     )
-  for (const add of [addServe, addInit, addPair, addJoin, addSend, addTail, addDevices, addRevoke, addStatus]) add(program)
+  const commands = [
+    addServe,
+    addInit,
+    addPair,
+    addJoin,
+    addSend,
+    addTail,
+    addDevices,
+    addRename,
+    addRevoke,
+    addStatus,
+    addToken,
+    addExport,
+    addRecover,
+    addDeleteAccount,
+  ]
+  for (const add of commands) add(program)
   return program
 }
 

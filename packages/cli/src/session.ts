@@ -9,15 +9,15 @@ import { say } from './output.ts'
 /** `left`: what earlier commands had left in the outbox when this one began. */
 export type Session = { sealpost: Sealpost; watch: ConnectionWatch; signal: AbortSignal; left: number }
 
-/** Opens the device, runs `work`, closes. Throws what `Sealpost.open` or `work` throw. */
-export async function withSession<T>({ home, signal }: Context, work: (session: Session) => Promise<T>): Promise<T> {
+/** Opens the device, runs `work`, closes. `connect` false: it only reads what is here. Throws what `Sealpost.open` or `work` throw. */
+export async function withSession<T>({ home, signal }: Context, work: (session: Session) => Promise<T>, connect = true): Promise<T> {
   const opened = await openHome(home)
-  const { sealpost, left } = await openDevice(opened, signal).catch(async (error: unknown) => {
+  const { sealpost, left } = await openDevice(opened, connect, signal).catch(async (error: unknown) => {
     await opened.close()
     throw error
   })
   // A follower asks its leader how things stand.
-  if (sealpost.role === 'follower') await sealpost.status()
+  if (connect && sealpost.role === 'follower') await sealpost.status()
   const watch = watchConnection(sealpost)
   try {
     return await work({ sealpost, watch, signal, left })
@@ -27,10 +27,10 @@ export async function withSession<T>({ home, signal }: Context, work: (session: 
   }
 }
 
-async function openDevice(home: Home, signal: AbortSignal): Promise<{ sealpost: Sealpost; left: number }> {
+async function openDevice(home: Home, connect: boolean, signal: AbortSignal): Promise<{ sealpost: Sealpost; left: number }> {
   // counted before the engine runs: it may have sent everything by the time somebody asks
   const { pending: left } = await home.store.countOutbox()
-  return { sealpost: await Sealpost.open({ home, signal }), left }
+  return { sealpost: await Sealpost.open({ home, connect, signal }), left }
 }
 
 /** No command waits longer for what an earlier one left behind; the engine goes on with it meanwhile. */

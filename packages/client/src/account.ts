@@ -38,16 +38,15 @@ import {
   type WireEntry,
   commitNonce,
 } from '@sealpost/protocol'
-import { awaitSlot, isFinal, openContact, putSlot } from './contact.ts'
+import { awaitSlot, FIRST_TRIES_MS, isFinal, openContact, putSlot } from './contact.ts'
 import type { AppendedEntry, Member } from './member.ts'
 import type { Clock, Home, Identity, LogRow } from './ports.ts'
 import type { Rest } from './rest.ts'
 import { parseServerUrl } from './server-url.ts'
 import { throwIfAborted } from './signal.ts'
 
-/** For a server that was not reached yet, and for the account to be made. */
-const FIRST_MS = 1_500
-const CREATE_MS = 20_000
+/** For the account to be made. */
+export const CREATE_MS = 20_000
 /** For the log, once this device may be in it. */
 const LAST_MS = 30_000
 /** Answers of the server: nothing was made. Any other failure leaves that open. */
@@ -92,7 +91,7 @@ export async function createAccount(
   await expectEmpty(home)
   const { url, pin } = parseServerUrl(o.server)
   const { rest, now, again } = openContact(home, url, () => 0)
-  const { server_key } = await again(clock.mono() + FIRST_MS, signal, () => rest.readServer(signal))
+  const { server_key } = await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readServer(signal))
   if (pin !== null && !equalBytes(pin, server_key)) throw otherKey(server_key, pin)
 
   const recovery_seed = crypto.random(32)
@@ -153,7 +152,7 @@ export async function pairDevice(home: Home, identity: Identity, member: Member,
   const { crypto, clock } = home
   const { signal } = o
   const { rest, now, again } = openContact(home, identity.server_url, () => member.status.clock_offset)
-  await again(clock.mono() + FIRST_MS, signal, () => rest.readServer(signal))
+  await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readServer(signal))
   const code = createPairingCode(crypto)
   const keys = await derivePairingKeys(crypto, code)
   const nonce = crypto.random(32)
@@ -172,7 +171,7 @@ export async function pairDevice(home: Home, identity: Identity, member: Member,
   const put = async (slot: PairingSlot, box: Uint8Array): Promise<void> => {
     const token = await again(until, signal, async () => {
       const claims = { purpose: 'token', aud: toBase64url(identity.server_key), user_id: identity.user_id, signer: identity.device_id }
-      return rest.createToken(await createAssertion(crypto, identity.sign_seed, claims, now()), signal)
+      return (await rest.createToken(await createAssertion(crypto, identity.sign_seed, claims, now()), signal)).access_token
     })
     await again(until, signal, () => putSlot(rest, keys, slot, box, token, signal))
   }
@@ -225,7 +224,7 @@ export async function joinAccount(o: JoinOptions): Promise<Identity> {
   const { url, pin } = parseServerUrl(o.server)
   const { rest, now, again } = openContact(home, url, () => 0)
   const pairing = await derivePairingKeys(crypto, o.code)
-  const offerBox = await again(clock.mono() + FIRST_MS, signal, () => rest.readSlot(pairing.mailbox_id, 'offer', 0, signal))
+  const offerBox = await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readSlot(pairing.mailbox_id, 'offer', 0, signal))
   if (offerBox === null)
     throw new SealpostError('invalid_code', 'no device waits with this code on this server; codes end after 10 minutes')
   // the end by this device's own count: its clock may be wrong, and the mailbox lives no longer than that
@@ -319,7 +318,7 @@ function isEntry(log: DeviceLog, added: number, done: PairingContent['done']): b
   return done.log_seq === added && entry !== undefined && equalBytes(entry.entry_hash, fromBase64url(done.entry_hash, 32))
 }
 
-async function addRow(
+export async function addRow(
   crypto: Crypto,
   clock: Clock,
   identity: Identity,
@@ -337,11 +336,11 @@ async function addRow(
 
 // ---------------------------------------------------------------- shared
 
-async function expectEmpty(home: Home): Promise<void> {
+export async function expectEmpty(home: Home): Promise<void> {
   if ((await home.store.readIdentity()) !== null) throw new SealpostError('already_paired', 'this home holds a device already')
 }
 
-function toIdentity(
+export function toIdentity(
   keys: DeviceKeys,
   of: Pick<Identity, 'user_id' | 'name' | 'device_type' | 'server_url' | 'server_key'>,
   clock: Clock,
@@ -349,7 +348,7 @@ function toIdentity(
   return { ...of, device_id: keys.device_id, sign_seed: keys.sign_seed, kem_seed: keys.kem_seed, created_at: clock.now() }
 }
 
-function otherKey(found: Uint8Array, expected: Uint8Array): SealpostError {
+export function otherKey(found: Uint8Array, expected: Uint8Array): SealpostError {
   const tail = (key: Uint8Array): string => `…${toBase64url(key).slice(-4)}`
   return new SealpostError(
     'server_identity',

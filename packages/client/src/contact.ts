@@ -11,6 +11,9 @@ import { sleep, throwIfAborted } from './signal.ts'
 const PAUSE_MS = { first: 250, last: 4_000 } as const
 const PASSING: ReadonlySet<ErrorCode> = new Set(['unreachable', 'timeout', 'unavailable', 'rate_limited'])
 
+/** For a first answer of a server that may not have been reached yet. */
+export const FIRST_TRIES_MS = 1_500
+
 export type Contact = {
   rest: Rest
   /** ms, the server's clock as its first answer told it (G07). */
@@ -30,6 +33,7 @@ export function openContact(home: Home, url: string, knownOffset: () => number):
       if (offset === null && !Number.isNaN(date)) offset = date + 500 - clock.now()
       return response
     },
+    stream: (request) => home.http.stream(request),
   }
   return {
     rest: createRest(http, url),

@@ -100,7 +100,8 @@ beforeEach(async () => {
 afterEach(() => leader.close())
 
 async function start(): Promise<void> {
-  const http = { request: () => Promise.reject(new SealpostError('unreachable', 'nobody is there')) }
+  const nobody = () => Promise.reject(new SealpostError('unreachable', 'nobody is there'))
+  const http = { request: nobody, stream: nobody }
   const stored = (await store.readIdentity()) ?? identity
   leader = await openLeader(createMemoryHome({ store, transport: server, http, clock }), stored)
   leader.notices.on((notice) => notices.push(notice))

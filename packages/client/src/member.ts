@@ -2,7 +2,7 @@
  * One process of a home, whatever its role (protocol-free): as the leader it runs the engine, as a follower it asks the leader. When
  * the leader ends, a follower takes its place; what was asked meanwhile is asked again.
  *
- * Requests of followers are small JSON heads: `status`, `query`, `revoke`, `add_device`. A query's page travels as the server
+ * Requests of followers are small JSON heads: `status`, `query`, `revoke`, `rename`, `add_device`. A query's page travels as the server
  * sent it and is verified by whoever asked.
  */
 import { type DeviceIntroduction, EMPTY, ERROR, type ErrorCode, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
@@ -49,6 +49,7 @@ export type Member = {
   enqueue(items: readonly NewItem[]): Promise<void>
   query(request: QueryRequest, signal?: AbortSignal): Promise<QueryPage>
   revoke(device_id: string, signal?: AbortSignal): Promise<void>
+  rename(device_id: string, name: string, signal?: AbortSignal): Promise<void>
   addDevice(device: DeviceIntroduction, signal?: AbortSignal): Promise<AppendedEntry>
   close(): Promise<void>
 }
@@ -262,6 +263,14 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
           await link.request({ head: { op: 'revoke', device_id }, body: EMPTY }, gone)
         },
       ),
+    rename: (device_id, name, gone) =>
+      ask(
+        gone,
+        (leader) => renameDevice(leader, device_id, name, gone),
+        async (link) => {
+          await link.request({ head: { op: 'rename', device_id, name }, body: EMPTY }, gone)
+        },
+      ),
     addDevice: (device, gone) =>
       ask(
         gone,
@@ -300,6 +309,9 @@ async function answerFollower(leader: Leader, known: MemberStatus, request: Home
     case 'revoke':
       await leader.revoke(String(head['device_id']), signal)
       return { head: {}, body: EMPTY }
+    case 'rename':
+      await renameDevice(leader, String(head['device_id']), String(head['name']), signal)
+      return { head: {}, body: EMPTY }
     case 'add_device': {
       const added = await addDevice(leader, head['device'] as DeviceIntroduction, signal)
       return { head: { log_seq: added.log_seq, entry_hash: toBase64url(added.entry_hash) }, body: EMPTY }
@@ -307,6 +319,17 @@ async function answerFollower(leader: Leader, known: MemberStatus, request: Home
     default:
       throw new SealpostError('invalid_request', 'the leader of this home is of another version')
   }
+}
+
+/** A device that is called so already is fine. */
+async function renameDevice(leader: Leader, device_id: string, name: string, signal: AbortSignal | undefined): Promise<void> {
+  const decide: Decide = (log) => {
+    const device = log.devices.get(device_id)
+    if (device === undefined) throw new SealpostError('not_found', 'there is no such device')
+    if (device.revoked !== null) throw new SealpostError('device_revoked', 'a revoked device keeps the name that it had')
+    return device.name === name ? null : { type: 'rename_device', device_id, name }
+  }
+  await leader.append(decide, signal)
 }
 
 async function addDevice(leader: Leader, device: DeviceIntroduction, signal: AbortSignal | undefined): Promise<AppendedEntry> {

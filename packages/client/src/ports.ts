@@ -156,8 +156,8 @@ export interface DeviceStore {
   createIdentity(identity: Identity, entries: readonly LogRow[]): Promise<void>
   /** Follows a chain of server keys, a move of the server, or a rename. */
   updateIdentity(change: Partial<Pick<Identity, 'server_url' | 'server_key' | 'name'>>): Promise<void>
-  /** Removes both private keys, all epoch keys and boxes, plaintexts and sealed bytes of the outbox, and the received buffer, and remembers who did it. Best effort against recovery from disk (secure_delete, checkpoint). */
-  wipe(revocation: Revocation): Promise<void>
+  /** Removes both private keys, all epoch keys and boxes, plaintexts and sealed bytes of the outbox, and the received buffer, and remembers who did it; null: the account was deleted from here, nothing is remembered. Best effort against recovery from disk (secure_delete, checkpoint). */
+  wipe(revocation: Revocation | null): Promise<void>
   readRevocation(): Promise<Revocation | null>
 
   // ------------------------------ device log (protocol.md §2)
@@ -293,10 +293,14 @@ export type HttpRequest = {
   signal?: AbortSignal
 }
 export type HttpResponse = { status: number; headers: Record<string, string>; body: Bytes }
+/** The body as it comes; it throws `unreachable` when it is broken off, `timeout` when nothing comes for as long as the request says. */
+export type HttpStream = { status: number; headers: Record<string, string>; body: AsyncIterable<Bytes> }
 
 export interface Http {
   /** Any status is an answer. Throws `unreachable` (no answer), `timeout`, `aborted`, `too_large` (answer above 8 MiB). No redirects. */
   request(request: HttpRequest): Promise<HttpResponse>
+  /** An answer of any length; `timeout_ms` is for each wait. To leave the body before its end ends the request. */
+  stream(request: HttpRequest): Promise<HttpStream>
 }
 
 export interface Clock {

@@ -17,6 +17,7 @@ const NOW = 1_000_000
 function restWith(status: number, body: unknown) {
   const requests: HttpRequest[] = []
   const http = {
+    stream: () => Promise.reject(new Error('not asked for')),
     request(request: HttpRequest) {
       requests.push(request)
       return Promise.resolve({ status, headers: {}, body: typeof body === 'string' ? utf8(body) : utf8(JSON.stringify(body)) })

@@ -6,6 +6,7 @@ import {
   type Bytes,
   type Crypto,
   check,
+  concat,
   ERROR,
   type ErrorCode,
   equalBytes,
@@ -22,10 +23,11 @@ import {
   utf8,
   type WireEntry,
 } from '@sealpost/protocol'
-import type { Http, HttpResponse } from './ports.ts'
+import type { Http, HttpRequest, HttpResponse } from './ports.ts'
 
 const TIMEOUT_MS = 20_000
 const SPARE_MS = 10_000
+const PROBLEM_BYTES_MAX = 65_536
 
 const shapes = {
   server: {
@@ -34,7 +36,7 @@ const shapes = {
   },
   appended: { log_seq: 'u32', log_head: 'key' },
   entries: { entries: { list: { object: { body: 'b64', sig: 'sig', box: 'box|null' } }, max: 64 }, has_more: 'bool' },
-  token: { access_token: 'opaque', expires_in: 'int' },
+  token: { access_token: 'text', expires_in: 'int' },
 } as const
 
 export type ServerIdentity = { server_key: Bytes; chain: { key: Bytes; not_before: number; sig: Bytes }[] }
@@ -52,40 +54,45 @@ export type Rest = {
   readServer(signal?: AbortSignal): Promise<ServerIdentity>
   appendLog(post: LogPost, signal?: AbortSignal): Promise<{ log_seq: number; log_head: Bytes }>
   readLog(assertion: SignedObject, signal?: AbortSignal): Promise<{ entries: WireEntry[]; has_more: boolean }>
-  createToken(assertion: SignedObject, signal?: AbortSignal): Promise<string>
+  createToken(assertion: SignedObject, signal?: AbortSignal): Promise<{ access_token: string; expires_in: number }>
+  /** Rows per table. */
+  deleteUser(assertion: SignedObject, signal?: AbortSignal): Promise<Record<string, number>>
+  /** The lines of an export as they come (docs/export.md). */
+  exportUser(token: string, signal?: AbortSignal): Promise<AsyncIterable<Bytes>>
   putSlot(mailbox_id: string, slot: PairingSlot, box: Bytes, token: string | null, signal?: AbortSignal): Promise<void>
   /** Null: still empty after `wait_s` seconds, or the mailbox is not there (any more). */
   readSlot(mailbox_id: string, slot: PairingSlot, wait_s: number, signal?: AbortSignal): Promise<Bytes | null>
 }
 
+type CallOptions = {
+  params?: Record<string, string>
+  query?: string
+  json?: object
+  bytes?: Bytes
+  token?: string | null
+  wait_ms?: number
+  signal?: AbortSignal | undefined
+}
+
 /** `ending` aborts every call. */
 export function createRest(http: Http, server_url: string, ending?: AbortSignal): Rest {
-  async function call(
-    name: RouteName,
-    o: {
-      params?: Record<string, string>
-      query?: string
-      json?: object
-      bytes?: Bytes
-      token?: string | null
-      wait_ms?: number
-      signal?: AbortSignal | undefined
-    },
-  ): Promise<HttpResponse> {
+  const call = (name: RouteName, o: CallOptions): Promise<HttpResponse> => http.request(requestOf(name, o))
+
+  function requestOf(name: RouteName, o: CallOptions): HttpRequest {
     const headers: Record<string, string> = { accept: 'application/json' }
     if (o.json !== undefined) headers['content-type'] = 'application/json'
     if (o.bytes !== undefined) headers['content-type'] = 'application/octet-stream'
     if (o.token !== undefined && o.token !== null) headers['authorization'] = `Bearer ${o.token}`
     const body = o.json === undefined ? o.bytes : utf8(JSON.stringify(o.json))
     const signals = [o.signal, ending].filter((signal) => signal !== undefined)
-    return http.request({
+    return {
       method: ROUTES[name].method,
       url: `${server_url}${routePath(name, o.params)}${o.query ?? ''}`,
       headers,
       ...(body === undefined ? {} : { body }),
       timeout_ms: o.wait_ms ?? TIMEOUT_MS,
       ...(signals.length === 0 ? {} : { signal: AbortSignal.any(signals) }),
-    })
+    }
   }
 
   return {
@@ -108,7 +115,20 @@ export function createRest(http: Http, server_url: string, ending?: AbortSignal)
       return check(shapes.entries, json(await call('read_log', { json: assertion, signal })), 'log entries')
     },
     async createToken(assertion, signal) {
-      return check(shapes.token, json(await call('create_token', { json: assertion, signal })), 'token').access_token
+      return check(shapes.token, json(await call('create_token', { json: assertion, signal })), 'token')
+    },
+    async deleteUser(assertion, signal) {
+      return readCounts(json(await call('delete_user', { json: assertion, signal })))
+    },
+    async exportUser(token, signal) {
+      const response = await http.stream(requestOf('export_user', { token, signal }))
+      if (response.status < 200 || response.status >= 300) {
+        const parts: Bytes[] = []
+        let length = 0
+        for await (const part of response.body) if ((length += part.length) <= PROBLEM_BYTES_MAX) parts.push(part)
+        throw problemOf({ ...response, body: concat(...parts) })
+      }
+      return response.body
     },
     async putSlot(mailbox_id, slot, box, token, signal) {
       expectOk(await call(`put_${slot}`, { params: { mailbox_id }, bytes: box, token, signal }))
@@ -136,6 +156,18 @@ export async function followsChain(crypto: Crypto, pinned: Bytes, identity: Serv
     if (await crypto.ed25519Verify(key, signed, link.sig)) key = link.key
   }
   return equalBytes(key, identity.server_key)
+}
+
+function readCounts(value: unknown): Record<string, number> {
+  const counts = typeof value === 'object' && value !== null && 'deleted' in value ? value.deleted : null
+  const rows = typeof counts === 'object' && counts !== null ? Object.entries(counts) : []
+  if (
+    rows.length === 0 ||
+    rows.length > 100 ||
+    !rows.every(([table, count]) => /^[a-z_]{1,64}$/.test(table) && Number.isSafeInteger(count))
+  )
+    throw new SealpostError('invalid_message', 'the answer to the deletion is not readable')
+  return Object.fromEntries(rows)
 }
 
 function json(response: HttpResponse): unknown {

@@ -2,8 +2,11 @@
  * `Sealpost`: one device of an account, as an application holds it. Everything durable is in the home; closing and opening again
  * continues where it stood. Errors are `SealpostError` with a code and a sentence for people.
  */
-import { deviceListFingerprint, type DeviceType, SealpostError, toBase64url } from '@sealpost/protocol'
+import { type Bytes, deviceListFingerprint, type DeviceType, safeDeviceName, SealpostError, toBase64url } from '@sealpost/protocol'
 import { createAccount, type CreateOptions, joinAccount, type JoinOptions, pairDevice, type PairOptions } from './account.ts'
+import { createAccessToken, deleteAccount, exportAccount } from './account-calls.ts'
+import { type ExportItem, openExport } from './export.ts'
+import { recoverAccount, type RecoverOptions } from './recover.ts'
 import { revokedError } from './own-revocation.ts'
 import type { ConnectionState } from './machine.ts'
 import { type Member, openMember } from './member.ts'
@@ -78,6 +81,17 @@ export class Sealpost {
     return Sealpost.#open(o.home, await joinAccount(o), o)
   }
 
+  /**
+   * Back into an account by its recovery words, with a new device in place of all others. Throws `invalid_encoding` (the words), `not_found` (no such
+   * account there), `already_paired`, `server_identity`, `unreachable`.
+   */
+  static async recover(
+    o: RecoverOptions & { connect?: boolean },
+  ): Promise<{ sealpost: Sealpost; server_key: string; pinned: boolean; history: boolean }> {
+    const { identity, ...made } = await recoverAccount(o)
+    return { sealpost: await Sealpost.#open(o.home, identity, o), ...made }
+  }
+
   /** Throws `not_paired`, or `device_revoked` with who did it and when. `connect: false` only reads and queues. */
   static async open(o: { home: Home; connect?: boolean; signal?: AbortSignal }): Promise<Sealpost> {
     const identity = await o.home.store.readIdentity()
@@ -144,6 +158,37 @@ export class Sealpost {
   /** Resolves when the server has it: nothing that device sends is accepted any more. A device that is revoked already is fine. */
   async revoke(device_id: string, o: { signal?: AbortSignal } = {}): Promise<void> {
     await this.#member.revoke(device_id, o.signal)
+  }
+
+  /** Under a safe form of the name; throws `name_taken`, `not_found`. Returns the name as it is now. */
+  async rename(device_id: string, name: string, o: { signal?: AbortSignal } = {}): Promise<string> {
+    const safe = safeDeviceName(name)
+    await this.#member.rename(device_id, safe, o.signal)
+    if (device_id === this.device_id) await this.#home.store.updateIdentity({ name: safe })
+    return safe
+  }
+
+  /** An access token for REST, good for `expires_in` seconds: a secret. */
+  accessToken(o: { signal?: AbortSignal } = {}): Promise<{ access_token: string; expires_in: number }> {
+    return createAccessToken(this.#home, this.#identity, this.#member, o.signal)
+  }
+
+  /** Everything that the server holds about this account, as lines of JSON (docs/export.md). */
+  exportAccount(o: { signal?: AbortSignal } = {}): AsyncIterable<Bytes> {
+    return exportAccount(this.#home, this.#identity, this.#member, o.signal)
+  }
+
+  /** Verifies and opens the events of an export of this account with the keys of this device. */
+  openExport(lines: AsyncIterable<string>): AsyncIterable<ExportItem> {
+    return openExport(this.#home, this.#identity, this.#member.account, lines)
+  }
+
+  /** Deletes the account on the server, for all devices and for ever, then wipes this home. Returns the rows per table. */
+  async deleteAccount(o: { signal?: AbortSignal } = {}): Promise<Record<string, number>> {
+    const deleted = await deleteAccount(this.#home, this.#identity, this.#member, o.signal)
+    await this.#member.close()
+    await this.#home.store.wipe(null)
+    return deleted
   }
 
   /** Adds a device: shows a code, waits, lets a person compare the phrase. Throws `expired`, `check_phrase_mismatch`, `unreachable`. */

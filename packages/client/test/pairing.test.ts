@@ -12,6 +12,7 @@ const yes = (): Promise<boolean> => Promise.resolve(true)
 function losesAnswers(home: Home): Home {
   let asked = 0
   const http: Home['http'] = {
+    ...home.http,
     async request(request) {
       const answer = await home.http.request(request)
       if (asked++ % 3 === 0) throw new SealpostError('unreachable', 'cut')
@@ -37,6 +38,7 @@ describe('a new account', () => {
     const home = await relay.home('words')
     const steps: string[] = []
     const http: Home['http'] = {
+      ...home.http,
       request(request) {
         steps.push(new URL(request.url).pathname)
         return home.http.request(request)
@@ -74,6 +76,7 @@ describe('a new account', () => {
     const outcome = async (answer: () => ReturnType<typeof problem>): Promise<[string, boolean]> => {
       let refused = false
       const http: Home['http'] = {
+        ...home.http,
         request: (request) => (request.url.endsWith('/api/log') ? Promise.resolve().then(answer) : home.http.request(request)),
       }
       const ended = new AbortController()

@@ -7,21 +7,52 @@ const ANSWER_BYTES_MAX = 8 * 1_048_576
 export const nodeHttp: Http = {
   async request(request) {
     const timeout = AbortSignal.timeout(request.timeout_ms)
-    const signal = request.signal === undefined ? timeout : AbortSignal.any([request.signal, timeout])
     try {
-      const response = await fetch(request.url, {
-        method: request.method,
-        redirect: 'manual',
-        signal,
-        ...(request.headers === undefined ? {} : { headers: request.headers }),
-        ...(request.body === undefined ? {} : { body: request.body as Uint8Array<ArrayBuffer> }),
-      })
+      const response = await send(request, timeout)
       const body = await readBody(response)
       return { status: response.status, headers: Object.fromEntries(response.headers), body }
     } catch (cause) {
       throw translated(request, timeout, cause)
     }
   },
+  async stream(request) {
+    const late = new AbortController()
+    const watch = (): NodeJS.Timeout => setTimeout(() => late.abort(), request.timeout_ms)
+    let timer = watch()
+    try {
+      const response = await send(request, late.signal)
+      clearTimeout(timer)
+      return { status: response.status, headers: Object.fromEntries(response.headers), body: parts(response) }
+    } catch (cause) {
+      clearTimeout(timer)
+      throw translated(request, late.signal, cause)
+    }
+
+    async function* parts(response: Response): AsyncGenerator<Bytes> {
+      try {
+        timer = watch()
+        for await (const part of response.body ?? []) {
+          clearTimeout(timer)
+          yield part
+          timer = watch()
+        }
+      } catch (cause) {
+        throw translated(request, late.signal, cause)
+      } finally {
+        clearTimeout(timer)
+      }
+    }
+  },
+}
+
+function send(request: HttpRequest, timeout: AbortSignal): Promise<Response> {
+  return fetch(request.url, {
+    method: request.method,
+    redirect: 'manual',
+    signal: request.signal === undefined ? timeout : AbortSignal.any([request.signal, timeout]),
+    ...(request.headers === undefined ? {} : { headers: request.headers }),
+    ...(request.body === undefined ? {} : { body: request.body as Uint8Array<ArrayBuffer> }),
+  })
 }
 
 async function readBody(response: Response): Promise<Bytes> {

@@ -97,10 +97,12 @@ export function createIdentityTables(db: StateDatabase, path: string): Part {
           'update state set trimmed_row = last_row, trimmed_position = max(trimmed_position, cursor_position), received_rows = 0, received_bytes = 0',
         )
         db.run('delete from received')
-        db.run(
-          'insert into revocation (one, revocation) values (1, ?) on conflict do update set revocation = excluded.revocation',
-          JSON.stringify(revocation),
-        )
+        if (revocation === null) db.run('delete from revocation')
+        else
+          db.run(
+            'insert into revocation (one, revocation) values (1, ?) on conflict do update set revocation = excluded.revocation',
+            JSON.stringify(revocation),
+          )
       })
       db.scrub()
     },

@@ -1,0 +1,35 @@
+/** `sealpost rename`: another name for a device of the account. */
+import type { Command } from 'commander'
+import { type Context, endWith, examples } from '../command.ts'
+import { selectDevice } from '../device-selection.ts'
+import type { Exit } from '../exit-codes.ts'
+import { say } from '../output.ts'
+import { sendLeftovers, withSession } from '../session.ts'
+
+export function addRename(program: Command): void {
+  program
+    .command('rename')
+    .summary('give a device another name')
+    .description(
+      'Renames a device of the account. Names are unique in an account, at most 50 characters, and shown as they are safe to show.',
+    )
+    .argument('<device>', 'its name, its id, or at least the first 6 characters of its id')
+    .argument('<name>', 'the new name')
+    .addHelpText(
+      'after',
+      examples(['sealpost rename phone "old phone"', 'by name'], ['sealpost rename 0198c2 tablet', 'by the start of its id']),
+    )
+    .action(endWith(rename))
+}
+
+async function rename(context: Context, text: string, name: string): Promise<Exit> {
+  return withSession<Exit>(context, async (session) => {
+    const { sealpost, watch, signal } = session
+    await watch.settle(5_000, signal)
+    const device = selectDevice(await sealpost.devices(), text)
+    const given = await watch.during((ended) => sealpost.rename(device.device_id, name, { signal: ended }), signal)
+    say(`"${device.name}" (${device.device_id}) is now "${given}"`)
+    await sendLeftovers(session)
+    return 'ok'
+  })
+}
