@@ -8,6 +8,7 @@ import { SealpostError } from '@sealpost/protocol'
 import type { z } from 'zod'
 import type { Rates } from './limits/rate-limits.ts'
 import { RATES, type RateRule, rateVariable } from './limits/rules.ts'
+import type { RetentionRules } from './ports.ts'
 import { type ConfigFlags, type LOG_LEVELS, type SIGNUP, type Variable, VARIABLES } from './variables.ts'
 
 export type Config = {
@@ -38,20 +39,9 @@ export type Config = {
   database_wait_ms_max: number
   /** Stored bytes of one user; null = no quota. */
   quota_bytes: number | null
-  retention: RetentionConfig
+  retention: RetentionRules
   /** Points of each rate. */
   rates: Required<Rates>
-}
-
-/** What is kept, and for how long; null = no bound. */
-export type RetentionConfig = {
-  age_ms: number | null
-  /** Of all users together. */
-  bytes: number | null
-  /** Of each stream of a user. */
-  stream_bytes: number | null
-  /** By stream_id. */
-  stream_age_ms: ReadonlyMap<string, number>
 }
 
 type Name = keyof typeof VARIABLES
@@ -95,9 +85,11 @@ function toConfig(values: Values): Config {
     quota_bytes: values.SEALPOST_QUOTA_BYTES || null,
     retention: {
       age_ms: values.SEALPOST_RETENTION_S * 1000 || null,
-      bytes: values.SEALPOST_RETENTION_BYTES || null,
+      streams: [...values.SEALPOST_RETENTION_STREAMS].map(([stream_id, seconds]) => ({ stream_id, age_ms: seconds * 1000 })),
       stream_bytes: values.SEALPOST_RETENTION_STREAM_BYTES || null,
-      stream_age_ms: new Map([...values.SEALPOST_RETENTION_STREAMS].map(([stream, s]) => [stream, s * 1000])),
+      bytes: values.SEALPOST_RETENTION_BYTES || null,
+      tombstone_ms: values.SEALPOST_RETENTION_TOMBSTONES_S * 1000 || null,
+      revoked_ms: values.SEALPOST_RETENTION_REVOKED_S * 1000 || null,
     },
     docs: values.SEALPOST_DOCS === 'on',
     rates: Object.fromEntries(Object.keys(RATES).map((rule) => [rule, values[rateVariable(rule as RateRule)]])) as Required<Rates>,

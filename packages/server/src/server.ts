@@ -2,7 +2,7 @@
  * The composition root of a relay: what is opened, in which order, and closed in reverse. Nothing else knows the parts
  * together.
  *
- * data folder → secrets → database → migrations → server key → store → sweep → bus → relay (ingest, sessions) → http → gateway →
+ * data folder → secrets → database → migrations → server key → store → jobs → bus → relay (ingest, sessions) → http → gateway →
  * listening. Sessions are drained before any of them closes.
  * A start that fails closes what it had opened.
  */
@@ -15,7 +15,8 @@ import { createGateway } from './gateway/gateway.ts'
 import { createHttp } from './http/http.ts'
 import { createRateLimits } from './limits/rate-limits.ts'
 import { openSigningKeys } from './http/signing-keys.ts'
-import { startSweep } from './jobs/sweep.ts'
+import { createRetentionJobs } from './jobs/retention.ts'
+import { startJobs } from './jobs/schedule.ts'
 import type { Log } from './log.ts'
 import { createRelay } from './relay/relay.ts'
 import { openSecrets } from './secrets.ts'
@@ -77,10 +78,12 @@ export async function startServer(config: Config, { logger, test, signal }: Serv
     checkWanted()
     await migrate(database.connection)
     checkWanted()
-    const store = await createStore({ connection: database.connection, log: logger, clock_skew_ms: config.clock_skew_ms })
+    const { clock_skew_ms, quota_bytes } = config
+    const store = await createStore({ connection: database.connection, log: logger, clock_skew_ms, quota_bytes })
     open.push(() => store.close())
     if ((await store.claimServerKey(secrets.server_key)) === 'mismatch') throw new SealpostError('server_identity', OTHER_KEY)
-    open.push(startSweep(store, logger))
+    const jobs = startJobs(createRetentionJobs(store, config.retention), logger)
+    open.push(() => jobs.close())
     const bus = createMemoryBus()
     open.push(() => bus.close())
 

@@ -13,6 +13,8 @@ export const SWITCH = ['on', 'off'] as const
 
 /** Whole numbers that JSON and the database hold exactly. */
 const MAX = Number.MAX_SAFE_INTEGER
+/** Some 300 years; in milliseconds still exact. */
+const SECONDS_MAX = 9_999_999_999
 
 export type ConfigFlags = { host?: string; port?: string; data?: string; database_url?: string }
 
@@ -104,16 +106,16 @@ export const VARIABLES = {
     says: 'How long a start waits for an external database.',
   },
   SEALPOST_QUOTA_BYTES: {
-    schema: whole(0, MAX).default(0),
+    schema: whole(0, MAX).default(10 * 2 ** 30),
     type: 'whole number',
     unit: 'bytes',
-    says: 'Stored bytes of one user from which nothing more is taken; 0 = no quota. Judged before a batch, so it may be passed by one batch.',
+    says: 'Stored bytes of one user from which nothing more is taken (quota_exceeded); 0 = no quota. Judged before a batch, so it may be passed by one batch.',
   },
   SEALPOST_RETENTION_S: {
-    schema: whole(0, MAX).default(0),
+    schema: whole(0, SECONDS_MAX).default(0),
     type: 'whole number',
     unit: 's',
-    says: 'Events that are older are removed; 0 = kept.',
+    says: 'Events that were received longer ago are removed, oldest first; 0 = kept.',
   },
   SEALPOST_RETENTION_BYTES: {
     schema: whole(0, MAX).default(0),
@@ -132,6 +134,18 @@ export const VARIABLES = {
     type: 'list of stream=seconds',
     example: 'presence=3600,log=604800',
     says: 'Ages of named streams from which their events become tombstones, with commas between.',
+  },
+  SEALPOST_RETENTION_TOMBSTONES_S: {
+    schema: whole(0, SECONDS_MAX).default(90 * 86_400),
+    type: 'whole number',
+    unit: 's',
+    says: 'Tombstones that were received longer ago are removed where no whole event stands before them; 0 = kept.',
+  },
+  SEALPOST_RETENTION_REVOKED_S: {
+    schema: whole(0, SECONDS_MAX).default(30 * 86_400),
+    type: 'whole number',
+    unit: 's',
+    says: 'How long after its revocation the boxes of a device and its last activity are kept; 0 = for ever. Its entries in the log stay.',
   },
   ...rateVariables(),
 } as const satisfies Record<string, Variable>

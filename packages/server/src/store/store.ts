@@ -15,6 +15,7 @@ import { createLogStore } from './log-store.ts'
 import { createPageStore } from './page-store.ts'
 import { createPairingStore } from './pairing-store.ts'
 import { createPools, type Pools, withClient } from './pool.ts'
+import { createRetentionStore } from './retention-store.ts'
 import { claimServerKey } from './server-meta.ts'
 import { createSessionStore } from './session-store.ts'
 import { createSigningKeyStore } from './signing-key-store.ts'
@@ -115,5 +116,6 @@ function composeStore(pools: Pools, options: StoreOptions) {
     ...createAssertionStore(pools.main, clock_skew_ms),
     ...createTokenStore(pools.main),
     ...createSigningKeyStore(pools.main),
+    ...createRetentionStore(pools.main, clock_skew_ms),
   }
 }
