@@ -57,6 +57,7 @@ describe('an access token (G23)', () => {
       scope: 'device',
       jkt: await thumbprint(device.sign_pub),
       token_version: 0,
+      expires_at: START + 600_000,
     })
   })
 
