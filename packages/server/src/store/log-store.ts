@@ -55,9 +55,11 @@ const HEADS = {
   from event e where e.user_no = $1::int8 and e.position = any($2::int8[]) order by e.position`,
 }
 
+/** A record that became a tombstone meanwhile ends with the hash. */
 const PAYLOAD_HASHES = {
   name: 'hash_payloads',
-  text: `select e.position, sha256(substring(e.record from x.first_byte)) as payload_hash
+  text: `select e.position, case when (e.flags & ${FLAG.tombstone}) = 0 then sha256(substring(e.record from x.first_byte))
+       else substring(e.record from x.first_byte - ${PAYLOAD_LENGTH_BYTES}) end as payload_hash
   from unnest($2::int8[], $3::int4[]) x (position, first_byte)
   join event e on e.user_no = $1::int8 and e.position = x.position`,
 }
