@@ -1,6 +1,7 @@
 /** Contracts of events over REST: reading, sending, following. */
 import { LIMITS } from '@sealpost/protocol'
 import { z } from 'zod'
+import { encodeFollowId } from '../relay/follow-id.ts'
 import type { Contract } from './contract.ts'
 import { ASSERTION, DEVICE_ID, EVENT_ID, HISTORY_ID, LOG_HEAD, SESSION_ID, SIGNATURE, TIME_MS, USER_ID } from './examples.ts'
 import { assertion, base64url, count, countText, key, label, signature, uuid } from './fields.ts'
@@ -56,6 +57,11 @@ const SENT = {
 }
 const STORED = { ...SENT, stream_seq: 3, position: 42, received_at: TIME_MS }
 const CURSOR = { event_id: EVENT_ID, received_at: String(TIME_MS), history_id: HISTORY_ID }
+
+const FOLLOW_ID = encodeFollowId({
+  cursor: { position: 42, event_id: EVENT_ID, received_at: TIME_MS, history_id: HISTORY_ID },
+  log_seq: 1,
+})
 
 /** All three or none: only then the position is judged. */
 const cursor = {
@@ -187,7 +193,7 @@ export const EVENT_CONTRACTS = {
       example: [
         'retry: 3000',
         '',
-        `event: event\nid: AQMAAAAAAAAAKg\ndata: ${JSON.stringify({ after: 41, upto: 42, events: [STORED] })}`,
+        `event: event\nid: ${FOLLOW_ID}\ndata: ${JSON.stringify({ after: 41, upto: 42, events: [STORED] })}`,
         '',
         `event: presence\ndata: ${JSON.stringify({ devices: [{ device_id: DEVICE_ID, online: true, last_seen: TIME_MS }] })}`,
         '',
