@@ -1,5 +1,7 @@
 /** THE list of generated documents. `node scripts/run.mjs docs` writes them; a test fails when one is stale. */
 import { writeFileSync } from 'node:fs'
+import { makeAsyncApi } from '../packages/server/src/api/asyncapi.ts'
+import { makeOpenApi } from '../packages/server/src/api/openapi.ts'
 import { configurationPage, envExample } from '../packages/server/src/config-page.ts'
 
 export type GeneratedDocument = { path: string; make(): string | Promise<string> }
@@ -7,7 +9,13 @@ export type GeneratedDocument = { path: string; make(): string | Promise<string>
 export const DOCUMENTS: readonly GeneratedDocument[] = [
   { path: 'docs/configuration.md', make: configurationPage },
   { path: '.env.example', make: envExample },
+  { path: 'docs/api/openapi.json', make: () => toJson(makeOpenApi()) },
+  { path: 'docs/api/asyncapi.json', make: () => toJson(makeAsyncApi()) },
 ]
+
+function toJson(value: object): string {
+  return `${JSON.stringify(value, null, 2)}\n`
+}
 
 export const ROOT = new URL('../', import.meta.url)
 

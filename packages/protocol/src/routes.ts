@@ -72,7 +72,7 @@ export const ROUTES = {
     path: '/api/auth/logout',
     auth: 'token',
     ...none,
-    says: 'Ends the refresh token and every access token of this device.',
+    says: 'Ends the refresh token, every access token and the open streams of this device; its socket has to prove the device anew.',
     again: 'The second is refused as unauthorized: the first was done.',
   },
   read_jwks: {

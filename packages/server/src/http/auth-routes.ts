@@ -38,6 +38,8 @@ export function createAuthRoutes(deps: AuthDeps): Answers<'create_token' | 'refr
     refresh_token: (call) => refreshToken(deps, call),
     logout: async ({ caller }) => {
       await deps.store.endFamily(caller.user_no, caller.device_no)
+      // streams that were opened with a token that is no more
+      deps.bus.publish(caller.user_no, { is: 'ended', device_id: caller.device_id, name: 'reauthenticate' })
       return { empty: true }
     },
     read_jwks: async () => ({ json: await deps.keys.jwks(), headers: JWKS_HEADERS }),

@@ -19,6 +19,8 @@ export type Media =
 export type AnswerContract = {
   status: 200 | 201 | 204
   media: Media
+  /** Other media that the same route may answer with. */
+  also?: readonly Media[]
   schema?: z.ZodType
   example?: unknown
   /** Headers of the answer beside those of every answer, and what each says. */

@@ -7,6 +7,7 @@ import type { Bus, Store } from '../ports.ts'
 import type { Relay } from '../relay/relay.ts'
 import type { Secrets } from '../secrets.ts'
 import { authenticate, createAuthRoutes } from './auth-routes.ts'
+import { createDocsRoutes } from './docs-routes.ts'
 import { createDeviceRoutes } from './device-routes.ts'
 import { createEventRoutes } from './event-routes.ts'
 import { createLogRoutes } from './log-routes.ts'
@@ -26,7 +27,7 @@ export type HttpDeps = {
   relay: Relay
   keys: KeySet
   secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
-  config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms' | 'quota_bytes'>
+  config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms' | 'quota_bytes' | 'docs'>
   draining(): boolean
   logger: Log
 }
@@ -58,6 +59,7 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
       ...createDeviceRoutes({ store, bus, presence: deps.relay.presence }),
       ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, limits, logger }),
       ...createEventRoutes({ store, server_key, skew_ms, bus, relay }),
+      ...createDocsRoutes(config.docs),
       ...createPairingRoutes({ store, limits, waits }),
     },
     authenticate: (authorization) => authenticate(auth, authorization),

@@ -43,7 +43,7 @@ function start(over: Partial<HttpDeps> = {}): FastifyInstance {
     relay,
     keys: fixedKeys([secrets.jwt_sign_seed]),
     secrets,
-    config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null },
+    config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true },
     draining: () => draining,
     logger: quiet,
     ...over,
@@ -146,7 +146,7 @@ describe('POST /api/log', () => {
     'takes no new account when sign-up is %s, with an invitation or a repair neither',
     async (signup) => {
       const account = await createTestAccount()
-      const on = start({ config: { signup, trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null } })
+      const on = start({ config: { signup, trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true } })
       for (const extra of [{}, { invite: 'please' }, { repair: true }]) {
         const proof = await assertAs(account, server_key, 'log')
         expect(await post('/api/log', { ...wire(account.entries[0]!), proof, ...extra }, on)).toMatchObject({
@@ -176,7 +176,7 @@ describe('POST /api/log', () => {
   })
 
   it('behind a trusted proxy it counts for whom the proxy forwards (R12)', async () => {
-    const on = start({ config: { signup: 'open', trusted_proxies: ['127.0.0.1'], clock_skew_ms: 300_000, quota_bytes: null } })
+    const on = start({ config: { signup: 'open', trusted_proxies: ['127.0.0.1'], clock_skew_ms: 300_000, quota_bytes: null, docs: true } })
     const from = async (client: string) => {
       const account = await createTestAccount()
       return postEntry(account, account.entries[0]!, null, on, { headers: { 'x-forwarded-for': `6.6.6.6, ${client}` } })

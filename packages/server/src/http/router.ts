@@ -65,8 +65,7 @@ export function createRouter(deps: RouterDeps): FastifyInstance {
   app.setErrorHandler((error, request, reply) => refuse(logger, error, request, reply))
 
   for (const [name, row] of Object.entries(ROUTES) as [RouteName, Route][]) {
-    const contract: Contract | undefined = (CONTRACTS as Partial<Record<RouteName, Contract>>)[name]
-    if (contract === undefined) continue
+    const contract: Contract = CONTRACTS[name]
     app.route({
       method: row.method,
       url: row.path.replace(/\{(\w+)\}/g, ':$1'),

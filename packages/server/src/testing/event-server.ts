@@ -49,7 +49,7 @@ export function useEventServer(limits: Partial<GatewayLimits> = {}): EventServer
   beforeAll(async () => {
     const store = await createStore({ connection: database.connection, log: silent })
     const relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, limits })
-    const config = { signup: 'open' as const, trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null }
+    const config = { signup: 'open' as const, trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true }
     const secrets = { server_key, jwt_sign_seed: nodeCrypto.random(32) }
     const keys = fixedKeys([nodeCrypto.random(32)])
     const http = createHttp({ store, bus, relay, keys, secrets, config, draining: () => false, logger: silent })

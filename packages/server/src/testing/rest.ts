@@ -59,7 +59,7 @@ export function useRest(over: Partial<HttpDeps> = {}): Rest {
       relay,
       keys: fixedKeys([nodeCrypto.random(32)]),
       secrets: { server_key, jwt_sign_seed: nodeCrypto.random(32) },
-      config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null },
+      config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true },
       draining: () => false,
       logger: silent,
       ...over,
