@@ -5,7 +5,9 @@ import { describe, expect, it } from 'vitest'
 import { append } from '../testing/accounts.ts'
 import { makeEventJson, toJson, useEventServer } from '../testing/event-server.ts'
 import { makeRecords, takeAcks, takeEvents } from '../testing/relay.ts'
+import { makeRecord } from '../testing/raw-client.ts'
 import { EVENT_CONTRACTS } from './event-contracts.ts'
+import { createEventRoutes } from './event-routes.ts'
 
 const server = useEventServer({ tickMs: 50, headRoundMs: 200 })
 
@@ -198,6 +200,66 @@ describe('one writer', () => {
     await append(server.store, account, { type: 'revoke_device', revoked: [{ device_id }] })
     expect((await rest.send([])).status).toBe(401)
     expect(await server.ask('POST', '/api/events/session', null, signed)).toMatchObject({ status: 403, body: { code: 'device_revoked' } })
+  })
+})
+
+describe('G09: what was under way when it was ended', () => {
+  /** The request was let in by its token; what follows happens before it is stored. */
+  async function sendAfter(end: (account: Awaited<ReturnType<typeof server.account>>) => Promise<unknown>) {
+    const account = await server.account(2)
+    const session_id = await server.session(account, 1)
+    await end(account)
+    const { device_id } = account.devices[1] ?? { device_id: revoked }
+    const { append_events } = createEventRoutes({
+      store: server.store,
+      bus: server.bus,
+      relay: server.relay,
+      server_key: nodeCrypto.random(32),
+      skew_ms: 0,
+    })
+    const caller = { user_no: account.user_no, device_no: 2, user_id: account.user_id, device_id, token_expires_at: Date.now() }
+    const event = toJson(account.user_id, makeRecord(device_id, 1, { epoch: account.log_seq })) as never
+    const rest = {
+      params: undefined,
+      query: undefined,
+      headers: undefined,
+      address: null,
+      request_id: 'r',
+      gone: new AbortController().signal,
+    }
+    const answer = await append_events({ ...rest, caller, body: { session_id, events: [event] } })
+    return { answer, position: (await server.store.readHeads([account.user_no])).get(account.user_no)?.position ?? null }
+  }
+  let revoked = ''
+
+  it('its device was revoked', async () => {
+    const { answer, position } = await sendAfter(async (account) => {
+      revoked = account.devices[1]!.device_id
+      await append(server.store, account, { type: 'revoke_device', revoked: [{ device_id: revoked }] })
+    })
+    expect({ answer, position }).toEqual({ answer: { problem: { code: 'device_revoked' } }, position: 0 })
+  })
+
+  it('its account was deleted', async () => {
+    const { answer, position } = await sendAfter((account) => server.store.deleteAccount(account.user_id, null))
+    expect({ answer, position }).toEqual({ answer: { problem: { code: 'account_gone' } }, position: null })
+  })
+
+  it('races of revocation and sending: what is acked is stored, and nothing after the revocation', async () => {
+    for (let round = 0; round < 20; round++) {
+      const account = await server.account(2)
+      const rest = await sender(account, 1)
+      const { device_id } = account.devices[1]!
+      const events = Array.from({ length: 5 }, (_, n) => makeEventJson(account, 1, n + 1).json)
+      const [answer] = await Promise.all([
+        rest.send(events),
+        append(server.store, account, { type: 'revoke_device', revoked: [{ device_id }] }),
+      ])
+      expect([200, 401, 403]).toContain(answer.status)
+      const { position } = (await server.store.readHeads([account.user_no])).get(account.user_no)!
+      expect(position).toBe(answer.status === 200 ? answer.body.acks.length : 0)
+      expect((await rest.send([makeEventJson(account, 0, 6).json])).status).toBe(401)
+    }
   })
 })
 
