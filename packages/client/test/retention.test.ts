@@ -113,3 +113,18 @@ describe('replay explains what retention took', () => {
     await reading.end()
   })
 })
+
+describe('R12: the quota of stored bytes', () => {
+  it('a user who has reached it is told, keeps what waits, and goes on when there is room', async () => {
+    await relay.stop()
+    await relay.start({ SEALPOST_QUOTA_BYTES: '1000' })
+    const { sealpost: laptop } = await relay.create('laptop')
+    await laptop.stream('main').send(new Uint8Array(2_000))
+    const sent = laptop.stream('main').send(bytes('waits'))
+    await settled(() => laptop.trouble?.code).toBe('quota_exceeded')
+    await store.removePrefix(await newestUser(), { ...nothing, age_ms: 0 })
+    await relay.stop()
+    await relay.start()
+    expect(await sent).toMatchObject({ position: 2 })
+  })
+})

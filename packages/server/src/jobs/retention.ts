@@ -70,8 +70,8 @@ async function sweepEvents(store: SweptStore, turn: JobTurn): Promise<JobResult>
     result.rows += batch.rows
     result.bytes += batch.bytes
     skipped += batch.skipped
-    // what was done is not found again; what was skipped would be, for ever
-    if (batch.skipped > 0) after = batch.last
+    // what was done is not found again; what was not would be, for ever
+    if (batch.skipped > 0 || batch.rows === 0) after = batch.last
   }
   return skipped > 0 ? { ...result, left: 'held' } : result
 }
