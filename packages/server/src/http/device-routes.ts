@@ -54,7 +54,8 @@ export function createDeviceRoutes(
         store.listDevices(caller.user_no, query.revoked === 'true'),
         store.readLogHead(caller.user_no),
       ])
-      if (user === null) return NOT_FOUND
+      // it was there when the token was looked at
+      if (user === null) return { problem: { code: 'unauthorized' } }
       return { json: { devices: devices.map((row) => show(caller, row)), log_seq: user.log_seq, log_head: toBase64url(user.log_head) } }
     },
     read_device: async ({ caller, params }) => {

@@ -13,7 +13,7 @@ const put = {
 } as const satisfies Omit<Contract, 'problems'>
 
 export const PAIRING_CONTRACTS = {
-  put_offer: { ...put, problems: ['slot_taken', 'forbidden'] },
+  put_offer: { ...put, problems: ['slot_taken'] },
   put_join: { ...put, problems: ['slot_taken', 'not_found'] },
   put_reveal: { ...put, problems: ['slot_taken', 'not_found', 'forbidden'] },
   put_done: { ...put, problems: ['slot_taken', 'not_found', 'forbidden'] },

@@ -42,7 +42,7 @@ export const USER_CONTRACTS = {
         history_id: HISTORY_ID,
       },
     },
-    problems: ['not_found'],
+    problems: [],
   },
   delete_user: {
     body: assertion,
@@ -61,6 +61,6 @@ export const USER_CONTRACTS = {
       media: 'application/x-ndjson',
       example: `{"kind":"export","format":1,"user_id":"${USER_ID}"}\n{"kind":"end","counts":{}}\n`,
     },
-    problems: ['not_found'],
+    problems: [],
   },
 } as const satisfies Record<string, Contract>

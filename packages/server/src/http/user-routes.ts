@@ -26,7 +26,8 @@ export type UserRouteDeps = AssertionDeps & {
 
 const EXPORTS_MAX = 8
 const EXPORT_AGAIN_MS = 10_000
-const NOT_FOUND = { problem: { code: 'not_found' } } as const
+/** It was there when the token was looked at. */
+const GONE = { problem: { code: 'unauthorized' } } as const
 
 export function createUserRoutes(deps: UserRouteDeps): Answers<'read_user' | 'delete_user' | 'export_user'> {
   const { store } = deps
@@ -38,7 +39,7 @@ export function createUserRoutes(deps: UserRouteDeps): Answers<'read_user' | 'de
     const retry_after_ms = await deps.limits.take('export', caller.user_id)
     if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
     const user = await store.readUser(caller.user_no)
-    if (user === null) return NOT_FOUND
+    if (user === null) return GONE
     // two may have come as far as this
     if (exporting.has(caller.user_no)) return { problem: { code: 'rate_limited', retry_after_ms: EXPORT_AGAIN_MS } }
     exporting.add(caller.user_no)
@@ -75,7 +76,7 @@ export function createUserRoutes(deps: UserRouteDeps): Answers<'read_user' | 'de
   return {
     read_user: async ({ caller }) => {
       const user = await store.readUser(caller.user_no)
-      if (user === null) return NOT_FOUND
+      if (user === null) return GONE
       const { user_id, log_head, ...figures } = user
       const { quota_bytes } = deps
       return {

@@ -25,6 +25,7 @@ export type EventServer = {
   readonly relay: Relay
   readonly bus: Bus
   readonly url: string
+  readonly server_key: Uint8Array
   account(devices?: number): Promise<TestAccount>
   connect(account: TestAccount, device?: number, options?: Partial<RawOptions>): Promise<Awaited<ReturnType<typeof connectRaw>>>
   assertion(account: TestAccount, device: number, purpose: string): Promise<SignedObject>
@@ -87,6 +88,7 @@ export function useEventServer(limits: Partial<GatewayLimits> = {}): EventServer
       return there().relay
     },
     bus,
+    server_key,
     get url() {
       return there().url
     },
