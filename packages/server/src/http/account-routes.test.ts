@@ -269,7 +269,7 @@ describe('B08: export', () => {
   it('two at once: the second is told to come back, and one that nobody reads stands in nobody’s way', async () => {
     const { token } = await withPhone()
     const both = await Promise.all([1, 2].map(() => rest.as(token, 'GET', '/api/user/export')))
-    expect(both.map(({ status }) => status).sort()).toEqual([200, 429])
+    expect(both.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, 429])
     expect(await rest.as(token, 'GET', '/api/user/export')).toMatchObject({ status: 200 })
   })
 })

@@ -128,12 +128,12 @@ it('G04: 100,000 events are deleted within 5 s, and nobody else waits', { timeou
     expect((await here().ingest([run], false))[0]!.is).toBe('stored')
     return performance.now() - began
   }
-  let done = false
+  const state = { done: false }
   const began = performance.now()
   const deleting = there()
     .deleteAccount(account.user_id, null)
-    .finally(() => (done = true))
-  while (!done) waits.push(await timed())
+    .finally(() => (state.done = true))
+  while (!state.done) waits.push(await timed())
   const deleted = await deleting
   const ms = performance.now() - began
   expect(deleted!.counts).toMatchObject({ event: 100_000, device: 2, account: 1 })
