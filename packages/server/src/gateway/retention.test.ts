@@ -31,7 +31,7 @@ describe('after retention removed events', () => {
     sender.sendRecords(...makeRecords(sender, 1, 3, { epoch: account.log_seq }))
     const [, second] = await takeEvents(reader, 3, 0)
     await reader.close()
-    const { history_id } = sender.established
+    const { history_id = null } = sender.established
     await relay.store.removePrefix(account.user_no, REMOVE_ALL)
     const cursor = { position: 2, event_id: second!.event_id, received_at: second!.server!.received_at, history_id }
     const holds = await relay.connect(account, 1, { auth: { cursor } })

@@ -149,11 +149,11 @@ describe('the sweep beside others', () => {
   it('a page that is read meanwhile shows each event whole or as its tombstone, and leaves none out', async () => {
     const payload = new Uint8Array(3_000).fill(7)
     const { user_no } = await fill(Array.from({ length: 1_500 }, () => expired({ payload })))
-    let done = false
-    const sweeping = runJob('expired_events').finally(() => (done = true))
+    const sweep = { done: false }
+    const sweeping = runJob('expired_events').finally(() => (sweep.done = true))
     const kinds = new Set<boolean>()
     let pages = 0
-    while (!done || pages === 0) {
+    while (!sweep.done || pages === 0) {
       for (let after = 0; after < 1_500; pages++) {
         const page = await store.readPage({ user_no, after, limit: 300, bytes: 1_000_000, own: null, streams: null })
         expect(page.events.map((event) => event.position)).toEqual(page.events.map((_, i) => after + i + 1))
@@ -175,9 +175,9 @@ describe('the sweep beside others', () => {
       const { user_no, log_seq: epoch } = await createAccount(store)
       senders.push({ user_no, device_no: 1, session_id: await openSession(store, user_no, 1), epoch, first_seq: 1 })
     }
-    let stop = false
+    const sweep = { wanted: true }
     const sweeping = (async () => {
-      while (!stop) {
+      while (sweep.wanted) {
         await runJob('expired_events')
         await runJob('old_events', { tombstone_ms: 0 })
       }
@@ -190,7 +190,7 @@ describe('the sweep beside others', () => {
         if (verdict.is === 'stored') senders[i]!.first_seq += 3
       }
     }
-    stop = true
+    sweep.wanted = false
     await sweeping
     await runJob('expired_events')
     for (const { user_no, first_seq } of senders) {

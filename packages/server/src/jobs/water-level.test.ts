@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { waterLevel } from './water-level.ts'
 
@@ -20,8 +21,8 @@ describe('the water level', () => {
 
   it('is the greatest at which all fit', () => {
     for (let round = 0; round < 500; round++) {
-      const sizes = Array.from({ length: 1 + (round % 9) }, () => Math.floor(Math.random() * 50))
-      const total = Math.floor(Math.random() * 200)
+      const sizes = Array.from({ length: 1 + (round % 9) }, () => randomInt(50))
+      const total = randomInt(200)
       const level = levelOf(sizes, total)
       if (level === null) expect(sumAt(sizes, Number.POSITIVE_INFINITY)).toBeLessThanOrEqual(total)
       else {
