@@ -54,7 +54,7 @@ describe('R12: load is shed before the process collapses', () => {
     return { world, shed }
   }
 
-  it.each<Partial<Load>>([{ loop_ms: 400 }, { heap: 0.95 }, { queues: 0.95 }])('new work is sent away at %o, with a time', (bad) => {
+  it.each<Partial<Load>>([{ loop_ms: 250 }, { heap: 0.95 }, { queues: 0.95 }])('new work is sent away at %o, with a time', (bad) => {
     const { world, shed } = start()
     shed.look()
     expect(shed.retryAfterMs()).toBeNull()
@@ -84,11 +84,15 @@ describe('R12: load is shed before the process collapses', () => {
   it('a loop that is really late is seen', async () => {
     const shed = createLoadShed({ queues: () => 0, random: () => 0.5 })
     try {
-      await new Promise((resolve) => setTimeout(resolve, 50))
-      const until = performance.now() + 800
-      while (performance.now() < until);
-      await expect.poll(() => shed.retryAfterMs(), { timeout: 5_000 }).toBe(3_000)
-      expect(shed.load().loop_ms).toBeGreaterThan(400)
+      // turn after turn, as work that never ends would do it
+      const seen: (number | null)[] = []
+      for (let turn = 0; turn < 12 && !seen.includes(3_000); turn++) {
+        const until = performance.now() + 400
+        while (performance.now() < until);
+        await new Promise((resolve) => setTimeout(resolve, 1))
+        seen.push(shed.retryAfterMs())
+      }
+      expect(seen).toContain(3_000)
       await expect.poll(() => shed.retryAfterMs(), { timeout: 10_000 }).toBeNull()
     } finally {
       shed.close()

@@ -8,7 +8,8 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { getHeapStatistics } from 'node:v8'
 
-/** What is looked at. `loop_ms`: how late timers were in the last look, at the 99th percentile. Parts of 1. */
+/** What is looked at. `loop_ms`: how late half of the turns of the event loop were since the last look: one long pause is
+ * no overload. `heap`, `queues`: parts of 1. */
 export type Load = { loop_ms: number; heap: number; queues: number }
 
 export type LoadShed = {
@@ -31,9 +32,9 @@ export type LoadShedOptions = {
 
 const LOOK_MS = 500
 /** From here on new work is sent away. */
-const HIGH: Load = { loop_ms: 400, heap: 0.9, queues: 0.9 }
+const HIGH: Load = { loop_ms: 250, heap: 0.9, queues: 0.9 }
 /** It comes in again when all are below for `CALM_MS`. */
-const LOW: Load = { loop_ms: 150, heap: 0.8, queues: 0.7 }
+const LOW: Load = { loop_ms: 100, heap: 0.8, queues: 0.7 }
 const CALM_MS = 1_000
 const RETRY_MS = 2_000
 
@@ -44,7 +45,7 @@ export function createLoadShed({ queues, random, ...options }: LoadShedOptions):
   const read =
     options.read ??
     (() => {
-      const loop_ms = (histogram?.percentile(99) ?? 0) / 1e6
+      const loop_ms = (histogram?.percentile(50) ?? 0) / 1e6
       histogram?.reset()
       const { used_heap_size, heap_size_limit } = getHeapStatistics()
       return { loop_ms, heap: used_heap_size / heap_size_limit }
