@@ -181,9 +181,9 @@ describe('POST /api/log', () => {
       const account = await createTestAccount()
       return postEntry(account, account.entries[0]!, null, on, { headers: { 'x-forwarded-for': `6.6.6.6, ${client}` } })
     }
-    for (let i = 0; i < 10; i++) expect(await from('203.0.113.9')).toMatchObject({ status: 200 })
-    expect(await from('203.0.113.9')).toMatchObject({ status: 429 })
-    expect(await from('203.0.113.10')).toMatchObject({ status: 200 })
+    for (let i = 0; i < 10; i++) expect(await from('203.0.113.29')).toMatchObject({ status: 200 })
+    expect(await from('203.0.113.29')).toMatchObject({ status: 429 })
+    expect(await from('203.0.113.30')).toMatchObject({ status: 200 })
     await on.close()
   })
 
@@ -407,14 +407,18 @@ describe('the pairing mailbox (B02)', () => {
     expect((await getSlot(id, 'done', 25)).raw).toEqual(sealed(4))
   })
 
-  it('a slot is filled once, also by its creator', async () => {
+  it('a slot is filled once, also by its creator; the same bytes again are a success', async () => {
     const account = await registered()
     const token = await tokenOf(account)
     const id = mailbox()
-    await putSlot(id, 'offer', token)
-    expect(await putSlot(id, 'offer', token)).toMatchObject({ status: 409, body: { code: 'slot_taken' } })
-    expect((await putSlot(id, 'join')).status).toBe(204)
-    expect(await putSlot(id, 'join')).toMatchObject({ status: 409, body: { code: 'slot_taken' } })
+    for (const [slot, by] of [
+      ['offer', token],
+      ['join', undefined],
+    ] as const) {
+      for (let i = 0; i < 2; i++) expect((await putSlot(id, slot, by, sealed(1))).status).toBe(204)
+      expect(await putSlot(id, slot, by, sealed(2))).toMatchObject({ status: 409, body: { code: 'slot_taken' } })
+      expect((await getSlot(id, slot)).raw).toEqual(sealed(1))
+    }
   })
 
   it('only its creator fills offer, reveal and done (R10)', async () => {
@@ -432,7 +436,7 @@ describe('the pairing mailbox (B02)', () => {
     expect(await putSlot(id, 'reveal', `${others[0]}x`)).toMatchObject({ status: 401 })
   })
 
-  it('an empty slot, an unknown mailbox and an unknown slot are not found, after the wait', async () => {
+  it('an empty slot and an unknown mailbox are not found, after the wait; a slot that no mailbox has is no request', async () => {
     const account = await registered()
     const token = await tokenOf(account)
     const id = mailbox()
@@ -441,7 +445,7 @@ describe('the pairing mailbox (B02)', () => {
     expect(await getSlot(id, 'join', 1)).toMatchObject({ status: 404, body: { code: 'not_found' } })
     expect(performance.now() - began).toBeGreaterThan(900)
     expect(await getSlot(mailbox(), 'offer')).toMatchObject({ status: 404 })
-    expect(await getSlot(id, 'other')).toMatchObject({ status: 404 })
+    expect(await getSlot(id, 'other')).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
     expect(await putSlot(mailbox(), 'join')).toMatchObject({ status: 404, body: { code: 'not_found' } })
     expect(await putSlot(mailbox(), 'reveal', token)).toMatchObject({ status: 404, body: { code: 'not_found' } })
   })
