@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import { makeAsyncApi } from '../packages/server/src/api/asyncapi.ts'
 import { makeOpenApi } from '../packages/server/src/api/openapi.ts'
+import { routesPage } from '../packages/server/src/api/routes-page.ts'
 import { configurationPage, envExample } from '../packages/server/src/config-page.ts'
 
 export type GeneratedDocument = { path: string; make(): string | Promise<string> }
@@ -9,6 +10,7 @@ export type GeneratedDocument = { path: string; make(): string | Promise<string>
 export const DOCUMENTS: readonly GeneratedDocument[] = [
   { path: 'docs/configuration.md', make: configurationPage },
   { path: '.env.example', make: envExample },
+  { path: 'docs/routes.md', make: routesPage },
   { path: 'docs/api/openapi.json', make: () => toJson(makeOpenApi()) },
   { path: 'docs/api/asyncapi.json', make: () => toJson(makeAsyncApi()) },
 ]
