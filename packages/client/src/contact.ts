@@ -9,7 +9,7 @@ import { createRest, type Rest } from './rest.ts'
 import { sleep, throwIfAborted } from './signal.ts'
 
 const PAUSE_MS = { first: 250, last: 4_000 } as const
-const PASSING: ReadonlySet<ErrorCode> = new Set(['unreachable', 'timeout', 'unavailable', 'rate_limited'])
+const PASSING: ReadonlySet<ErrorCode> = new Set(['unreachable', 'timeout', 'unavailable', 'overloaded', 'rate_limited'])
 
 /** For a first answer of a server that may not have been reached yet. */
 export const FIRST_TRIES_MS = 1_500

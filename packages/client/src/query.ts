@@ -14,7 +14,7 @@ const LOG_TRIES = 50
 const LOG_PAUSE_MS = 200
 const AGAIN_MS = 250
 /** What passes, or ends with the engine's terminal error. */
-const AGAIN: ReadonlySet<ErrorCode> = new Set(['unreachable', 'timeout', 'invalid_token', 'unavailable', 'rate_limited'])
+const AGAIN: ReadonlySet<ErrorCode> = new Set(['unreachable', 'timeout', 'invalid_token', 'unavailable', 'overloaded', 'rate_limited'])
 
 export type QueryRange = {
   stream_id: string

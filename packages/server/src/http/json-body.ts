@@ -1,5 +1,5 @@
 /**
- * JSON as REST takes it: UTF-8 and nothing else, each key once, numbers that are safe integers. What two parsers could read in two
+ * JSON as REST takes it: UTF-8 and nothing else, no key with two values, numbers that are safe integers. What two parsers could read in two
  * ways is refused (RFC 8259 §4, §6, §8.1), and so is `__proto__`.
  */
 import { SealpostError } from '@sealpost/protocol'
@@ -29,5 +29,5 @@ function parseNumber(text: string): number {
 }
 
 function onDuplicateKey(): never {
-  throw new SyntaxError('a key comes twice')
+  throw new SyntaxError('a key has two values')
 }

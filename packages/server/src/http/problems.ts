@@ -66,19 +66,12 @@ export function encodeProblem(problem: Problem, request_id: string): ProblemResp
 export function problemOf(error: unknown): Problem {
   if (error instanceof SealpostError)
     return isProblemCode(error.code) && error.code !== 'internal' ? { code: error.code, detail: error.message } : { code: 'internal' }
-  switch (statusOf(error)) {
-    case 404:
-      return { code: 'not_found' }
-    case 413:
-      return { code: 'too_large' }
-    case 503:
-      return { code: 'unavailable' }
-    case 400:
-    case 415:
-      return { code: 'invalid_request' }
-    default:
-      return { code: 'internal' }
-  }
+  const status = statusOf(error) ?? 500
+  if (status === 404) return { code: 'not_found' }
+  if (status === 413) return { code: 'too_large' }
+  if (status === 503) return { code: 'unavailable' }
+  // whatever else the HTTP layer finds wrong with a request: an address that is too long, a type that is not taken
+  return status >= 400 && status < 500 ? { code: 'invalid_request' } : { code: 'internal' }
 }
 
 function isProblemCode(code: ErrorCode): code is ProblemCode {

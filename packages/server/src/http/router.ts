@@ -58,7 +58,7 @@ export function createRouter(deps: RouterDeps): FastifyInstance {
   app.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (_request: FastifyRequest, body: Buffer) => parseJsonBody(body))
   app.addHook('onRequest', async (request, reply) => {
-    reply.headers({ 'x-request-id': request.id, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })
+    reply.headers(everyAnswer(request.id))
   })
   app.addHook('onResponse', async (request, reply) => logRequest(logger, request, reply))
   app.setNotFoundHandler((request, reply) => send(reply, request.id, 404, { problem: { code: 'not_found' } }))
@@ -141,8 +141,12 @@ function refuse(logger: Log, error: unknown, request: FastifyRequest, reply: Fas
   const problem = problemOf(error)
   if (problem.code === 'internal' || problem.code === 'unavailable')
     logger.error({ request_id: request.id, err: error }, 'a request failed')
-  reply.header('x-request-id', request.id)
-  return send(reply, request.id, 0, { problem })
+  // also of a request that was refused before any hook saw it
+  return send(reply.headers(everyAnswer(request.id)), request.id, 0, { problem })
+}
+
+function everyAnswer(request_id: string): Record<string, string> {
+  return { 'x-request-id': request_id, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' }
 }
 
 /** The route's pattern and not the URL: ids of mailboxes stay out of the log. */

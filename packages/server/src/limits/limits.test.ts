@@ -59,13 +59,13 @@ describe('R12: load is shed before the process collapses', () => {
     shed.look()
     expect(shed.retryAfterMs()).toBeNull()
     world.load = { ...good, ...bad }
-    shed.look()
+    for (world.now = 0; world.now <= 1_500; world.now += 500) shed.look()
     expect(shed.retryAfterMs()).toBe(2_000)
   })
 
   it('it comes in again a second after all is calm, and not before', () => {
     const { world, shed } = start()
-    world.load = { ...good, loop_ms: 900 }
+    world.load = { ...good, queues: 1 }
     shed.look()
     for (const [now, loop_ms, sheds] of [
       [500, 5, true],
@@ -78,6 +78,22 @@ describe('R12: load is shed before the process collapses', () => {
       world.load = { ...good, loop_ms }
       shed.look()
       expect(shed.retryAfterMs() !== null).toBe(sheds)
+    }
+  })
+
+  it('a loop that was late for a moment is not overloaded', () => {
+    const { world, shed } = start()
+    for (const [now, loop_ms] of [
+      [0, 3_000],
+      [500, 3_000],
+      [1_000, 20],
+      [1_500, 3_000],
+      [2_500, 3_000],
+    ] as const) {
+      world.now = now
+      world.load = { ...good, loop_ms }
+      shed.look()
+      expect(shed.retryAfterMs()).toBeNull()
     }
   })
 

@@ -36,6 +36,8 @@ const HIGH: Load = { loop_ms: 250, heap: 0.9, queues: 0.9 }
 /** It comes in again when all are below for `CALM_MS`. */
 const LOW: Load = { loop_ms: 100, heap: 0.8, queues: 0.7 }
 const CALM_MS = 1_000
+/** A loop that was late once, at a start or in one long pause, is not overloaded. */
+const LATE_MS = 1_500
 const RETRY_MS = 2_000
 
 export function createLoadShed({ queues, random, ...options }: LoadShedOptions): LoadShed & { look(): void } {
@@ -53,12 +55,15 @@ export function createLoadShed({ queues, random, ...options }: LoadShedOptions):
   let last: Load = { loop_ms: 0, heap: 0, queues: 0 }
   let shedding = false
   let calm_since: number | null = null
+  let late_since: number | null = null
 
   function look(): void {
     last = { ...read(), queues: queues() }
-    const above = (mark: Load): boolean => last.loop_ms >= mark.loop_ms || last.heap >= mark.heap || last.queues >= mark.queues
-    if (above(HIGH)) shedding = true
-    if (above(LOW)) calm_since = null
+    const full = (mark: Load): boolean => last.heap >= mark.heap || last.queues >= mark.queues
+    if (last.loop_ms < HIGH.loop_ms) late_since = null
+    else late_since ??= now()
+    if (full(HIGH) || (late_since !== null && now() - late_since >= LATE_MS)) shedding = true
+    if (full(LOW) || last.loop_ms >= LOW.loop_ms) calm_since = null
     else calm_since ??= now()
     if (shedding && calm_since !== null && now() - calm_since >= CALM_MS) shedding = false
   }

@@ -1,0 +1,175 @@
+/** What is no request is told so, and nothing of the inside with it (R02, R05). */
+import { connect } from 'node:net'
+import { once } from 'node:events'
+import { ROUTES, type Route, type RouteName, toBase64url } from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
+import { describe, expect, it } from 'vitest'
+import type { Contract } from '../src/http/contract.ts'
+import { CONTRACTS } from '../src/http/contracts.ts'
+import { parseJsonBody } from '../src/http/json-body.ts'
+import { useEventServer } from '../src/testing/event-server.ts'
+
+const server = useEventServer()
+const jsonRoutes = (Object.entries(ROUTES) as [RouteName, Route][]).filter(([, row]) => row.body === 'json')
+const INSIDE = /\bat .*\.[tj]s:|node_modules|\/src\/|select |insert |ECONN|postgres|stack/i
+
+function check(status: number, headers: Headers, text: string, expected?: number): void {
+  expect(status).toBeGreaterThanOrEqual(400)
+  expect(status).toBeLessThan(500)
+  if (expected !== undefined) expect(status).toBe(expected)
+  expect(headers.get('content-type')).toContain('application/problem+json')
+  const problem = JSON.parse(text)
+  expect(problem).toMatchObject({ status, code: expect.stringMatching(/^[a-z_]+$/), request_id: headers.get('x-request-id') })
+  expect(text).not.toMatch(INSIDE)
+}
+
+async function post(row: Route, contract: Contract, token: string, body: string | Uint8Array, type = 'application/json') {
+  const path = row.path.replace(/\{(\w+)\}/g, (_, name: string) => contract.example?.params?.[name] ?? '')
+  const headers: Record<string, string> = { authorization: `Bearer ${token}`, ...(type === '' ? {} : { 'content-type': type }) }
+  const response = await fetch(`${server.url}${path}`, { method: row.method, headers, body })
+  return { status: response.status, headers: response.headers, text: await response.text() }
+}
+
+const example = (name: RouteName): Record<string, unknown> => (CONTRACTS[name] as Contract).example?.body as Record<string, unknown>
+
+describe('bodies', () => {
+  it.each(jsonRoutes)('%s: whatever is wrong with the body is a 4xx problem', { timeout: 60_000 }, async (name, row) => {
+    const token = await server.token(await server.account(1))
+    const contract: Contract = CONTRACTS[name]
+    const good = example(name)
+    const text = JSON.stringify(good)
+    const [first = ''] = Object.keys(good)
+    const bad: [what: string, body: string | Uint8Array, type?: string][] = [
+      ...['role', 'is_admin', 'active', 'status', 'revoked', 'user_no', 'constructor', 'toString'].map((member): [string, string] => [
+        `the member ${member}`,
+        JSON.stringify({ ...good, [member]: true }),
+      ]),
+      ['__proto__', `{"__proto__":{"admin":true},${text.slice(1)}`],
+      ['a doubled key', `{${JSON.stringify(first)}:1,${text.slice(1)}`],
+      ['the same twice', `{${JSON.stringify(first)}:${JSON.stringify(good[first])},${text.slice(1)}`],
+      ['depth', `{"a":${'['.repeat(5_000)}${']'.repeat(5_000)}}`],
+      ['an array', `[${text}]`],
+      ['null', 'null'],
+      ['nothing', ''],
+      ['a cut end', text.slice(0, -1)],
+      ['something behind it', `${text}x`],
+      ['a byte order mark', `\uFEFF${text}`],
+      ['bad UTF-8', Buffer.concat([Buffer.from(text.slice(0, -1)), Buffer.from(',"x":"\xff"}', 'latin1')])],
+      ['NUL', text.replace('{', '{\u0000')],
+      ['a number above 2^53', `{"last_device_seq":9007199254740993,${text.slice(1)}`],
+      ['1e400', `{"last_device_seq":1e400,${text.slice(1)}`],
+      ['-0', `{"last_device_seq":-0,${text.slice(1)}`],
+      ['a fraction', `{"last_device_seq":1.5,${text.slice(1)}`],
+      ['a lone surrogate', JSON.stringify({ ...good, [first]: 'x' }).replace('"x"', '"\\ud800"')],
+      ['another type', text, 'text/plain'],
+      ['a form', 'a=b', 'application/x-www-form-urlencoded'],
+      ['xml', '<a/>', 'application/xml'],
+      ['no type', text, ''],
+    ]
+    for (const [what, body, type] of bad) {
+      const answer = await post(row, contract, token, body, type)
+      expect([what, Math.floor(answer.status / 100)]).toEqual([what, 4])
+      check(answer.status, answer.headers, answer.text)
+    }
+    const huge = await post(row, contract, token, JSON.stringify({ body: 'A'.repeat(row.bodyBytesMax) }))
+    check(huge.status, huge.headers, huge.text, 413)
+  })
+
+  it('what two parsers could read in two ways is not read at all', () => {
+    for (const text of [
+      '{"a":1,"a":2}',
+      '{"a":{"__proto__":1}}',
+      '9007199254740992',
+      '1.0e5',
+      '-0',
+      '0.1',
+      '{a:1}',
+      "'a'",
+      '01',
+      '+1',
+      'NaN',
+    ])
+      expect(() => parseJsonBody(Buffer.from(text)), text).toThrow(expect.objectContaining({ code: 'invalid_request' }))
+    expect(parseJsonBody(Buffer.from('{"a":[1,"b",null,true,{"c":-7}]}'))).toEqual({ a: [1, 'b', null, true, { c: -7 }] })
+    // the same value twice can be read in one way only
+    expect(parseJsonBody(Buffer.from('{"a":1,"a":1}'))).toEqual({ a: 1 })
+    expect(parseJsonBody(new Uint8Array())).toBeUndefined()
+  })
+})
+
+/** Sends bytes as they are and returns what comes until the end, or until `ms` have passed. */
+async function raw(text: string, ms = 3_000): Promise<string> {
+  const { port, hostname } = new URL(server.url)
+  const socket = connect(Number(port), hostname)
+  let answer = ''
+  socket.on('data', (part) => (answer += part.toString('latin1')))
+  socket.on('error', () => {})
+  await once(socket, 'connect')
+  socket.write(text)
+  const timer = setTimeout(() => socket.destroy(), ms)
+  await once(socket, 'close')
+  clearTimeout(timer)
+  return answer
+}
+
+describe('requests that are none', () => {
+  it.each([
+    ['two lengths and chunks (CL+TE)', 'Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /livez HTTP/1.1\r\n'],
+    ['two lengths that differ', 'Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef'],
+    ['a length that is no number', 'Content-Length: 1e1\r\n\r\nabc'],
+    ['a header without a colon', 'Nonsense\r\n\r\n'],
+    ['an obsolete line fold', 'X-A: b\r\n c: d\r\nContent-Length: 0 0\r\n\r\n'],
+  ])('%s: one refusal, then the connection ends', async (_, rest) => {
+    const answer = await raw(`POST /api/auth/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n${rest}`)
+    expect(answer).toMatch(/^HTTP\/1\.1 4\d\d /)
+    expect(answer.match(/HTTP\/1\.1 \d/g)).toHaveLength(1)
+    expect(answer).not.toMatch(INSIDE)
+  })
+
+  it('headers above 16 KiB are refused', async () => {
+    expect(await raw(`GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ${'a'.repeat(20_000)}\r\n\r\n`)).toMatch(/^HTTP\/1\.1 431 /)
+  })
+})
+
+describe('R05: the request id', () => {
+  it.each([
+    ['abc-DEF_123.4', true],
+    ['short', false],
+    ['with space in it', false],
+    ['x'.repeat(129), false],
+    ['evil{"a":1}', false],
+  ])('%s is taken: %s', async (given, taken) => {
+    for (const path of ['/livez', '/api/user', '/nowhere']) {
+      const response = await fetch(`${server.url}${path}`, { headers: { 'x-request-id': given } })
+      const id = response.headers.get('x-request-id')
+      expect(id === given).toBe(taken)
+      expect(id).toMatch(/^[A-Za-z0-9._-]{8,128}$/)
+      if (path !== '/livez') expect(((await response.json()) as { request_id: string }).request_id).toBe(id)
+    }
+  })
+})
+
+it('B02: 10,000 guesses at pairing mailboxes find none, and who guesses is stopped', { timeout: 60_000 }, async () => {
+  const account = await server.account(1)
+  const token = await server.token(account)
+  const mailbox = toBase64url(nodeCrypto.random(16))
+  const put = await fetch(`${server.url}/api/pairing/${mailbox}/offer`, {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/octet-stream' },
+    body: new Uint8Array(40),
+  })
+  expect(put.status).toBe(204)
+  const statuses = new Map<number, number>()
+  for (let round = 0; round < 100; round++)
+    await Promise.all(
+      Array.from({ length: 100 }, async (_, client) => {
+        const guess = toBase64url(nodeCrypto.random(16))
+        // a forwarding header ends the exemption of loopback: each of 100 clients has limits of its own
+        const headers = { 'x-forwarded-for': `203.0.113.${client}` }
+        const { status } = await fetch(`${server.url}/api/pairing/${guess}/offer`, { headers })
+        statuses.set(status, (statuses.get(status) ?? 0) + 1)
+      }),
+    )
+  expect([...statuses.keys()].toSorted()).toEqual([404, 429])
+  expect((await fetch(`${server.url}/api/pairing/${mailbox}/offer`)).status).toBe(200)
+})
