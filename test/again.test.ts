@@ -115,7 +115,7 @@ describe('1,000 races each, over HTTP: one outcome', { timeout: 120_000 }, () =>
           const names = [`left ${round}`, `right ${round}`]
           const entries = names.map((name) => wire(makeEntry(account, { type: 'rename_device', rename: { device_id: id, name } })))
           const answers = await Promise.all(entries.map((entry) => server.ask('PATCH', `/api/devices/${id}`, tokens[i]!, entry)))
-          expect(answers.map(({ status }) => status).toSorted()).toEqual([200, 409])
+          expect(answers.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, 409])
           expect(answers.find(({ status }) => status === 409)?.body.code).toBe('log_conflict')
           const won = answers.findIndex(({ status }) => status === 200)
           const { log_seq, log_head, device } = answers[won]!.body
@@ -144,7 +144,7 @@ describe('1,000 races each, over HTTP: one outcome', { timeout: 120_000 }, () =>
               }),
             ),
           )
-          expect(results.map(({ status }) => status).toSorted()).toEqual([204, 409])
+          expect(results.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([204, 409])
           const won = results.findIndex(({ status }) => status === 204)
           const read = await fetch(`${server.url}/api/pairing/${mailbox_id}/join`)
           expect(new Uint8Array(await read.arrayBuffer())).toEqual(boxes[won])

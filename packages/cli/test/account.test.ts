@@ -6,7 +6,7 @@ import { run, sealpost, useWorld } from './support.ts'
 const world = useWorld()
 
 describe('an account from its first to its last command', () => {
-  test('rename, token, export, decrypt, recover, delete-account (B08, G04, G05)', async () => {
+  test('rename, token, export, decrypt, recover, delete-account (B08, G04, G05)', { timeout: 60_000 }, async () => {
     const home = join(world.folder, 'first')
     const words = join(world.folder, 'own-words.txt')
     const server = `${world.relay.url}/#${Buffer.from(world.relay.server_key).toString('base64url')}`

@@ -5,7 +5,7 @@ import { type Variable, VARIABLES } from './variables.ts'
 function defaultOf(variable: Variable): string | null {
   const value: unknown = variable.schema.parse(undefined)
   if (value === null || (Array.isArray(value) && value.length === 0) || (value instanceof Map && value.size === 0)) return null
-  return typeof value === 'object' ? JSON.stringify(value) : String(value as string | number)
+  return typeof value === 'string' ? value : JSON.stringify(value)
 }
 
 export function configurationPage(): string {

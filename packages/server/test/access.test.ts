@@ -76,7 +76,7 @@ async function makeTokens(): Promise<Record<TokenKind, { headers?: Record<string
     own_key: bearer(await forge(token, { jku: `${server.url}/jwks.json`, jwk: { kty: 'OKP', crv: 'Ed25519', x: b64(bytes) } }, {})),
     other_server: bearer(await forge(token, {}, { iss: 'sealpost:other' })),
     other_audience: bearer(await forge(token, {}, { aud: 'sealpost:admin' })),
-    other_subject: bearer(`${head}.${b64({ ...decodeJwt(token), sub: other.user_id })}.${sig}`),
+    other_subject: bearer(`${head}.${b64(Object.assign(decodeJwt(token), { sub: other.user_id }))}.${sig}`),
     refresh_token: bearer(granted.refresh_token),
     assertion: bearer(`${assertion.body}.${assertion.sig}`),
     in_query: { query: `?access_token=${granted.access_token}` },

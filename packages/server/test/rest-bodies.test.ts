@@ -170,6 +170,6 @@ it('B02: 10,000 guesses at pairing mailboxes find none, and who guesses is stopp
         statuses.set(status, (statuses.get(status) ?? 0) + 1)
       }),
     )
-  expect([...statuses.keys()].toSorted()).toEqual([404, 429])
+  expect(new Set(statuses.keys())).toEqual(new Set([404, 429]))
   expect((await fetch(`${server.url}/api/pairing/${mailbox}/offer`)).status).toBe(200)
 })

@@ -161,10 +161,11 @@ function requestOf(path: string, method: string, operation: Operation): fc.Arbit
     for (const [i, { name, in: place, required }] of parameters.entries()) {
       const value = typeof given[i] === 'string' ? given[i] : (JSON.stringify(given[i]) ?? '')
       if (place === 'path') url = url.replace(`{${name}}`, encodeURIComponent(value.toWellFormed()) || '%20')
-      else if (place === 'query') (required || value.length % 3 > 0) && query.set(name, value)
-      else if (/^[\x20-\x7e]{1,200}$/.test(value)) headers[name] = value
+      else if (place === 'query') {
+        if (required || value.length % 3 > 0) query.set(name, value)
+      } else if (/^[\x20-\x7e]{1,200}$/.test(value)) headers[name] = value
     }
-    const text = [...query].length === 0 ? '' : `?${query}`
+    const text = [...query].length === 0 ? '' : `?${query.toString()}`
     const broken =
       typeof payload === 'string' && damaged !== null ? payload.slice(0, damaged[0]) + damaged[1] + payload.slice(damaged[0] + 1) : payload
     if (broken !== null)

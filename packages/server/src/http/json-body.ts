@@ -24,7 +24,8 @@ function refusePrototype(key: string, value: unknown): unknown {
 
 function parseNumber(text: string): number {
   const value = Number(text)
-  if (!Number.isSafeInteger(value) || Object.is(value, -0)) throw new SyntaxError('not a safe integer')
+  // digits alone: a parser of integers refuses 1.0e5, one of floats takes it
+  if (!/^-?\d+$/.test(text) || !Number.isSafeInteger(value) || Object.is(value, -0)) throw new SyntaxError('not a safe integer')
   return value
 }
 
