@@ -48,6 +48,7 @@ export const OUTCOMES = {
   overloaded: { exit: 'unreachable', hint: AGAIN },
   expired: { exit: 'refused', hint: 'start sealpost pair again for a new code' },
   too_large: { exit: 'refused', hint: 'send it in smaller parts, for example one line each with --lines' },
+  headers_too_large: { exit: 'refused', hint: BUG },
   signup_closed: { exit: 'refused', hint: 'ask who runs the server, or run your own: sealpost serve' },
   account_gone: { exit: 'not_paired', hint: 'create a new account in a new home: sealpost init --home DIR' },
   device_revoked: { exit: 'not_paired', hint: REJOIN },

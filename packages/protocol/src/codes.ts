@@ -84,6 +84,7 @@ export const ERROR = {
   slot_taken: 'The slot is filled already.',
   expired: 'It has expired.',
   too_large: 'Above the size limit.',
+  headers_too_large: 'The headers of the request are above the size limit.',
   signup_closed: 'This server takes no new accounts.',
   account_gone: 'The account was deleted.',
   device_revoked: 'This device was revoked.',

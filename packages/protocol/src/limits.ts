@@ -22,6 +22,9 @@ export const LIMITS = {
   outboundLowBytes: 262_144,
   stalledMs: 30_000,
   queueBytesMax: 256 * 1_048_576,
+  /** Of a process, before there is a request. */
+  connectionsMax: 100_000,
+  connectionsPerPeerMax: 1_000,
   socketsPerAddressMax: 500,
   unauthenticatedPerAddressMax: 50,
   devicesPerUserMax: 20,

@@ -11,6 +11,8 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { WebSocket, WebSocketServer } from 'ws'
 import type { Config } from '../config.ts'
+import type { Problem } from '../http/problems.ts'
+import { requestIdOf, sendRawProblem } from '../http/raw-problem.ts'
 import { createAddressRule } from '../limits/address.ts'
 import type { Relay } from '../relay/relay.ts'
 import { createSessionRun, type SessionDeps, type SessionRun } from '../relay/session-run.ts'
@@ -18,7 +20,7 @@ import type { Secrets } from '../secrets.ts'
 import { createAuthenticator } from './authenticate.ts'
 import { createConnection, type Shared } from './connection.ts'
 import { GATEWAY_LIMITS, type GatewayLimits } from './limits.ts'
-import { checkUpgrade, refuseUpgrade, SUBPROTOCOL } from './upgrade.ts'
+import { checkUpgrade, SUBPROTOCOL } from './upgrade.ts'
 
 export type GatewayDeps = {
   relay: Relay
@@ -47,6 +49,11 @@ export type Gateway = {
   stats(): GatewayStats
 }
 
+const RETRY_MS = 5_000
+const GOING: Problem = { code: 'unavailable', detail: 'the server is going away', retry_after_ms: RETRY_MS }
+const FULL: Problem = { code: 'overloaded', retry_after_ms: RETRY_MS }
+const TOO_MANY: Problem = { code: 'rate_limited', detail: 'too many connections from this address', retry_after_ms: RETRY_MS }
+
 export function createGateway({ relay, secrets, config, ...options }: GatewayDeps): Gateway {
   const { rekey_after_ms, rekey_after_frames } = config
   const limits: GatewayLimits = { ...GATEWAY_LIMITS, ...relay.limits, rekey_after_ms, rekey_after_frames, ...options.limits }
@@ -70,30 +77,34 @@ export function createGateway({ relay, secrets, config, ...options }: GatewayDep
     WebSocket: SealpostSocket,
   })
   let closed: Promise<void> | null = null
+  const isGoing = (): boolean => closed !== null || sessions.isDraining()
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    const refusal = checkUpgrade(request, config.origins)
-    if (refusal !== null) return refuseUpgrade(socket, refusal)
-    if (closed !== null || sessions.isDraining()) return refuseUpgrade(socket, { status: 503, says: 'the server is going away' })
+    const refuse = (problem: Problem): void => sendRawProblem(socket, problem, requestIdOf(request.headers['x-request-id']))
+    const wrong = checkUpgrade(request, config.origins)
+    if (wrong !== null) return refuse(wrong)
+    if (isGoing()) return refuse(GOING)
     const shed_ms = relay.overloaded()
-    if (shed_ms !== null) return refuseUpgrade(socket, { status: 503, says: 'the server has no room now', retry_after_ms: shed_ms })
+    if (shed_ms !== null) return refuse({ code: 'overloaded', retry_after_ms: shed_ms })
     // a peer that leaves meanwhile is met by what follows
     socket.on('error', () => {})
     const address = addresses.limitedAddress((socket as Socket).remoteAddress, request.headers)
     relay.rates.take('handshake_address', address).then(
       (retry_after_ms) => {
-        if (retry_after_ms === null) seatPeer(request, socket as Socket, head, address)
-        else refuseUpgrade(socket, { status: 429, says: 'too many connections from this address', retry_after_ms })
+        if (retry_after_ms !== null) return refuse({ ...TOO_MANY, retry_after_ms })
+        const refused = seatPeer(request, socket as Socket, head, address)
+        if (refused !== null) refuse(refused)
       },
-      () => refuseUpgrade(socket, { status: 503, says: 'the server has no room now' }),
+      () => refuse(FULL),
     )
   }
 
-  function seatPeer(request: IncomingMessage, peer: Socket, head: Buffer, address: string | null): void {
+  /** Null when the peer has its seat. */
+  function seatPeer(request: IncomingMessage, peer: Socket, head: Buffer, address: string | null): Problem | null {
     const socket: Duplex = peer
-    if (closed !== null || sessions.isDraining()) return refuseUpgrade(socket, { status: 503, says: 'the server is going away' })
+    if (isGoing()) return GOING
     const seat = seats.take(address)
-    if (seat === null) return refuseUpgrade(socket, { status: 429, says: 'too many connections from this address' })
+    if (seat === null) return TOO_MANY
     // given back also when the handshake of the WebSocket fails
     socket.once('close', () => seat.leave())
     sockets.handleUpgrade(request, socket, head, (ws) => {
@@ -115,6 +126,7 @@ export function createGateway({ relay, secrets, config, ...options }: GatewayDep
       sessions.add(run)
       run.input({ is: 'opened' })
     })
+    return null
   }
 
   async function closeAll(): Promise<void> {

@@ -1,22 +1,22 @@
 /** What a route sees of a request and gives back: HTTP itself stays in `router.ts`. */
-import { type Bytes, type ROUTES, type RouteName, SealpostError } from '@sealpost/protocol'
+import { type Bytes, type Route, type ROUTES, type RouteName, SealpostError } from '@sealpost/protocol'
 import type { ServerResponse } from 'node:http'
 import type { ZodType, z } from 'zod'
-import type { Media } from './contract.ts'
+import type { Contract, Media } from './contract.ts'
 import type { Contracts } from './contracts.ts'
 import type { Problem } from './problems.ts'
 
 /** An active device, proved by its token; `token_expires_at` in ms. */
 export type Caller = { user_no: number; device_no: number; user_id: string; device_id: string; token_expires_at: number }
 
-/** Parsed and checked by the route's contract. */
-export type Call<N extends RouteName = RouteName> = {
-  params: Part<N, 'params'>
-  query: Part<N, 'query'>
-  headers: Part<N, 'headers'>
-  body: (typeof ROUTES)[N]['body'] extends 'bytes' ? Bytes : Part<N, 'body'>
-  /** The active device of the token on routes with auth `token`; null on others. */
-  caller: (typeof ROUTES)[N]['auth'] extends 'token' ? Caller : null
+/** A request for a row of a list of routes, parsed and checked by its contract. */
+export type CallOf<R extends Route, C extends Contract, Who> = {
+  params: Part<C, 'params'>
+  query: Part<C, 'query'>
+  headers: Part<C, 'headers'>
+  body: R['body'] extends 'bytes' ? Bytes : Part<C, 'body'>
+  /** Whoever the token proved, on routes with auth `token`; null on others. */
+  caller: R['auth'] extends 'token' ? Who : null
   /** The address that limits count for; null = exempt. */
   address: string | null
   request_id: string
@@ -24,11 +24,11 @@ export type Call<N extends RouteName = RouteName> = {
   gone: AbortSignal
 }
 
-type Part<N extends RouteName, P extends 'params' | 'query' | 'headers' | 'body'> = Contracts[N & keyof Contracts] extends {
-  [K in P]: infer S extends ZodType
-}
+type Part<C extends Contract, P extends 'params' | 'query' | 'headers' | 'body'> = C extends { [K in P]: infer S extends ZodType }
   ? z.output<S>
   : undefined
+
+export type Call<N extends RouteName = RouteName> = CallOf<(typeof ROUTES)[N], Contracts[N], Caller>
 
 export type Answer =
   | { json: object; etag?: string; headers?: Record<string, string> }

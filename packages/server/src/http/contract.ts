@@ -15,17 +15,28 @@ export type Media =
   | 'text/css'
   | 'text/javascript'
 
-/** `schema` describes JSON; other media have an `example` alone. */
+/** `schema` describes JSON; other media have an `example`, a text of one character per byte. */
 export type AnswerContract = {
   status: 200 | 201 | 204
   media: Media
   /** Other media that the same route may answer with. */
   also?: readonly Media[]
   schema?: z.ZodType
+  /** What comes piece by piece: each line of NDJSON, each message of an event stream with its `data` read. */
+  item?: z.ZodType
   example?: unknown
   /** Headers of the answer beside those of every answer, and what each says. */
   headers?: Readonly<Record<string, string>>
+  /** Whoever has it already, by `if-none-match`, is answered with 304. */
+  conditional?: true
 }
+
+/** Headers of every answer, and what each says. */
+export const EVERY_ANSWER = {
+  'x-request-id': 'Names this request in the log of the server; the one that was sent, if it is well formed.',
+  'cache-control': 'Whether and how long the answer may be kept; `no-store` where nothing else is said.',
+  'x-content-type-options': 'Always `nosniff`.',
+} as const
 
 /** Objects are strict: a member that is not named is refused. */
 export type Contract = {
@@ -34,18 +45,22 @@ export type Contract = {
   /** Request headers that the route reads, in lower case; others are let through. */
   headers?: z.ZodObject
   body?: z.ZodObject
+  /** Of a body that is bytes: how many at least. */
+  bytesMin?: number
   answer: AnswerContract
   /** What this route may refuse with, beside `commonProblems`. */
   problems: readonly ProblemCode[]
-  example?: { params?: Record<string, string>; query?: Record<string, string>; headers?: Record<string, string>; body?: unknown }
+  /** A body of bytes as a text of one character per byte. */
+  example?: { params?: Record<string, string>; query?: Record<string, string | number>; headers?: Record<string, string>; body?: unknown }
 }
 
 /** What every route of its kind may refuse with. */
-export function commonProblems(row: Route, contract: Contract): ProblemCode[] {
-  const codes = new Set<ProblemCode>(['internal', 'unavailable'])
+export function commonProblems(row: Route): ProblemCode[] {
+  // a query that a route does not take is refused by all of them
+  const codes = new Set<ProblemCode>(['internal', 'unavailable', 'invalid_request'])
   if (!row.unlimited) for (const code of ['rate_limited', 'overloaded'] as const) codes.add(code)
-  if (contract.params ?? contract.query ?? contract.headers ?? contract.body ?? row.body === 'bytes') codes.add('invalid_request')
-  if (row.body !== 'none') codes.add('too_large')
+  // a body that is not asked for may still be sent
+  if (row.method !== 'GET') codes.add('too_large')
   if (row.auth !== 'none') codes.add('unauthorized')
   if (row.auth === 'assertion') codes.add('expired')
   return [...codes]
@@ -53,5 +68,5 @@ export function commonProblems(row: Route, contract: Contract): ProblemCode[] {
 
 /** All that a route may refuse with, each once. */
 export function problemsOf(row: Route, contract: Contract): ProblemCode[] {
-  return [...new Set([...commonProblems(row, contract), ...contract.problems])]
+  return [...new Set([...commonProblems(row), ...contract.problems])]
 }

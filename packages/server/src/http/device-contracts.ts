@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import type { Contract } from './contract.ts'
 import { DEVICE_ID, LOG_ENTRY, LOG_HEAD, OTHER_DEVICE_ID, TIME_MS } from './examples.ts'
-import { count, key, logEntry, uuid } from './fields.ts'
+import { count, deviceId, key, logEntry, onlineDevice, uuid } from './fields.ts'
 
 const device = z.strictObject({
   device_id: uuid,
@@ -36,7 +36,7 @@ const PHONE = {
 }
 
 const ETAG = { etag: 'Of what the device log says of the device; for If-Match.' }
-const params = z.strictObject({ device_id: uuid })
+const params = z.strictObject({ device_id: deviceId })
 const path = { device_id: OTHER_DEVICE_ID }
 const changed = {
   status: 200,
@@ -48,7 +48,7 @@ const refused = ['not_found', 'forbidden', 'account_gone', 'log_conflict', 'inva
 
 export const DEVICE_CONTRACTS = {
   list_devices: {
-    query: z.strictObject({ revoked: z.enum(['true', 'false']).optional() }),
+    query: z.strictObject({ revoked: z.enum(['true', 'false']).optional().describe('Whether the revoked ones are listed too.') }),
     answer: {
       status: 200,
       media: 'application/json',
@@ -66,7 +66,7 @@ export const DEVICE_CONTRACTS = {
   },
   rename_device: {
     params,
-    headers: z.strictObject({ 'if-match': z.string().max(256).optional() }),
+    headers: z.strictObject({ 'if-match': z.string().max(256).optional().describe('The etag of the device as the caller last saw it.') }),
     body: logEntry,
     answer: { ...changed, example: { log_seq: 3, log_head: LOG_HEAD, device: { ...PHONE, name: 'pocket phone' } } },
     problems: [...refused, 'name_taken', 'precondition_failed'],
@@ -85,7 +85,7 @@ export const DEVICE_CONTRACTS = {
       media: 'application/json',
       schema: z.strictObject({
         online: count,
-        devices: z.array(z.strictObject({ device_id: uuid, online: z.boolean(), last_seen: count.nullable() })).max(1_000),
+        devices: z.array(onlineDevice).max(1_000),
       }),
       example: { online: 1, devices: [{ device_id: DEVICE_ID, online: true, last_seen: TIME_MS }] },
     },

@@ -1,4 +1,5 @@
 /** REST put together: which part of the server answers which routes, under which limits. Not yet listening. */
+import { ROUTES } from '@sealpost/protocol'
 import type { FastifyInstance } from 'fastify'
 import type { Config } from '../config.ts'
 import { createAddressRule } from '../limits/address.ts'
@@ -7,6 +8,8 @@ import type { Bus, Store } from '../ports.ts'
 import type { Relay } from '../relay/relay.ts'
 import type { Secrets } from '../secrets.ts'
 import { authenticate, createAuthRoutes } from './auth-routes.ts'
+import type { Caller } from './call.ts'
+import { CONTRACTS } from './contracts.ts'
 import { createDocsRoutes } from './docs-routes.ts'
 import { createDeviceRoutes } from './device-routes.ts'
 import { createEventRoutes } from './event-routes.ts'
@@ -51,7 +54,9 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
     logger,
   }
 
-  const app = createRouter({
+  const app = createRouter<Caller>({
+    routes: ROUTES,
+    contracts: CONTRACTS,
     answers: {
       ...createStatusRoutes({ store, server_key, draining: deps.draining, logger }),
       ...createLogRoutes({ store, server_key, skew_ms, bus, signup: config.signup, limits }),
@@ -62,15 +67,18 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
       ...createDocsRoutes(config.docs),
       ...createPairingRoutes({ store, limits, waits }),
     },
-    authenticate: (authorization) => authenticate(auth, authorization),
+    admit: async (_, { authorization }) => {
+      const caller = await authenticate(auth, authorization)
+      if (caller === null) return { problem: { code: 'unauthorized' } }
+      const { user_id, device_id } = caller
+      const retry_after_ms = (await limits.take('rest_device', device_id)) ?? (await limits.take('rest_user', user_id))
+      if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
+      relay.touch(caller)
+      return { caller }
+    },
     addressOf: (request) => addresses.limitedAddress(request.raw.socket.remoteAddress, request.headers),
     overloaded: relay.overloaded,
-    limits: {
-      takeAddress: (address) => limits.take('rest_address', address),
-      takeCaller: async ({ user_id, device_id }) =>
-        (await limits.take('rest_device', device_id)) ?? (await limits.take('rest_user', user_id)),
-    },
-    touch: (caller) => deps.relay.touch(caller),
+    takeAddress: (address) => limits.take('rest_address', address),
     logger,
   })
   app.addHook('preClose', async () => waits.close())

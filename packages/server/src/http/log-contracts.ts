@@ -3,7 +3,7 @@ import { LIMITS } from '@sealpost/protocol'
 import { z } from 'zod'
 import type { Contract } from './contract.ts'
 import { ASSERTION, BOX, LOG_ENTRY, LOG_HEAD } from './examples.ts'
-import { assertion, base64url, boxes, box, count, key, logEntry, signature } from './fields.ts'
+import { assertion, boxes, count, key, logEntry, storedEntry } from './fields.ts'
 
 /** In a repair the boxes may be fewer than those that were signed. */
 const entryWithProof = logEntry.extend({
@@ -40,9 +40,7 @@ export const LOG_CONTRACTS = {
       status: 200,
       media: 'application/json',
       schema: z.strictObject({
-        entries: z
-          .array(z.strictObject({ body: base64url(Math.ceil((LIMITS.logBodyBytesMax * 4) / 3)), sig: signature, box: box.nullable() }))
-          .max(LIMITS.logEntriesPageMax),
+        entries: z.array(storedEntry).max(LIMITS.logEntriesPageMax),
         has_more: z.boolean(),
       }),
       example: { entries: [{ body: LOG_ENTRY.body, sig: LOG_ENTRY.sig, box: BOX }], has_more: false },

@@ -1,111 +1,150 @@
 /**
- * REST (protocol.md §10): registers the rows of `routes.ts` with fastify in one loop, each with its contract. In this order per
- * request: request id (R05), load (R12), limit of the address, body within its bound, contract, credentials, limits of user and
- * device, the route, and the answer or a problem (R02). Nothing else in the server knows fastify. Bounds: headers in 5 s, a request in
- * 10 s, bodies by row.
+ * REST (protocol.md §10): registers the rows of a list of routes with fastify in one loop, each with its contract. In this order per
+ * request: request id (R05), load (R12), limit of the address, credentials and the limits of whoever has them; then the body within its
+ * bound, the contract, the route, and the answer or a problem (R02). A stranger has nothing read or parsed where a token is asked for.
+ * Nothing else in the server knows fastify. Bounds: headers in 5 s, a request in 10 s, bodies by row, connections as `connections.ts` says.
  */
-import { randomUUID } from 'node:crypto'
-import { ROUTES, type Route, type RouteName } from '@sealpost/protocol'
+import type { Socket } from 'node:net'
+import type { Route } from '@sealpost/protocol'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { Readable } from 'node:stream'
 import { z } from 'zod'
 import type { Log } from '../log.ts'
-import type { Answer, Answers, Caller } from './call.ts'
-import { parseInput } from './call.ts'
+import { type Answer, parseInput } from './call.ts'
 import type { Contract } from './contract.ts'
-import { CONTRACTS } from './contracts.ts'
+import { boundConnections } from './connections.ts'
 import { parseJsonBody } from './json-body.ts'
-import { encodeProblem, problemOf } from './problems.ts'
+import { encodeProblem, type Problem, problemOf } from './problems.ts'
+import { problemOfParser, requestIdOf, sendRawProblem } from './raw-problem.ts'
 
-export type RouterDeps = {
-  answers: Answers
-  /** The active device behind an `Authorization` header, or null. */
-  authenticate(authorization: string | undefined): Promise<Caller | null>
+/** What is known of a request before its body is read. */
+export type Asking = { authorization: string | undefined; address: string | null; request_id: string }
+
+/** A list of routes and all that serves it. */
+export type Surface<Who> = {
+  routes: Readonly<Record<string, Route>>
+  contracts: Readonly<Record<string, Contract>>
+  answers: Readonly<Record<string, (call: never) => Promise<Answer>>>
+  /** Of a route with auth `token`: who asks, if whoever it is may ask for it now. */
+  admit(name: string, asking: Asking): Promise<{ caller: Who } | { problem: Problem }>
+}
+
+export type RouterDeps<Who> = Surface<Who> & {
   /** The address that limits count for; null = exempt. */
   addressOf(request: FastifyRequest): string | null
   /** Null, or how long to stay away, in ms. */
   overloaded(): number | null
-  limits: {
-    takeAddress(address: string | null): Promise<number | null>
-    takeCaller(caller: Caller): Promise<number | null>
-  }
-  /** The device was seen (G11). */
-  touch(caller: Caller): void
+  /** Null, or the ms until this address may ask again. */
+  takeAddress(address: string | null): Promise<number | null>
   logger: Log
 }
 
-const BODY_BYTES_MAX = Math.max(...Object.values(ROUTES).map((route) => route.bodyBytesMax))
 const NO_QUERY = z.strictObject({})
-const REQUEST_ID = /^[A-Za-z0-9._-]{8,128}$/
+const REQUEST_MS = 10_000
+const HEADERS_MS = 5_000
+/** How late the end of a request that takes too long may come. */
+const CHECK_MS = 1_000
 
 /** Not yet listening. */
-export function createRouter(deps: RouterDeps): FastifyInstance {
-  const { logger } = deps
+export function createRouter<Who>(deps: RouterDeps<Who>): FastifyInstance {
+  const { logger, routes, contracts, answers } = deps
+  const callers = new WeakMap<FastifyRequest, Who>()
+  const gones = new WeakMap<FastifyRequest, AbortSignal>()
   const app = Fastify({
     logger: false,
     genReqId: (request) => requestIdOf(request.headers['x-request-id']),
-    bodyLimit: BODY_BYTES_MAX,
-    requestTimeout: 10_000,
-    http: { headersTimeout: 5_000 },
+    bodyLimit: Math.max(...Object.values(routes).map((route) => route.bodyBytesMax)),
+    requestTimeout: REQUEST_MS,
+    http: { headersTimeout: HEADERS_MS, connectionsCheckingInterval: CHECK_MS },
     forceCloseConnections: 'idle',
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: 64 },
     frameworkErrors: (error, request, reply) => {
       void refuse(logger, error, request, reply)
     },
+    clientErrorHandler: (error, socket: Socket) => sendRawProblem(socket, problemOfParser(error), requestIdOf(undefined)),
+  })
+  boundConnections(app.server)
+  // what may be expected is 100-continue, which Node answers itself
+  app.server.on('checkExpectation', (request, response) => {
+    const { status, headers, body } = encodeProblem({ code: 'invalid_request' }, requestIdOf(request.headers['x-request-id']))
+    const text = JSON.stringify(body)
+    const framing = { 'content-length': Buffer.byteLength(text), connection: 'close' }
+    response.writeHead(status, { ...headers, ...everyAnswer(String(body.request_id)), ...framing }).end(text)
   })
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (_request: FastifyRequest, body: Buffer) => parseJsonBody(body))
   app.addHook('onRequest', async (request, reply) => {
     reply.headers(everyAnswer(request.id))
+    gones.set(request, goneOf(reply))
   })
   app.addHook('onResponse', async (request, reply) => logRequest(logger, request, reply))
   app.setNotFoundHandler((request, reply) => send(reply, request.id, 404, { problem: { code: 'not_found' } }))
   app.setErrorHandler((error, request, reply) => refuse(logger, error, request, reply))
 
-  for (const [name, row] of Object.entries(ROUTES) as [RouteName, Route][]) {
-    const contract: Contract = CONTRACTS[name]
+  for (const [name, row] of Object.entries(routes)) {
+    const contract = contracts[name]
+    const answerer = answers[name]
+    if (contract === undefined || answerer === undefined) throw new TypeError(`the route ${name} has no contract or no answer`)
     app.route({
       method: row.method,
       url: row.path.replace(/\{(\w+)\}/g, ':$1'),
       bodyLimit: Math.max(1, row.bodyBytesMax),
       logLevel: 'silent',
-      // before the body is read: who is above the limit does not get to send one
+      // before the body is read: who may not ask does not get to send one
       onRequest: async (request, reply) => {
-        if (row.unlimited) return
-        const shed_ms = deps.overloaded()
-        if (shed_ms !== null) return send(reply, request.id, 0, { problem: { code: 'overloaded', retry_after_ms: shed_ms } })
-        const retry_after_ms = await deps.limits.takeAddress(deps.addressOf(request))
-        if (retry_after_ms !== null) return send(reply, request.id, 0, { problem: { code: 'rate_limited', retry_after_ms } })
+        const admitted = await admit(name, row, request)
+        if (admitted !== null && 'problem' in admitted) return send(reply, request.id, 0, admitted)
+        if (admitted !== null) callers.set(request, admitted.caller)
       },
-      handler: async (request, reply) => send(reply, request.id, contract.answer.status, await answer(name, row, contract, request, reply)),
+      handler: async (request, reply) => {
+        const answer = await answerRequest(row, contract, answerer, request, reply)
+        return send(reply, request.id, contract.answer.status, answer)
+      },
     })
   }
   return app
 
-  async function answer(name: RouteName, row: Route, contract: Contract, request: FastifyRequest, reply: FastifyReply): Promise<Answer> {
+  async function admit(name: string, row: Route, request: FastifyRequest): Promise<{ caller: Who } | { problem: Problem } | null> {
+    if (row.unlimited) return null
+    const shed_ms = deps.overloaded()
+    if (shed_ms !== null) return { problem: { code: 'overloaded', retry_after_ms: shed_ms } }
+    const address = deps.addressOf(request)
+    const retry_after_ms = await deps.takeAddress(address)
+    if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
+    if (row.auth !== 'token') return null
+    return deps.admit(name, { authorization: request.headers.authorization, address, request_id: request.id })
+  }
+
+  async function answerRequest(
+    row: Route,
+    contract: Contract,
+    answerer: (call: never) => Promise<Answer>,
+    request: FastifyRequest,
+    reply: FastifyReply,
+  ): Promise<Answer> {
     if (row.body === 'bytes' && !(request.body instanceof Uint8Array)) return { problem: { code: 'invalid_request' } }
-    // who asks comes before what is asked: a stranger learns nothing from the shape of a refusal
-    const caller = row.auth === 'token' ? await deps.authenticate(request.headers.authorization) : null
-    if (row.auth === 'token' && caller === null) return { problem: { code: 'unauthorized' } }
-    if (caller !== null) {
-      const retry_after_ms = await deps.limits.takeCaller(caller)
-      if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
-      deps.touch(caller)
-    }
     const input = {
       params: contract.params === undefined ? undefined : parseInput(contract.params, request.params),
       query: parseQuery(contract, request.query),
       headers: contract.headers === undefined ? undefined : parseInput(contract.headers.strip(), request.headers),
       body: row.body === 'bytes' ? request.body : contract.body === undefined ? undefined : parseInput(contract.body, request.body),
     }
-    const gone = new AbortController()
-    reply.raw.once('close', () => gone.abort())
-    const call = { ...input, caller, address: deps.addressOf(request), request_id: request.id, gone: gone.signal }
+    const caller = callers.get(request) ?? null
+    const gone = gones.get(request) ?? goneOf(reply)
+    const call = { ...input, caller, address: deps.addressOf(request), request_id: request.id, gone }
     // the contract of this very route gave the parts of the call their types
-    return (deps.answers[name] as (call: unknown) => Promise<Answer>)(call)
+    return (answerer as (call: unknown) => Promise<Answer>)(call)
   }
+}
+
+/** From the first moment of the request on: whoever leaves while it is admitted is gone before its route is asked. */
+function goneOf(reply: FastifyReply): AbortSignal {
+  const gone = new AbortController()
+  reply.raw.once('close', () => gone.abort())
+  if (reply.raw.destroyed) gone.abort()
+  return gone.signal
 }
 
 /** A route without a query takes none: a misspelt or misplaced member is told, and a token in an address is refused. */
@@ -139,7 +178,9 @@ function send(reply: FastifyReply, request_id: string, status: number, answer: A
 
 function refuse(logger: Log, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const problem = problemOf(error)
-  if (problem.code === 'internal' || problem.code === 'unavailable')
+  // who left in the middle of a request is no failure of the server
+  if (request.raw.destroyed) logger.debug({ request_id: request.id, err: error }, 'a request was broken off')
+  else if (problem.code === 'internal' || problem.code === 'unavailable')
     logger.error({ request_id: request.id, err: error }, 'a request failed')
   // also of a request that was refused before any hook saw it
   return send(reply.headers(everyAnswer(request.id)), request.id, 0, { problem })
@@ -161,8 +202,4 @@ function logRequest(logger: Log, request: FastifyRequest, reply: FastifyReply): 
     },
     'request',
   )
-}
-
-function requestIdOf(given: string | string[] | undefined): string {
-  return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID()
 }
