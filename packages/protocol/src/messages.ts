@@ -5,6 +5,7 @@
  *   message = u32be(len(head)) || head (UTF-8 JSON with `type`) || body
  */
 import { type Bytes, concat, EMPTY, parseJson, readU64, utf8, viewOf, writeU64 } from './bytes.ts'
+import { ERROR, LOG_RESULT, NACK } from './codes.ts'
 import { SealpostError } from './errors.ts'
 import { LIMITS } from './limits.ts'
 import { check, type Of, type Shape } from './schema.ts'
@@ -12,7 +13,13 @@ import { check, type Of, type Shape } from './schema.ts'
 /** What follows the head: nothing, event records (`event.ts`), or 24-byte ack rows. */
 export type BodyKind = 'none' | 'records' | 'acks'
 
-type Row = { readonly head: Shape; readonly body: BodyKind; readonly says: string }
+/** `values`: what a field of codes holds in this version, and what it means. A reader takes others too. */
+type Row = {
+  readonly head: Shape
+  readonly body: BodyKind
+  readonly says: string
+  readonly values?: Readonly<Record<string, Readonly<Record<string, string>>>>
+}
 
 const deviceBody = {
   device_id: 'uuid',
@@ -33,6 +40,8 @@ const sessionLimits = {
   replay_events: 'int',
 } as const
 const logEntry = { body: 'b64', sig: 'sig', box: 'box|null' } as const
+
+const { not_found, invalid_token, invalid_request, invalid_message, invalid_encoding, too_large, timeout, unavailable } = ERROR
 
 /** The JSON objects inside signed bodies, mailbox slots and cursors. */
 export const SHAPES = {
@@ -137,6 +146,7 @@ export const SERVER_MESSAGES = {
     head: { code: 'code', device_seq: 'int', expected_device_seq: 'int', retry_after_ms: 'int?' },
     body: 'none',
     says: 'Nothing from expected_device_seq on is stored.',
+    values: { code: NACK },
   },
   event: {
     head: { after: 'int', upto: 'int', tip: { object: tip, nullable: true, optional: true } },
@@ -168,6 +178,7 @@ export const SERVER_MESSAGES = {
     head: { id: 'u32', ok: 'bool', log_seq: 'u32', log_head: 'key', code: 'code?' },
     body: 'none',
     says: 'What became of a log_append.',
+    values: { code: LOG_RESULT },
   },
   log_entries: {
     head: { id: 'u32', entries: { list: { object: logEntry }, max: LIMITS.logEntriesPageMax }, has_more: 'bool' },
@@ -184,10 +195,22 @@ export const SERVER_MESSAGES = {
     body: 'none',
     says: 'Who is online: all after the handshake, then changes.',
   },
-  rekey_required: { head: { reason: 'code', deadline_s: 'int' }, body: 'none', says: 'Renew the session keys within deadline_s.' },
+  rekey_required: {
+    head: { reason: 'code', deadline_s: 'int' },
+    body: 'none',
+    says: 'Renew the session keys within deadline_s.',
+    values: { reason: { age: 'The keys are old.', frames: 'The keys sealed many frames.', policy: 'Whoever runs the server wants it.' } },
+  },
   going_away: { head: { retry_after_ms: 'int' }, body: 'none', says: 'The server will close soon; connect again after that time.' },
   pong: { head: { t: 'int' }, body: 'none', says: 'Answers a ping of the client.' },
-  error: { head: { id: 'u32?', code: 'code', message: 'text' }, body: 'none', says: 'A request could not be answered.' },
+  error: {
+    head: { id: 'u32?', code: 'code', message: 'text' },
+    body: 'none',
+    says: 'A request could not be answered.',
+    values: {
+      code: { not_found, invalid_token, invalid_request, invalid_message, invalid_encoding, too_large, timeout, unavailable },
+    },
+  },
 } as const satisfies Record<string, Row>
 
 type ClientRows = typeof CLIENT_MESSAGES

@@ -1,18 +1,26 @@
 /** AsyncAPI 3 of the socket (G21): made of the list of messages that both ends decode with, and of the close codes. */
-import { CLIENT_MESSAGES, CLOSE, SERVER_MESSAGES, type Shape, toJsonSchema } from '@sealpost/protocol'
+import { type BodyKind, CLIENT_MESSAGES, CLOSE, encodeMessage, SERVER_MESSAGES, type Shape, toJsonSchema } from '@sealpost/protocol'
 import { VERSION } from '../version.ts'
 import { exampleHead } from './examples.ts'
+import { BODY_SCHEMAS, exampleBody } from './message-bodies.ts'
 
-type Row = { readonly head: Shape; readonly body: 'none' | 'records' | 'acks'; readonly says: string }
+type Row = {
+  readonly head: Shape
+  readonly body: BodyKind
+  readonly says: string
+  readonly values?: Readonly<Record<string, Readonly<Record<string, string>>>>
+}
 
-const BODIES = {
+const BODIES: Readonly<Record<BodyKind, string>> = {
   none: 'Nothing follows the head.',
-  records: 'Event records follow the head (docs/protocol.md, section 3).',
-  acks: 'Rows of `u64 device_seq · u64 position · u64 stream_seq` follow the head.',
-} as const
+  records: 'Event records follow the head: `x-body`.',
+  acks: 'Rows of acks follow the head: `x-body`.',
+}
 
 /** The two that open a connection are text; every other message is a sealed binary frame. */
 const TEXT = new Set(['client_hello', 'server_hello'])
+/** Codes after which the same is sent again in a while. */
+const WAITS = new Set(['rate_limited', 'unavailable'])
 
 export function makeAsyncApi(): object {
   const closes = Object.entries(CLOSE).map(([name, { code, policy, says }]) => `| ${code} | ${name} | ${policy} | ${says} |`)
@@ -44,16 +52,27 @@ export function makeAsyncApi(): object {
         action: 'receive',
         channel: { $ref: '#/channels/socket' },
         summary: 'What a device sends.',
+        security: [{ $ref: '#/components/securitySchemes/device' }],
         messages: links('client', CLIENT_MESSAGES),
       },
       send: {
         action: 'send',
         channel: { $ref: '#/channels/socket' },
         summary: 'What the relay sends.',
+        security: [{ $ref: '#/components/securitySchemes/device' }],
         messages: links('server', SERVER_MESSAGES),
       },
     },
-    components: { messages: { ...messages('client', CLIENT_MESSAGES), ...messages('server', SERVER_MESSAGES) } },
+    components: {
+      messages: { ...messages('client', CLIENT_MESSAGES), ...messages('server', SERVER_MESSAGES) },
+      schemas: BODY_SCHEMAS,
+      securitySchemes: {
+        device: {
+          type: 'asymmetricEncryption',
+          description: 'The device signs the handshake (`client_auth`) with its Ed25519 key, and the relay (`server_hello`) with its own.',
+        },
+      },
+    },
   }
 }
 
@@ -68,18 +87,48 @@ function links(from: string, rows: Record<string, Row>): object[] {
 }
 
 function messages(from: string, rows: Record<string, Row>): object {
-  return Object.fromEntries(
-    Object.entries(rows).map(([type, { head, body, says }]) => [
-      nameOf(from, type),
-      {
-        name: type,
-        title: type,
-        summary: says,
-        description: `${TEXT.has(type) ? 'A text frame.' : 'A sealed frame.'} ${BODIES[body]}`,
-        contentType: 'application/json',
-        payload: toJsonSchema({ type: `=${type}`, ...head }),
-        examples: [{ name: type, summary: says, payload: { type, ...exampleHead(head) } }],
-      },
-    ]),
+  return Object.fromEntries(Object.entries(rows).map(([type, row]) => [nameOf(from, type), message(nameOf(from, type), type, row)]))
+}
+
+function message(name: string, type: string, { head, body, says, values = {} }: Row): object {
+  const examples = examplesOf(type, head, says, values)
+  const payload = toJsonSchema({ type: `=${type}`, ...head })
+  const properties = { ...(payload['properties'] as object) }
+  for (const [field, known] of Object.entries(values)) Object.assign(properties, { [field]: { enum: Object.keys(known) } })
+  return {
+    name: type,
+    title: type,
+    summary: says,
+    description: `${TEXT.has(type) ? 'A text frame.' : 'A sealed frame.'} ${BODIES[body]}`,
+    contentType: 'application/json',
+    payload: { ...payload, properties },
+    examples,
+    ...(body === 'none' ? {} : withBody(name, body, examples[0]?.payload)),
+  }
+}
+
+/** Head and body together, as they are before they are sealed: what a payload cannot show. */
+function withBody(name: string, body: Exclude<BodyKind, 'none'>, head: unknown): object {
+  const bytes = encodeMessage(head as Parameters<typeof encodeMessage>[0], exampleBody(name, body))
+  return { 'x-body': { $ref: `#/components/schemas/${body}` }, 'x-message': Buffer.from(bytes).toString('base64') }
+}
+
+/** One for each code; where it may be absent, also one that has none. */
+function examplesOf(type: string, head: Shape, says: string, values: NonNullable<Row['values']>): Example[] {
+  const { code: _, ...plain } = { type, ...exampleHead(head) } as Record<string, unknown>
+  const coded = Object.entries(values).flatMap(([field, known]) =>
+    Object.entries(known).map(([value, summary]) => {
+      const { retry_after_ms, ...rest } = plain
+      const waiting = WAITS.has(value) && retry_after_ms !== undefined ? { retry_after_ms } : {}
+      return { name: value, summary, payload: { ...rest, ...waiting, ...refused(head, summary), [field]: value } }
+    }),
   )
+  const isPlain = Object.keys(values).every((field) => typeof head[field] === 'string' && (head[field] as string).endsWith('?'))
+  return [...(isPlain ? [{ name: type, summary: says, payload: plain }] : []), ...coded]
+}
+
+type Example = { name: string; summary: string; payload: object }
+
+function refused(head: Shape, message: string): object {
+  return { ...('ok' in head ? { ok: false } : {}), ...('message' in head ? { message } : {}) }
 }

@@ -8,7 +8,8 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { append, makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange } from '../testing/accounts.ts'
 import { createDocsRoutes } from '../http/docs-routes.ts'
 import { makeEventJson, useEventServer } from '../testing/event-server.ts'
-import { makeOpenApi, type Operation } from './openapi.ts'
+import { makeOpenApi } from './openapi.ts'
+import type { Operation } from './operations.ts'
 
 const server = useEventServer()
 const openapi = makeOpenApi()

@@ -11,7 +11,6 @@ const SCALARS: Readonly<Record<string, unknown>> = {
   label: 'clipboard',
   opaque: SESSION_ID,
   text: 'laptop',
-  code: 'rate_limited',
   key: LOG_HEAD,
   sig: SIGNATURE,
   box: BOX,

@@ -22,6 +22,8 @@ export type AnswerContract = {
   /** Other media that the same route may answer with. */
   also?: readonly Media[]
   schema?: z.ZodType
+  /** Of an answer that is bytes: how many, at least and at most. */
+  bytes?: readonly [min: number, max: number]
   /** What comes piece by piece: each line of NDJSON, each message of an event stream with its `data` read. */
   item?: z.ZodType
   example?: unknown

@@ -5,6 +5,8 @@ import type { Contract } from './contract.ts'
 import { DEVICE_CONTRACTS } from './device-contracts.ts'
 import { DOCS_CONTRACTS } from './docs-contracts.ts'
 import { EVENT_CONTRACTS } from './event-contracts.ts'
+import { EXPORT_CONTRACTS } from './export-contracts.ts'
+import { FOLLOW_CONTRACTS } from './follow-contracts.ts'
 import { LOG_CONTRACTS } from './log-contracts.ts'
 import { PAIRING_CONTRACTS } from './pairing-contracts.ts'
 import { STATUS_CONTRACTS } from './status-contracts.ts'
@@ -15,8 +17,10 @@ export const CONTRACTS = {
   ...AUTH_CONTRACTS,
   ...DEVICE_CONTRACTS,
   ...USER_CONTRACTS,
+  ...EXPORT_CONTRACTS,
   ...LOG_CONTRACTS,
   ...EVENT_CONTRACTS,
+  ...FOLLOW_CONTRACTS,
   ...PAIRING_CONTRACTS,
   ...DOCS_CONTRACTS,
 } as const satisfies Record<RouteName, Contract>

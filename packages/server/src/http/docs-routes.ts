@@ -28,19 +28,21 @@ const PAGE = `<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Sealpost API</title>
-<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="stylesheet" href="/docs/swagger-ui.css">
 </head>
 <body>
 <div id="page"></div>
-<script src="docs/swagger-ui-bundle.js"></script>
-<script src="docs/start.js"></script>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
 </body>
 </html>
 `
 
-const START = `SwaggerUIBundle({ url: '/openapi.json', dom_id: '#page', deepLinking: true, validatorUrl: null, tryItOutEnabled: false })\n`
+/** The page is for reading: it offers to send nothing. */
+const START = `SwaggerUIBundle({ url: '/openapi.json', dom_id: '#page', deepLinking: true, validatorUrl: null, supportedSubmitMethods: [] })\n`
 
 type Document = { bytes: Buffer; etag: string; media: Media }
+type Asked = { readonly headers: { 'if-none-match'?: string | undefined } }
 
 /** `enabled` false: there are no documents here. */
 export function createDocsRoutes(enabled: boolean): Answers<'read_openapi' | 'read_asyncapi' | 'read_docs' | 'read_docs_file'> {
@@ -52,22 +54,32 @@ export function createDocsRoutes(enabled: boolean): Answers<'read_openapi' | 're
   }
   const json = (name: string, make: () => object) => document(name, 'application/json', () => Buffer.from(JSON.stringify(make())))
 
-  async function serve(found: Promise<Document>): Promise<Answer> {
-    const { bytes, etag, media } = await found
-    return { bytes, media, headers: { etag, 'cache-control': CACHE, 'content-security-policy': POLICY, 'referrer-policy': 'no-referrer' } }
+  async function serve({ headers: asked }: Asked, found: () => Promise<Document>): Promise<Answer> {
+    if (!enabled) return NOT_FOUND
+    const { bytes, etag, media } = await found()
+    const headers = { etag, 'cache-control': CACHE, 'content-security-policy': POLICY, 'referrer-policy': 'no-referrer' }
+    if (has(asked['if-none-match'], etag)) return { take_over: (response) => void response.writeHead(304, headers).end() }
+    return { bytes, media, headers }
   }
-  const whenEnabled = async (found: () => Promise<Document>): Promise<Answer> => (enabled ? serve(found()) : NOT_FOUND)
+  const page = (call: Asked): Promise<Answer> => serve(call, () => document('page', 'text/html', () => Buffer.from(PAGE)))
 
   return {
-    read_openapi: () => whenEnabled(() => json('openapi', makeOpenApi)),
-    read_asyncapi: () => whenEnabled(() => json('asyncapi', makeAsyncApi)),
-    read_docs: () => whenEnabled(() => document('page', 'text/html', () => Buffer.from(PAGE))),
-    read_docs_file: async ({ params: { file } }) => {
+    read_openapi: (call) => serve(call, () => json('openapi', makeOpenApi)),
+    read_asyncapi: (call) => serve(call, () => json('asyncapi', makeAsyncApi)),
+    read_docs: page,
+    read_docs_file: async (call) => {
+      const { file } = call.params
+      if (file === '') return page(call)
       const media = Object.hasOwn(FILES, file) ? FILES[file] : undefined
       if (media === undefined) return NOT_FOUND
-      return whenEnabled(() => document(file, media, () => (file === 'start.js' ? Buffer.from(START) : readAsset(file))))
+      return serve(call, () => document(file, media, () => (file === 'start.js' ? Buffer.from(START) : readAsset(file))))
     },
   }
+}
+
+/** RFC 9110 §13.1.2, weak comparison: a proxy that compressed the document made its etag weak. */
+function has(given: string | undefined, etag: string): boolean {
+  return given !== undefined && (given.trim() === '*' || given.split(',').some((tag) => tag.trim().replace(/^W\//, '') === etag))
 }
 
 const NOT_FOUND = { problem: { code: 'not_found' } } as const

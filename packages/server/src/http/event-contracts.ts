@@ -1,10 +1,10 @@
 /** Contracts of events over REST: reading and sending. */
-import { LIMITS, NACK } from '@sealpost/protocol'
+import { LIMITS, NACK, type NackCode } from '@sealpost/protocol'
 import { z } from 'zod'
 import type { Contract } from './contract.ts'
 import { after_position, CURSOR, cursor, epoch, reset, SENT, STORED, sentEvent, storedEvent, tip } from './event-fields.ts'
 import { ASSERTION, CONTINUATION, HISTORY_ID, LOG_HEAD, SESSION_ID, TIME_MS } from './examples.ts'
-import { assertion, base64url, count, key, uuid, countText } from './fields.ts'
+import { assertion, base64url, count, countText, key, uuid } from './fields.ts'
 
 export const EVENT_CONTRACTS = {
   take_session: {
@@ -52,7 +52,7 @@ export const EVENT_CONTRACTS = {
           .max(LIMITS.batchEventsMax),
         nack: z
           .strictObject({
-            code: z.string().regex(/^[a-z_]{1,64}$/),
+            code: z.enum(Object.keys(NACK) as [NackCode, ...NackCode[]]),
             device_seq: count,
             expected_device_seq: count,
             retry_after_ms: count.optional(),
@@ -109,6 +109,6 @@ export const EVENT_CONTRACTS = {
       },
     },
     problems: ['account_gone'],
-    example: { query: { after_position: '41', ...CURSOR, limit: '100', streams: 'clipboard' } },
+    example: { query: { after_position: 41, ...CURSOR, limit: 100, streams: 'clipboard', continuation_token: CONTINUATION } },
   },
 } as const satisfies Record<string, Contract>

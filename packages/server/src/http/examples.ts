@@ -14,6 +14,9 @@ export const OTHER_DEVICE_ID = '0d6a1f0e-2b3c-4d5e-8f60-718293a4b5c6'
 export const EVENT_ID = '019aa7a0-5c00-7000-8000-000000000001'
 export const SESSION_ID = 'b5a1b2c3-d4e5-4f60-9172-8394a5b6c7d8'
 export const MAILBOX_ID = filled(16, 0xab)
+/** What a pairing slot holds: iv 12, ciphertext, tag 16; in examples one character stands for each byte. */
+export const SLOT_BYTES = 'iv of 12 by. ciphertext of a JSON object, opaque to the server tag of 16 by.'
+export const CONTINUATION = filled(48, 0x88)
 export const REFRESH_TOKEN = filled(52, 0x5a)
 export const JWK_X = filled(32, 0x99)
 export const KID = filled(12, 0x99)

@@ -47,6 +47,10 @@ export const boxes = z
 /** An entry of the device log as it is posted. */
 export const logEntry = z.strictObject({ body: base64url(Math.ceil((LIMITS.logBodyBytesMax * 4) / 3)), sig: signature, boxes })
 /** The same as the server gives it out; `box` is that of whoever asks. */
-export const storedEntry = z.strictObject({ body: base64url(Math.ceil((LIMITS.logBodyBytesMax * 4) / 3)), sig: signature, box: box.nullable() })
+export const storedEntry = z.strictObject({
+  body: base64url(Math.ceil((LIMITS.logBodyBytesMax * 4) / 3)),
+  sig: signature,
+  box: box.nullable(),
+})
 /** Whether a device is connected, and when it last was. */
 export const onlineDevice = z.strictObject({ device_id: uuid, online: z.boolean(), last_seen: count.nullable() })

@@ -5,6 +5,7 @@
 import { type Bytes, fromBase64url, type PairingSlot, SealpostError } from '@sealpost/protocol'
 import type { PairingStore } from '../ports.ts'
 import type { Answer, Answers, Call, Caller } from './call.ts'
+import { BOX_BYTES_MIN } from './pairing-contracts.ts'
 import type { RateLimits } from '../limits/rate-limits.ts'
 import type { SlotWaits } from './slot-waits.ts'
 
@@ -23,8 +24,6 @@ async function missed({ limits }: PairingRouteDeps, address: string | null, answ
   return answer
 }
 
-/** iv 12 + tag 16: nothing shorter can be a box. */
-const BOX_BYTES_MIN = 28
 /** How often a waiter looks for a put on another node. */
 const LOOK_AGAIN_MS = 2_000
 
@@ -49,7 +48,8 @@ async function putSlot(deps: PairingRouteDeps, mailbox: string, slot: PairingSlo
   const mailbox_id = checkMailbox(mailbox)
   if (box.length < BOX_BYTES_MIN) throw new SealpostError('invalid_request', 'a slot holds sealed bytes, sent as application/octet-stream')
   const result = await deps.store.putSlot(mailbox_id, slot, box, creator)
-  if (result !== 'ok') return { problem: { code: result } }
+  // a mailbox of somebody else is none: whoever asks must not learn that it is there
+  if (result !== 'ok') return { problem: { code: result === 'forbidden' ? 'not_found' : result } }
   deps.waits.wake(`${mailbox_id}/${slot}`)
   return { empty: true }
 }

@@ -432,7 +432,7 @@ describe('the pairing mailbox (B02)', () => {
     await putSlot(id, 'offer', await tokenOf(account))
     for (const token of others)
       for (const slot of ['reveal', 'done'])
-        expect(await putSlot(id, slot, token)).toMatchObject({ status: 403, body: { code: 'forbidden' } })
+        expect(await putSlot(id, slot, token)).toMatchObject({ status: 404, body: { code: 'not_found' } })
     expect(await putSlot(id, 'reveal', `${others[0]}x`)).toMatchObject({ status: 401 })
   })
 

@@ -1,4 +1,4 @@
-/** Contracts of the account: its figures, its deletion, its export. */
+/** Contracts of the account: its figures and its end. */
 import { z } from 'zod'
 import type { Contract } from './contract.ts'
 import { ASSERTION, HISTORY_ID, LOG_HEAD, TIME_MS, USER_ID } from './examples.ts'
@@ -54,13 +54,5 @@ export const USER_CONTRACTS = {
     },
     problems: ['device_revoked'],
     example: { body: ASSERTION },
-  },
-  export_user: {
-    answer: {
-      status: 200,
-      media: 'application/x-ndjson',
-      example: `{"kind":"export","format":1,"user_id":"${USER_ID}"}\n{"kind":"end","counts":{}}\n`,
-    },
-    problems: [],
   },
 } as const satisfies Record<string, Contract>
