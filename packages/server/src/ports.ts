@@ -178,7 +178,15 @@ export type AppendResult =
       already_known: boolean
       revoked: { device_no: number; device_id: string }[]
     }
-  | { ok: false; code: LogResultCode | 'account_gone' | 'not_found'; log_seq: number; log_head: Bytes | null; reason?: string }
+  | {
+      ok: false
+      code: LogResultCode | 'account_gone' | 'not_found'
+      log_seq: number
+      log_head: Bytes | null
+      reason?: string
+      /** Of `rate_limited`. */
+      retry_after_ms?: number
+    }
 
 export interface LogStore {
   /** Verifies with the protocol's verifier and appends under the account's lock: compare-and-swap on (log_seq, prev_hash). */

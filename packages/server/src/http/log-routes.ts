@@ -32,8 +32,6 @@ export type LogRouteDeps = AssertionDeps & {
   limits: RateLimits
 }
 
-const HOUR_MS = 3_600_000
-
 export function createLogRoutes(deps: LogRouteDeps): Answers<'append_log' | 'read_log'> {
   return { append_log: (call) => append(deps, call), read_log: (call) => read(deps, call) }
 }
@@ -105,7 +103,7 @@ export function refusal(result: AppendResult & { ok: false }): Problem {
   return {
     code: result.code,
     ...(result.code === 'invalid_entry' && result.reason !== undefined ? { detail: result.reason } : {}),
-    ...(result.code === 'rate_limited' ? { retry_after_ms: HOUR_MS / LIMITS.logEntriesPerHour } : {}),
+    ...(result.retry_after_ms === undefined ? {} : { retry_after_ms: result.retry_after_ms }),
     extra: { log_seq: result.log_seq, ...(result.log_head === null ? {} : { log_head: toBase64url(result.log_head) }) },
   }
 }

@@ -6,7 +6,7 @@
  * of the device commits after it (C4, R01).
  *
  * Isolation: read committed. Locks: the account row first, then devices and profiles by number.
- * Bounds: 30 entries per user and hour, 20 active devices.
+ * Bounds: the rate of `log-rate.ts`, 20 active devices.
  */
 import { createHash } from 'node:crypto'
 import {
@@ -28,6 +28,7 @@ import {
 import { nodeCrypto } from '@sealpost/protocol/node'
 import type { ClientBase, Pool } from 'pg'
 import type { AppendRequest, AppendResult } from '../ports.ts'
+import { waitForTurn } from './log-rate.ts'
 import { withClient, withTransaction } from './pool.ts'
 import { ROOT_NO } from './read-log.ts'
 import { createVerifiedLogs } from './verified-logs.ts'
@@ -35,8 +36,6 @@ import { createVerifiedLogs } from './verified-logs.ts'
 type Accepted = Extract<Verified, { ok: true }>
 type Refused = Extract<AppendResult, { ok: false }>
 type AccountRow = { user_no: number; log_seq: number; log_head: Buffer; active: boolean }
-
-const HOUR_MS = 3_600_000
 
 const ACCOUNT = 'select a.user_no, a.log_seq, a.log_head, a.active from account a where a.user_id = $1::bytea'
 const FIND_ACCOUNT = { name: 'find_account', text: ACCOUNT }
@@ -51,13 +50,6 @@ const CREATE_ACCOUNT = {
     insert into account (user_id, log_seq, log_head, created_at) values ($1::bytea, 0, $2::bytea, clock_ms())
     on conflict (user_id) do nothing returning user_no)
   insert into head (user_no, stream_no, last) select m.user_no, 0, 0 from made m returning user_no`,
-}
-
-const RECENT = {
-  name: 'recent_entries',
-  text: `select count(*)::int4 as recent from (
-    select e.stored_at from log_entry e where e.user_no = $1::int8 order by e.log_seq desc limit ${LIMITS.logEntriesPerHour}) x
-  where x.stored_at > clock_ms() - ${HOUR_MS}`,
 }
 
 const NAME_OWNER = {
@@ -193,7 +185,7 @@ async function append(
     if (account.log_seq !== log.log_seq || !equalBytes(account.log_head, log.log_head))
       return lostRace(client, request, user_id, entry_hash)
     user_no = account.user_no
-    const refused = request.repair ? null : await judgeUnderLock(client, account, body)
+    const refused = request.repair ? null : await judgeUnderLock(client, account, log, body)
     if (refused !== null) return refused
   }
 
@@ -208,9 +200,9 @@ async function append(
 }
 
 /** The rules that hold by what is stored: the rate, the names, the pins. */
-async function judgeUnderLock(client: ClientBase, account: AccountRow, body: LogBody): Promise<Refused | null> {
-  const { recent = 0 } = (await client.query<{ recent: number }>({ ...RECENT, values: [account.user_no] })).rows[0] ?? {}
-  if (recent >= LIMITS.logEntriesPerHour) return refuse('rate_limited', account)
+async function judgeUnderLock(client: ClientBase, account: AccountRow, log: DeviceLog, body: LogBody): Promise<Refused | null> {
+  const retry_after_ms = await waitForTurn(client, account.user_no, log, body)
+  if (retry_after_ms > 0) return { ...refuse('rate_limited', account), retry_after_ms }
   const name = nameOf(body)
   // `recover` frees the names of the devices that it revokes
   if (name !== null && body.type !== 'recover') {

@@ -208,13 +208,67 @@ describe('appendEntry', () => {
     expect(await refused(account, fridge)).toBe('invalid_entry')
   })
 
-  it('takes 30 entries per user and hour, and repair is not counted against', async () => {
+  /** As if the entry had been stored so much earlier. */
+  const age = ({ user_no }: TestAccount, log_seq: number, ms: number) =>
+    query('update log_entry set stored_at = stored_at - $3::int8 where user_no = $1 and log_seq = $2', [user_no, log_seq, ms])
+  /** Rotations of one device until the hour is used up. */
+  const exhaust = async (account: TestAccount, signer = account.devices[0]): Promise<void> => {
+    while (account.log_seq < 30) await append(store, account, { type: 'rotate_keys' }, signer)
+    expect(await refused(account, makeEntry(account, { type: 'rotate_keys' }, signer))).toBe('rate_limited')
+  }
+
+  it('R12: takes 30 entries of the devices of a user per hour, and says when the oldest of them is an hour old', async () => {
     const account = await createAccount(store)
-    for (let i = 1; i < 30; i++) await append(store, account, { type: 'rotate_keys' })
+    for (let i = 0; i < 30; i++) await append(store, account, { type: 'rotate_keys' })
     const next = makeEntry(account, { type: 'rotate_keys' })
     expect(await refused(account, next)).toBe('rate_limited')
-    await query('update log_entry set stored_at = stored_at - 3600000 where user_no = $1 and log_seq = 0', [account.user_no])
-    expect(await store.appendEntry(next)).toMatchObject({ ok: true, log_seq: 30 })
+    await age(account, 1, 3_000_000)
+    const again = await store.appendEntry(next)
+    if (again.ok) throw new Error('it was appended')
+    expect(again.retry_after_ms).toBeGreaterThan(570_000)
+    expect(again.retry_after_ms).toBeLessThanOrEqual(600_000)
+    await age(account, 1, 600_000)
+    expect(await store.appendEntry(next)).toMatchObject({ ok: true, log_seq: 31 })
+  })
+
+  it('C4: a stolen device that uses up the hour keeps nobody from revoking it, nor from revoking others beside it', async () => {
+    const account = await createAccount(store, 4)
+    const [, second, third, thief] = account.devices
+    await exhaust(account, thief)
+    expect(await refused(account, makeEntry(account, { type: 'add_device', device: makeDevice() }))).toBe('rate_limited')
+    for (const { device_id } of [thief!, third!]) await append(store, account, { type: 'revoke_device', revoked: [{ device_id }] })
+    // what was revoked is not counted for anything, and gives nothing back
+    expect(await refused(account, makeEntry(account, { type: 'rotate_keys' }, second))).toBe('rate_limited')
+    await age(account, 1, 3_600_000)
+    await append(store, account, { type: 'rotate_keys' }, second)
+  })
+
+  it('C4: nor the root from coming back, whose device can add others at once', async () => {
+    const account = await createAccount(store, 2)
+    const [, thief] = account.devices
+    await exhaust(account, thief)
+    // whoever revokes first has the log, until the root comes
+    await append(store, account, { type: 'revoke_device', revoked: [{ device_id: account.devices[0]!.device_id }] }, thief)
+    await append(store, account, { type: 'recover', device: makeDevice() })
+    for (let i = 0; i < 3; i++) await append(store, account, { type: 'add_device', device: makeDevice() })
+    expect(account.devices).not.toContain(thief)
+  })
+
+  it('R12: the root appends 30 entries per hour, and is counted by itself', async () => {
+    const account = await createAccount(store)
+    for (let i = 1; i < 30; i++) await append(store, account, { type: 'recover', device: makeDevice() })
+    const next = makeEntry(account, { type: 'recover', device: makeDevice() })
+    expect(await refused(account, next)).toBe('rate_limited')
+    await append(store, account, { type: 'rotate_keys' })
+    await age(account, 0, 3_600_000)
+    await append(store, account, { type: 'recover', device: makeDevice() })
+  })
+
+  it('a repair is not counted against the rate', async () => {
+    const account = await createAccount(store)
+    await exhaust(account)
+    const next = makeEntry(account, { type: 'rotate_keys' })
+    expect(await store.appendEntry({ ...next, repair: true })).toMatchObject({ ok: true, log_seq: account.log_seq + 1 })
   })
 
   it('takes 20 devices', async () => {
