@@ -52,7 +52,7 @@ describe('G21: OpenAPI', () => {
     const all = example === undefined ? values : [example, ...values]
     expect(all.length, `${at} has no example`).toBeGreaterThan(0)
     for (const one of all) check(schema, one, at)
-    const item = content['x-item-schema'] as { anyOf?: object[]; oneOf?: object[] } | undefined
+    const item: { anyOf?: object[]; oneOf?: object[] } | undefined = content['x-item-schema']
     if (item === undefined) return
     const items = itemsOf(at, String(example))
     for (const one of items) check(item, one, `${at}: ${JSON.stringify(one)}`)

@@ -21,7 +21,7 @@ export type Ask = {
 // oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is what the tests look at
 export type Answered = { status: number; body: any; headers: Headers; items: Item[] }
 /** A line of NDJSON, or a message of an event stream with its data read. */
-export type Item = { readonly kind?: unknown; readonly event?: unknown; readonly [member: string]: unknown }
+export type Item = { readonly kind?: string; readonly event?: string; readonly [member: string]: unknown }
 
 /** What HTTP itself puts on an answer. */
 const TRANSPORT = new Set(['connection', 'content-length', 'content-type', 'date', 'keep-alive', 'transfer-encoding'])
@@ -135,7 +135,7 @@ function kindsOf(content: Content): string[] {
 }
 
 function kindOf(item: Item): string {
-  return String(item.kind ?? item.event ?? 'retry')
+  return item.kind ?? item.event ?? 'retry'
 }
 
 /** The pieces of a text, whole. */
