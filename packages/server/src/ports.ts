@@ -140,14 +140,18 @@ export type Established = {
 
 export type EstablishResult =
   | { ok: true; established: Established }
-  | { ok: false; code: 'device_revoked' | 'auth_failed' | 'account_gone' }
+  /** `reauthenticate`: the tokens of the reader were ended. */
+  | { ok: false; code: 'device_revoked' | 'auth_failed' | 'account_gone' | 'reauthenticate' }
+
+/** Who only reads, and the version of the token that let it in. */
+export type Reader = Pick<DeviceRow, 'user_no' | 'device_no' | 'token_version'>
 
 export interface SessionStore {
   findDevice(user_id: string, device_id: string): Promise<DeviceRow | null>
   /** Writes the fence under the account's lock and reads heads, numbers and the cursor's entry in the same transaction. */
   establishSession(request: EstablishRequest): Promise<EstablishResult>
-  /** The same without a fence, for who only reads; no entries. */
-  judgeCursor(user_no: number, device_no: number, cursor: Cursor): Promise<EstablishResult>
+  /** The same without a fence, for who only reads; no entries. Its token is judged again with it. */
+  judgeCursor(reader: Reader, cursor: Cursor): Promise<EstablishResult>
   /** Ends the fence if it is still this session. */
   endSession(user_no: number, device_no: number, session_id: string, seen: { position: number }): Promise<void>
   /** Coalesced: last time each of these devices was seen. */

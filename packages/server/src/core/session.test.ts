@@ -54,7 +54,7 @@ const authenticating: State = { at: 'authenticating', keys, auth: null }
 const establishing: State = { at: 'establishing', keys, auth, who, head: 0, log_seq: 0 }
 const refusing: State = { at: 'refusing', who, from_log_seq: 3, upto_log_seq: 4, session: null, dry: false }
 const open = run(establishing, { is: 'established', session_id: 's', result: { ok: true, established } }).state as Open
-const joining = run(INITIAL, { is: 'joined', who, cursor: auth.cursor, log_seq: null }).state
+const joining = run(INITIAL, { is: 'joined', who, token_version: 3, cursor: auth.cursor, log_seq: null }).state
 const reader = run(joining, { is: 'established', session_id: 'r', result: { ok: true, established } }).state as Open
 
 function run(state: State, ...inputs: Input[]): Step {
@@ -868,11 +868,22 @@ describe('G12: rekey', () => {
 })
 
 describe('a reader', () => {
-  const join: Input = { is: 'joined', who, cursor: auth.cursor, log_seq: null }
+  const join: Extract<Input, { is: 'joined' }> = { is: 'joined', who, token_version: 3, cursor: auth.cursor, log_seq: null }
   const behind: Established = { ...established, mode: 'replay', head_position: 9 }
   const judged = (result: Established): Input => ({ is: 'established', session_id: 'r', result: { ok: true, established: result } })
   const superseded: Input = { is: 'hint', hint: { is: 'superseded', device_id: DEVICE, session_id: 'x' } }
   rule('its cursor is judged, and no fence written', INITIAL, join, ['arm handshake', 'subscribe', 'join'], 'establishing')
+  it('its token is judged again with it, once hints are heard', () => {
+    const reader = { user_no: who.user_no, device_no: who.device_no, token_version: 3 }
+    expect(run(INITIAL, join).effects.at(-1)).toEqual({ do: 'join', reader, cursor: auth.cursor })
+  })
+  rule(
+    'G23: has to prove itself anew when its token was ended meanwhile',
+    joining,
+    { is: 'established', session_id: 'r', result: { ok: false, code: 'reauthenticate' } },
+    ['close reauthenticate'],
+    'closed',
+  )
   rule(
     'it is told who is online; there are no keys to renew',
     joining,
@@ -938,7 +949,7 @@ const sampleStates: { [S in State['at']]: State } = {
 
 const sampleInputs: { [I in Input['is']]: Input[] } = {
   opened: [{ is: 'opened' }],
-  joined: [{ is: 'joined', who, cursor: auth.cursor, log_seq: null }],
+  joined: [{ is: 'joined', who, token_version: 3, cursor: auth.cursor, log_seq: null }],
   hello: [{ is: 'hello', json: bytes(2) }],
   message: [
     message({ type: 'client_hello', versions: [1], client_eph: 'A', client_nonce: 'A' }),

@@ -111,10 +111,14 @@ export const INPUTS = Object.keys(EARLY) as Input['is'][]
 const HELLO: Row<'hello'> = {
   ...EARLY,
   opened: (state, _input, rules) => ({ state, effects: [armStep(rules)] }),
-  joined: (_state, { who, cursor, log_seq }, rules) => ({
-    state: { at: 'establishing', keys: null, auth: { cursor, last_device_seq: 0, log_seq }, who, head: 0, log_seq: 0 },
-    effects: [armStep(rules), { do: 'subscribe', user_no: who.user_no }, { do: 'join', who, cursor }],
-  }),
+  joined: (_state, { who, token_version, cursor, log_seq }, rules) => {
+    const { user_no, device_no } = who
+    return {
+      state: { at: 'establishing', keys: null, auth: { cursor, last_device_seq: 0, log_seq }, who, head: 0, log_seq: 0 },
+      // hints first: what ended the token before was not heard of, and the store has it
+      effects: [armStep(rules), { do: 'subscribe', user_no }, { do: 'join', reader: { user_no, device_no, token_version }, cursor }],
+    }
+  },
   hello: (_state, { json }, rules) => ({
     state: { at: 'answering' },
     effects: [armStep(rules), { do: 'answer_hello', json, rekey: null }],
@@ -163,7 +167,8 @@ const ESTABLISHING: Row<'establishing'> = {
   ...EARLY,
   established: (state, { session_id, result }, rules) => {
     const { auth, keys, who } = state
-    if (!result.ok) return result.code === 'device_revoked' ? { state, effects: [{ do: 'check_device', who }] } : closing('auth_failed')
+    if (!result.ok && result.code === 'device_revoked') return { state, effects: [{ do: 'check_device', who }] }
+    if (!result.ok) return closing(result.code === 'reauthenticate' ? result.code : 'auth_failed')
     const e = result.established
     const position = e.mode === 'reset' ? e.floor : auth.cursor.position
     // a long log is told in pieces; a reader that does not say what it knows reads the log itself

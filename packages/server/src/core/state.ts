@@ -25,6 +25,7 @@ import type {
   Hint,
   Page,
   PageRequest,
+  Reader,
   Run,
   StoredEvent,
   StoredLogEntry,
@@ -207,8 +208,8 @@ export type Outcome =
 export type Input =
   /** The WebSocket is there. */
   | { is: 'opened' }
-  /** A reader whose token was accepted. `log_seq`: entries above it are to be told; null = those to come. */
-  | { is: 'joined'; who: Who; cursor: Cursor; log_seq: number | null }
+  /** A reader whose token, of that version, was accepted. `log_seq`: entries above it are to be told; null = those to come. */
+  | { is: 'joined'; who: Who; token_version: number; cursor: Cursor; log_seq: number | null }
   /** The text frame of a handshake. */
   | { is: 'hello'; json: Bytes }
   /** A sealed frame, opened and decoded; `json` are the bytes of its head. */
@@ -264,7 +265,7 @@ export type Effect =
   | { do: 'subscribe'; user_no: number }
   | { do: 'establish'; who: Who; request: Omit<EstablishRequest, 'session_id'> }
   /** The same without a fence. */
-  | { do: 'join'; who: Who; cursor: Cursor }
+  | { do: 'join'; reader: Reader; cursor: Cursor }
   /** The session is open: it is to be announced, and that of a device fences the ones before it. */
   | { do: 'open'; who: Who; session_id: string; role: Role }
   /** The opposite of `open`; `position` is what was sent. */

@@ -47,18 +47,21 @@ export function createAuthRoutes(deps: AuthDeps): Answers<'create_token' | 'refr
 }
 
 /** The active device behind an `Authorization` header, or null. */
+/** With the version of its token: what goes on after the answer looks again whether it is the current one. */
+export type TokenCaller = Caller & { token_version: number }
+
 export async function authenticate(
   deps: Pick<AuthDeps, 'tokens'> & { store: Pick<SessionStore, 'findDevice'> },
   authorization: string | undefined,
-): Promise<Caller | null> {
+): Promise<TokenCaller | null> {
   const token = BEARER.exec(authorization ?? '')?.[1]
   const claims = token === undefined ? null : await deps.tokens.verify(token)
   if (claims === null) return null
   const device = await deps.store.findDevice(claims.user_id, claims.device_id)
   if (device?.active !== true || device.token_version !== claims.token_version) return null
   if ((await thumbprint(device.sign_pub)) !== claims.jkt) return null
-  const { user_no, device_no, user_id, device_id } = device
-  return { user_no, device_no, user_id, device_id, token_expires_at: claims.expires_at }
+  const { user_no, device_no, user_id, device_id, token_version } = device
+  return { user_no, device_no, user_id, device_id, token_version, token_expires_at: claims.expires_at }
 }
 
 async function createToken(deps: AuthDeps, call: Call<'create_token'>): Promise<Answer> {

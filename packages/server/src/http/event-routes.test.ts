@@ -319,6 +319,33 @@ describe('R03: reading over REST', () => {
     )
   })
 
+  it('C6: a position alone is judged too: one that is not there any more gives reset, and all from there', async () => {
+    const account = await server.account()
+    const rest = await sender(account)
+    for (const position of [1, Number.MAX_SAFE_INTEGER])
+      expect((await read(rest.token, `?after_position=${position}`)).body).toMatchObject({
+        after: 0,
+        upto: 0,
+        head_position: 0,
+        reset: { reason: 'cursor_unknown', from_position: 0 },
+      })
+    expect((await read(rest.token)).body.reset).toBe(undefined)
+    await rest.send([1, 2, 3].map((n) => makeEventJson(account, 0, n).json))
+    for (const position of [0, 1, 3]) {
+      const { body } = await read(rest.token, `?after_position=${position}`)
+      expect(body).toMatchObject({ after: position, upto: 3 })
+      expect(body.reset).toBe(undefined)
+    }
+    const beyond = (await read(rest.token, '?after_position=4')).body
+    expect(beyond).toMatchObject({ after: 0, reset: { reason: 'cursor_unknown', from_position: 0 } })
+    expect(beyond.events).toHaveLength(3)
+    await server.store.pools.main.query('delete from event where user_no = $1 and position <= 2', [account.user_no])
+    await server.store.pools.main.query('update account set floor = 2 where user_no = $1', [account.user_no])
+    const taken = (await read(rest.token, '?after_position=1')).body
+    expect(taken).toMatchObject({ after: 1, floor: 2, events: [{ position: 3 }] })
+    expect(taken.reset).toBe(undefined)
+  })
+
   it('a page is that of a query on a socket', async () => {
     const account = await server.account(2)
     const rest = await sender(account)

@@ -7,12 +7,12 @@ import { pageHead } from '../core/delivery.ts'
 import type { Bus, EstablishResult, LogStore, SessionStore, Store } from '../ports.ts'
 import { appendRecords } from '../relay/append.ts'
 import { eventsToJson } from '../relay/event-objects.ts'
-import { decodeFollowId, type FollowPlace } from '../relay/follow-id.ts'
+import { decodeFollowId } from '../relay/follow-id.ts'
 import { follow } from '../relay/follower.ts'
 import type { Relay } from '../relay/relay.ts'
 import { deviceKey } from '../relay/work.ts'
 import type { AssertionDeps } from './assertions.ts'
-import { proveDevice } from './auth-routes.ts'
+import { proveDevice, type TokenCaller } from './auth-routes.ts'
 import type { Answer, Answers, Call } from './call.ts'
 import type { Problem } from './problems.ts'
 
@@ -32,7 +32,14 @@ type Query = {
 const START: Cursor = { position: 0, event_id: null, received_at: null, history_id: null }
 const SEAT_RETRY_MS = 5_000
 
-export function createEventRoutes(deps: EventDeps): Answers<'take_session' | 'append_events' | 'read_events' | 'follow_events'> {
+type ReadCall<N extends 'read_events' | 'follow_events'> = Call<N> & { caller: TokenCaller }
+
+export type EventAnswers = Answers<'take_session' | 'append_events'> & {
+  read_events(call: ReadCall<'read_events'>): Promise<Answer>
+  follow_events(call: ReadCall<'follow_events'>): Promise<Answer>
+}
+
+export function createEventRoutes(deps: EventDeps): EventAnswers {
   return {
     take_session: (call) => takeSession(deps, call),
     append_events: (call) => appendEvents(deps, call),
@@ -76,15 +83,15 @@ async function appendEvents({ store, relay }: EventDeps, { caller, body }: Call<
   return { problem: { code: device.active ? 'superseded' : 'unauthorized' } }
 }
 
-async function readEvents({ store, relay }: EventDeps, { caller, query }: Call<'read_events'>): Promise<Answer> {
+async function readEvents({ store, relay }: EventDeps, { caller, query }: ReadCall<'read_events'>): Promise<Answer> {
   const { continuation_token: token = null, limit = relay.limits.replay_events_default } = query
   const streams = query.streams?.split(',') ?? null
-  const cursor = cursorOf(query)
-  let after = query.after_position ?? 0
+  const cursor = await cursorOf(store, caller.user_no, query)
+  let after = cursor.position
   let reset: { reason: string; from_position: number } | null = null
   // a token goes on from a page whose cursor was judged
-  if (cursor !== null && token === null) {
-    const judged = await store.judgeCursor(caller.user_no, caller.device_no, cursor)
+  if (token === null) {
+    const judged = await store.judgeCursor(caller, cursor)
     if (!judged.ok) return { problem: problemOf(judged) }
     const { mode, reset_reason, floor } = judged.established
     if (mode === 'reset') {
@@ -105,42 +112,35 @@ async function readEvents({ store, relay }: EventDeps, { caller, query }: Call<'
   return { json: { ...head, history_id, ...(reset === null ? {} : { reset }), events: eventsToJson(caller.user_id, page.events) } }
 }
 
-async function followEvents({ store, relay }: EventDeps, call: Call<'follow_events'>): Promise<Answer> {
+async function followEvents({ store, relay }: EventDeps, call: ReadCall<'follow_events'>): Promise<Answer> {
   const { caller, headers, query, address } = call
   if (relay.sessions.isDraining()) return { problem: { code: 'unavailable', detail: 'the server is draining' } }
   const left_ms = caller.token_expires_at - store.now()
   const id = headers['last-event-id']
-  const place = id === undefined || id === '' ? await placeOf(store, caller.user_no, query) : decodeFollowId(id)
+  const asked = async () => ({ cursor: await cursorOf(store, caller.user_no, query), log_seq: query.log_seq ?? null })
+  const place = id === undefined || id === '' ? await asked() : decodeFollowId(id)
   if (place === null) return { problem: { code: 'invalid_request', detail: 'last-event-id is not one of this server' } }
   if (relay.sessions.isDraining() || call.gone.aborted) return { problem: { code: 'unavailable' } }
   const seat = relay.seats.takeKnown(address, deviceKey(caller))
   if (seat === null) return { problem: { code: 'rate_limited', detail: 'too many streams are followed', retry_after_ms: SEAT_RETRY_MS } }
-  const { user_no, device_no, user_id, device_id } = caller
-  return { take_over: (response) => follow(relay, response, { user_no, device_no, user_id, device_id, place, left_ms, seat }) }
+  return { take_over: (response) => follow(relay, response, { ...caller, place, left_ms, seat }) }
 }
 
-/** Where a query says to begin. A position alone is one of the store as it is now. */
-async function placeOf(
+/** Where a query says to begin. A position alone is one of the store as it is now. Throws `invalid_request` for a part of a cursor. */
+async function cursorOf(
   store: Pick<Store, 'readTip' | 'history_id'>,
   user_no: number,
-  query: Query & { log_seq?: number | undefined },
-): Promise<FollowPlace> {
-  const { after_position: position = 0, log_seq = null } = query
-  const cursor = cursorOf(query)
-  if (cursor !== null || position === 0) return { cursor: cursor ?? START, log_seq }
-  const tip = await store.readTip(user_no, position)
-  const { history_id } = store
-  return { cursor: { position, event_id: tip?.event_id ?? null, received_at: tip?.received_at ?? null, history_id }, log_seq }
-}
-
-/** Null when the query names a position alone. Throws `invalid_request` for a part of a cursor. */
-function cursorOf({ after_position: position = 0, event_id, received_at, history_id }: Query): Cursor | null {
-  if (event_id === undefined && received_at === undefined && history_id === undefined) return null
-  if (event_id === undefined || received_at === undefined || history_id === undefined)
+  { after_position: position = 0, event_id, received_at, history_id }: Query,
+): Promise<Cursor> {
+  if (event_id !== undefined && received_at !== undefined && history_id !== undefined)
+    return { position, event_id, received_at, history_id }
+  if (event_id !== undefined || received_at !== undefined || history_id !== undefined)
     throw new SealpostError('invalid_request', 'event_id, received_at and history_id belong together')
-  return { position, event_id, received_at, history_id }
+  if (position === 0) return START
+  const tip = await store.readTip(user_no, position)
+  return { position, event_id: tip?.event_id ?? null, received_at: tip?.received_at ?? null, history_id: store.history_id }
 }
 
 function problemOf({ code }: Extract<EstablishResult, { ok: false }>): Problem {
-  return { code: code === 'auth_failed' ? 'unauthorized' : code }
+  return { code: code === 'auth_failed' || code === 'reauthenticate' ? 'unauthorized' : code }
 }

@@ -219,13 +219,47 @@ describe('how it ends', () => {
     expect((await stream.next('closed')).data.name).toBe('reauthenticate')
   })
 
+  it.each(['logout', 'a refresh token that comes again'])(
+    'G23: %s between the look at the token and the first hint leaves no stream open',
+    async (how) => {
+      const account = await server.account()
+      const socket = await server.connect(account)
+      socket.sendRecords(...makeRecords(socket, 1, 1))
+      await takeAcks(socket, 1)
+      const ask = async (path: string, purpose: string, more: object = {}) =>
+        server.ask('POST', path, null, { ...(await server.assertion(account, 0, purpose)), ...more })
+      const granted = (await ask('/api/auth/token', 'token')).body
+      const refresh = (refresh_token: string) => ask('/api/auth/refresh', 'refresh', { refresh_token })
+      const second = (await refresh(granted.refresh_token)).body
+      await refresh(second.refresh_token)
+
+      const [reached, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+      const readTip = server.store.readTip.bind(server.store)
+      vi.spyOn(server.store, 'readTip').mockImplementationOnce(async (...args) => {
+        reached.resolve()
+        await held.promise
+        return readTip(...args)
+      })
+      const following = server.follow(granted.access_token, '?after_position=1')
+      await reached.promise
+      const ended =
+        how === 'logout' ? await server.ask('POST', '/api/auth/logout', granted.access_token) : await refresh(granted.refresh_token)
+      expect(ended.status).toBe(how === 'logout' ? 204 : 401)
+      held.resolve()
+      const stream = await following
+      await within(1_000, stream.ended)
+      expect(stream.received.map(({ type }) => type)).toEqual(['closed'])
+      expect((await stream.next('closed')).data).toMatchObject({ code: 4456, name: 'reauthenticate' })
+    },
+  )
+
   it('with the token that opened it', async () => {
     const account = await server.account()
     const { device_id } = account.devices[0]!
     const place = { cursor: { position: 0, event_id: null, received_at: null, history_id: null }, log_seq: null }
     let seats = 1
     const seat = { authenticated: () => {}, leave: () => void (seats -= 1) }
-    const ask = { user_no: account.user_no, device_no: 1, user_id: account.user_id, device_id, place, left_ms: 300, seat }
+    const ask = { user_no: account.user_no, device_no: 1, user_id: account.user_id, device_id, token_version: 0, place, left_ms: 300, seat }
     const http = createServer((_request, response) => follow(server.relay, response, ask)).listen(0, '127.0.0.1')
     await once(http, 'listening')
     const stream = new Followed(`http://127.0.0.1:${(http.address() as AddressInfo).port}/`, '')

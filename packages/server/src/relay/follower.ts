@@ -21,6 +21,8 @@ export type FollowAsk = {
   device_no: number
   user_id: string
   device_id: string
+  /** Of the token. */
+  token_version: number
   place: FollowPlace
   /** ms left of the token. */
   left_ms: number
@@ -33,7 +35,7 @@ const RETRY_MS = 3_000
 
 /** Takes the response over; it ends by itself. */
 export function follow(relay: Relay, response: ServerResponse, ask: FollowAsk): void {
-  const { user_no, device_no, user_id, device_id, place, seat } = ask
+  const { user_no, device_no, user_id, device_id, token_version, place, seat } = ask
   const run = createSessionRun(relay, {
     attach: (listener) => ({ outlet: createFollower(response, listener, relay, ask), channel: null }),
     authenticated: () => {},
@@ -44,7 +46,7 @@ export function follow(relay: Relay, response: ServerResponse, ask: FollowAsk): 
   })
   relay.sessions.add(run)
   const who = { user_no, device_no, user_id, device_id, sign_pub: new Uint8Array() }
-  run.input({ is: 'joined', who, cursor: place.cursor, log_seq: place.log_seq })
+  run.input({ is: 'joined', who, token_version, cursor: place.cursor, log_seq: place.log_seq })
   if (response.destroyed) run.input({ is: 'gone' })
 }
 

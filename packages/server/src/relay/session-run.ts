@@ -185,12 +185,10 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
         }),
       )
     },
-    join: ({ who, cursor }) => {
+    join: ({ reader, cursor }) => {
       const session_id = crypto.randomUUID()
       ask(
-        store
-          .judgeCursor(who.user_no, who.device_no, cursor)
-          .then((result: EstablishResult) => ({ is: 'established', session_id, result })),
+        store.judgeCursor(reader, cursor).then((result: EstablishResult) => ({ is: 'established', session_id, result })),
         { is: 'failed', what: 'handshake' },
       )
     },

@@ -8,7 +8,7 @@
 import { type Bytes, bytesToUuid, type Cursor, fromBase64url, LIMITS, toBase64url, uuidToBytes } from '@sealpost/protocol'
 import type { Pool } from 'pg'
 import type { Log } from '../log.ts'
-import type { DeviceRow, Established, EstablishRequest, EstablishResult, SessionStore, StoredLogEntry } from '../ports.ts'
+import type { DeviceRow, Established, EstablishRequest, EstablishResult, Reader, SessionStore, StoredLogEntry } from '../ports.ts'
 import { int4Array, int8Array } from './binary-array.ts'
 import { type Pools, withClient } from './pool.ts'
 import { readLogEntries } from './read-log.ts'
@@ -34,10 +34,11 @@ const ESTABLISH = {
   from establish_session($1::int8, $2::int4, $3::uuid, $4::int8, $5::bytea, $6::int8, $7::int8) s`,
 }
 
-/** The outcomes and the cursor's state as `establish_session` has them, of one snapshot and without a fence. */
+/** The outcomes and the cursor's state as `establish_session` has them, of one snapshot and without a fence. 5: the token was ended. */
 const JUDGE = {
   name: 'judge_cursor',
-  text: `select case when not a.active then 2 when d.device_no is null then 3 when not d.active then 4 else 0 end as outcome,
+  text: `select case when not a.active then 2 when d.device_no is null then 3 when not d.active then 4
+            when p.token_version <> $6::int4 then 5 else 0 end as outcome,
        a.log_seq, a.log_head, coalesce(h.last, 0) as head_position, a.floor, coalesce(d.last_seq, 0) as stored_seq,
        case when $3::int8 = 0 then 0
             when e.position is null then case when $3::int8 <= a.floor then 1 else 2 end
@@ -45,6 +46,7 @@ const JUDGE = {
             else 0 end as cursor_state
   from account a
   left join device d on d.user_no = a.user_no and d.device_no = $2::int4
+  left join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
   left join head h on h.user_no = a.user_no and h.stream_no = 0
   left join event e on e.user_no = a.user_no and e.position = $3::int8
  where a.user_no = $1::int8`,
@@ -132,9 +134,9 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
     return read.entries.filter((entry) => entry.log_seq <= log_seq)
   }
 
-  async function judgeCursor(user_no: number, device_no: number, cursor: Cursor): Promise<EstablishResult> {
+  async function judgeCursor({ user_no, device_no, token_version }: Reader, cursor: Cursor): Promise<EstablishResult> {
     const event = cursor.event_id === null ? null : Buffer.from(uuidToBytes(cursor.event_id))
-    const values = [user_no, device_no, cursor.position, event, cursor.received_at]
+    const values = [user_no, device_no, cursor.position, event, cursor.received_at, token_version]
     const { row, history_id } = await withClient(pool, async (client) => {
       const { rows } = await client.query<EstablishedRow>({ ...JUDGE, values })
       return { row: rows[0], history_id: pools.historyOf(client) }
@@ -175,8 +177,9 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
   }
 }
 
-function refusal(outcome: number): 'device_revoked' | 'auth_failed' | 'account_gone' {
+function refusal(outcome: number): Extract<EstablishResult, { ok: false }>['code'] {
   if (outcome === 1) return 'account_gone'
+  if (outcome === 5) return 'reauthenticate'
   return outcome === 4 ? 'device_revoked' : 'auth_failed'
 }
 
