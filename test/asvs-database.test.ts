@@ -3,6 +3,7 @@
  * start, every table is of one account, and the embedded one can be reached by its relay alone.
  */
 import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -82,7 +83,7 @@ describe('a database that was just migrated', () => {
       "select table_name as name from information_schema.tables where table_schema = 'public'",
     )
     expect(tables.length).toBeGreaterThan(10)
-    for (const { name } of tables.filter((table) => !['sealpost_migration', 'server_meta'].includes(table.name)))
+    for (const { name } of tables.filter((table) => !['sealpost_migration', 'server_meta', 'audit_head'].includes(table.name)))
       expect([name, await rowsOf(database.url, `select count(*)::int4 as rows from ${name}`)]).toEqual([name, [{ rows: 0 }]])
     // and the one row that there is says which server this is
     expect(await rowsOf(database.url, 'select count(*)::int4 as rows from server_meta where server_key_hash is null')).toEqual([
@@ -90,24 +91,31 @@ describe('a database that was just migrated', () => {
     ])
   })
 
+  async function tablesOfAccounts(): Promise<Set<string>> {
+    const rows = await rowsOf<{ name: string }>(
+      database.url,
+      "select table_name as name from information_schema.columns where table_schema = 'public' and column_name = 'user_no'",
+    )
+    return new Set(rows.map(({ name }) => name))
+  }
+
   test('every table of accounts begins its primary key with the account, so that no row is found without it (8.4.1)', async () => {
     const keys = await rowsOf<{ name: string; first: string }>(
       database.url,
       `select c.relname as name, a.attname as first from pg_index i join pg_class c on c.oid = i.indrelid join pg_namespace n on n.oid = c.relnamespace
        join pg_attribute a on a.attrelid = c.oid and a.attnum = i.indkey[0] where i.indisprimary and n.nspname = 'public'`,
     )
-    const of_accounts = new Set(
-      (
-        await rowsOf<{ name: string }>(
-          database.url,
-          "select table_name as name from information_schema.columns where table_schema = 'public' and column_name = 'user_no'",
-        )
-      ).map(({ name }) => name),
-    )
+    const of_accounts = await tablesOfAccounts()
     expect(of_accounts.size).toBeGreaterThan(8)
     // a mailbox is found by who knows its name, before there is an account
     for (const { name, first } of keys.filter((key) => of_accounts.has(key.name)))
       expect([name, first]).toEqual([name, name === 'pairing' ? 'mailbox_id' : 'user_no'])
+  })
+
+  test('each table of accounts is classified on the page of this assessment (14.1.1)', async () => {
+    const page = readFileSync(new URL('../docs/asvs.md', import.meta.url), 'utf8')
+    const [data = ''] = /## Data and its protection[\s\S]*?(?=\n## )/.exec(page) ?? []
+    for (const name of await tablesOfAccounts()) expect([name, data.includes(`\`${name}\``)]).toEqual([name, true])
   })
 
   test('no function of it runs with the rights of its owner (13.2.2)', async () => {
