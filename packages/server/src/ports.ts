@@ -291,6 +291,8 @@ export type FamilyRotation =
   | { is: 'repeated'; generation: number; token_version: number }
   /** It was used up before: the family, the access tokens and the fence of the device are ended. */
   | { is: 'reused' }
+  /** Of an earlier family of the device: another took its place. */
+  | { is: 'replaced' }
   /** Of no family in force. */
   | { is: 'unknown' }
 

@@ -99,15 +99,18 @@ describe('POST /api/auth/token and /api/auth/refresh (G23)', () => {
     expect(logged).toEqual([])
   })
 
-  it('a new family takes the place of the old one, whose access tokens stay and whose refresh token is only refused', async () => {
+  it('a new family takes the place of the old one, whose access tokens stay and whose refresh token is only refused, and audited', async () => {
     const account = await rest.registered()
     const before = await create(account)
     const after = await create(account)
     for (let i = 0; i < 2; i++)
       expect(await askRefresh(account, before.refresh_token)).toMatchObject({ status: 401, body: { code: 'invalid_token' } })
+    const audit = { audit: 'refresh_token_replaced', user_id: account.user_id, device_id: account.device.device_id }
+    expect(logged.map(({ object }) => object)).toMatchObject([audit, audit])
+    expect(JSON.stringify(logged)).not.toContain(before.refresh_token)
     for (const { access_token } of [before, after]) expect(await use(access_token)).toBe(200)
     await refresh(account, after.refresh_token)
-    expect(logged).toEqual([])
+    expect(logged).toHaveLength(2)
   })
 })
 

@@ -46,10 +46,10 @@ export function createAuthRoutes(deps: AuthDeps): Answers<'create_token' | 'refr
   }
 }
 
-/** The active device behind an `Authorization` header, or null. */
 /** With the version of its token: what goes on after the answer looks again whether it is the current one. */
 export type TokenCaller = Caller & { token_version: number }
 
+/** The active device behind an `Authorization` header, or null. */
 export async function authenticate(
   deps: Pick<AuthDeps, 'tokens'> & { store: Pick<SessionStore, 'findDevice'> },
   authorization: string | undefined,
@@ -104,6 +104,14 @@ async function refreshToken(deps: AuthDeps, call: Call<'refresh_token'>): Promis
         'a refresh token was used twice: the tokens and the session of the device are ended',
       )
       deps.bus.publish(user_no, { is: 'ended', device_id, name: 'reauthenticate' })
+      return INVALID_TOKEN
+    }
+    case 'replaced': {
+      const { user_id, device_id } = device
+      deps.logger.warn(
+        { audit: 'refresh_token_replaced', user_id, device_id, request_id: call.request_id, address: call.address },
+        'a refresh token came of a family that another took the place of: it is refused, and nothing is ended',
+      )
       return INVALID_TOKEN
     }
     case 'unknown':

@@ -30,10 +30,10 @@ const START = {
 
 const FIND = {
   name: 'find_refresh_family',
-  text: `select f.generation, f.token_hash = $4::bytea as is_current, coalesce(f.previous_hash = $4::bytea, false) as is_previous,
+  text: `select f.generation, f.family_id = $3::uuid as is_family, f.token_hash = $4::bytea as is_current, coalesce(f.previous_hash = $4::bytea, false) as is_previous,
        coalesce(clock_ms() - f.rotated_at, 0) as rotated_ms_ago
   from refresh_family f
- where f.user_no = $1::int8 and f.device_no = $2::int4 and f.family_id = $3::uuid and f.expires_at > clock_ms() for update`,
+ where f.user_no = $1::int8 and f.device_no = $2::int4 and f.expires_at > clock_ms() for update`,
 }
 
 const ROTATE = {
@@ -64,7 +64,7 @@ const SWEEP = {
   select f.user_no, f.device_no from refresh_family f where f.expires_at <= clock_ms() order by f.expires_at limit $1::int4 for update skip locked)`,
 }
 
-type FamilyRow = { generation: number; is_current: boolean; is_previous: boolean; rotated_ms_ago: number }
+type FamilyRow = { generation: number; is_family: boolean; is_current: boolean; is_previous: boolean; rotated_ms_ago: number }
 
 export function createTokenStore(pool: Pool): TokenStore {
   return {
@@ -82,6 +82,7 @@ export function createTokenStore(pool: Pool): TokenStore {
         const values = [user_no, device_no, ask.family_id, Buffer.from(ask.token_hash)]
         const family = (await client.query<FamilyRow>({ ...FIND, values })).rows[0]
         if (family === undefined) return { is: 'unknown' }
+        if (!family.is_family) return { is: 'replaced' }
         const { generation } = family
         if (ask.generation === generation) {
           if (!family.is_current) return { is: 'unknown' }
