@@ -4,10 +4,11 @@ import { createAssertion, ROUTES, type Route, type RouteName, type SignedObject,
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { decodeJwt, decodeProtectedHeader, importJWK, SignJWT } from 'jose'
 import { describe, expect, it } from 'vitest'
-import { ASSERTIONS, type AssertionKind, FOREIGN, TOKENS, type TokenKind } from '../src/http/access-matrix.ts'
+import { ASSERTIONS, type AssertionKind, FOREIGN, RIGHT_BY_ID, TOKENS, type TokenKind } from '../src/http/access-matrix.ts'
 import type { Contract } from '../src/http/contract.ts'
 import { CONTRACTS } from '../src/http/contracts.ts'
-import { append, makeEntry, type TestAccount, type TestDevice } from '../src/testing/accounts.ts'
+import { encodeFollowId } from '../src/relay/follow-id.ts'
+import { append, makeAccount, makeEntry, type TestAccount, type TestDevice } from '../src/testing/accounts.ts'
 import { makeEventJson, useEventServer } from '../src/testing/event-server.ts'
 
 const server = useEventServer()
@@ -188,7 +189,22 @@ describe('assertions', () => {
   })
 })
 
+/** Of the problem, or of what a good answer says. */
+function codeOf({ body }: Answer): unknown {
+  return body.code ?? (body['nack'] as { code: string } | undefined)?.code ?? ('reset' in body ? 'reset' : undefined)
+}
+
+/** All but what differs from one request to the next. */
+function shown({ status, body }: Answer): object {
+  return { status, ...body, request_id: '' }
+}
+
 describe('ids of others (R10)', () => {
+  async function followed(token: string, query?: string, last_id?: string) {
+    const stream = await server.follow(token, query, last_id)
+    return { status: stream.status, next: (type: string) => stream.next(type) }
+  }
+
   it('are answered as ids that nobody has', async () => {
     const [mine, theirs] = [await server.account(1), await server.account(2)]
     const [token, foreign] = [await server.token(mine), await server.token(theirs)]
@@ -199,43 +215,68 @@ describe('ids of others (R10)', () => {
       session_id: theirSession,
       events: [1, 2].map((n) => makeEventJson(theirs, 0, n, {}).json),
     })
-    const { continuation_token } = (await server.ask('GET', '/api/events?limit=1', foreign)).body
     const granted = (await server.ask('POST', '/api/auth/token', null, await server.assertion(theirs, 0, 'token'))).body
     const mailbox = toBase64url(nodeCrypto.random(16))
     await send(ROUTES.put_offer, CONTRACTS.put_offer, { params: { mailbox_id: mailbox }, headers: { authorization: `Bearer ${foreign}` } })
     const rename = (account: TestAccount) =>
       wire(makeEntry(account, { type: 'rename_device', rename: { device_id: theirs.devices[0]!.device_id, name: 'x' } }))
-    const device = (id: string) => ({ params: { device_id: id }, body: rename(mine), headers })
-    const own = { params: { device_id: mine.devices[0]!.device_id }, body: rename(theirs), headers }
+    const device = (id: string) => ({ params: { device_id: id }, body: rename(mine) })
+    const own = { params: { device_id: mine.devices[0]!.device_id }, body: rename(theirs) }
     const event = makeEventJson(theirs, 0, 1, {}).json
-    const cells: Record<string, [foreign: Parameters<typeof send>[2], nobodys: Parameters<typeof send>[2] | null]> = {
+    const page = (await server.ask('GET', '/api/events?limit=1', foreign)).body
+    const { continuation_token } = page
+    const [{ event_id, received_at }] = page.events
+    const { history_id } = server.store
+    const place = (event: string) => `?after_position=1&event_id=${event}&received_at=${received_at}&history_id=${history_id}`
+    const followId = (event: string) =>
+      encodeFollowId({ cursor: { position: 1, event_id: event, received_at, history_id }, log_seq: theirs.log_seq })
+    const eventOf = (device_id: string) => ({ ...makeEventJson(mine, 0, 1, {}).json, device_id })
+    const entryOf = async (account: TestAccount) => ({
+      ...wire(makeEntry(account, { type: 'rotate_keys' }, theirs.devices[0])),
+      proof: await server.assertion(mine, 0, 'log'),
+    })
+    type Cell = { params?: Record<string, string>; query?: string; last_id?: string; body?: unknown }
+    const nobody = { ...makeAccount(), devices: theirs.devices }
+    /** By the id, or by route and id where the routes differ: what is of others, and what is of nobody. */
+    const cells: Record<string, [foreign: Cell, nobodys: Cell | null]> = {
       device_id: [device(theirs.devices[0]!.device_id), device(randomUUID())],
       body: [own, null],
+      'append_log body': [{ body: await entryOf(theirs) }, { body: await entryOf(nobody) }],
       session_id: [
-        { body: { session_id: theirSession, events: [makeEventJson(mine, 0, 1, {}).json] }, headers },
-        { body: { session_id: randomUUID(), events: [makeEventJson(mine, 0, 1, {}).json] }, headers },
+        { body: { session_id: theirSession, events: [makeEventJson(mine, 0, 1, {}).json] } },
+        { body: { session_id: randomUUID(), events: [makeEventJson(mine, 0, 1, {}).json] } },
       ],
-      user_id: [{ body: { session_id, events: [event] }, headers }, null],
+      user_id: [{ body: { session_id, events: [event] } }, { body: { session_id, events: [{ ...event, user_id: nobody.user_id }] } }],
+      'events.device_id': [
+        { body: { session_id, events: [eventOf(theirs.devices[0]!.device_id)] } },
+        { body: { session_id, events: [eventOf(randomUUID())] } },
+      ],
       continuation_token: [
-        { query: `?continuation_token=${continuation_token}`, headers },
-        { query: `?continuation_token=${toBase64url(nodeCrypto.random(48))}`, headers },
+        { query: `?continuation_token=${continuation_token}` },
+        { query: `?continuation_token=${toBase64url(nodeCrypto.random(48))}` },
       ],
+      cursor: [{ query: place(event_id) }, { query: place(randomUUID()) }],
+      'last-event-id': [{ last_id: followId(event_id) }, { last_id: followId(randomUUID()) }],
       refresh_token: [
         { body: { ...(await server.assertion(mine, 0, 'refresh')), refresh_token: granted.refresh_token } },
         { body: { ...(await server.assertion(mine, 0, 'refresh')), refresh_token: toBase64url(nodeCrypto.random(52)) } },
       ],
-      mailbox_id: [{ params: { mailbox_id: mailbox }, headers }, null],
+      mailbox_id: [{ params: { mailbox_id: mailbox } }, { params: { mailbox_id: toBase64url(nodeCrypto.random(16)) } }],
+    }
+    const ask = async (route: RouteName, { body, query, last_id, params }: Cell): Promise<Answer> => {
+      if (route === 'follow_events') {
+        const { status, next } = await followed(token, query, last_id)
+        return { status, body: { reset: (await next('reset')).data } }
+      }
+      const given = { headers, ...(query === undefined ? {} : { query }), ...(params === undefined ? {} : { params }) }
+      return send(ROUTES[route], CONTRACTS[route], { ...given, ...((ROUTES[route] as Route).body === 'none' ? {} : { body }) })
     }
     for (const { route, id, status, code } of FOREIGN) {
-      const [foreignCell, nobodys] = cells[id]!
-      const row: Route = ROUTES[route]
-      const contract: Contract = CONTRACTS[route]
-      const plain = row.body === 'none' && 'body' in foreignCell ? { ...foreignCell, body: undefined } : foreignCell
-      const answer = await send(row, contract, plain)
-      expect([route, id, answer.status, answer.body.code]).toEqual([route, id, status, code])
+      const [theirCell, nobodys] = cells[`${route} ${id}`] ?? cells[id]!
+      const answer = await ask(route, theirCell)
+      expect([route, id, answer.status, codeOf(answer)]).toEqual([route, id, status, code])
       if (nobodys === null) continue
-      const same = await send(row, contract, row.body === 'none' ? { ...nobodys, body: undefined } : nobodys)
-      expect({ ...same.body, request_id: '' }).toEqual({ ...answer.body, request_id: '' })
+      expect(shown(await ask(route, nobodys)), `${route} ${id}`).toEqual(shown(answer))
     }
     // what was tried did nothing: the family of the other device is whole
     expect(
@@ -247,6 +288,19 @@ describe('ids of others (R10)', () => {
       ).status,
     ).toBe(200)
     expect((await server.ask('GET', '/api/user', token)).body).toMatchObject({ events: 0, devices: 1 })
+  })
+
+  it('a mailbox is open to whoever knows its id, and no other tells that it is there', async () => {
+    const [token, foreign] = [await server.token(await server.account(1)), await server.token(await server.account(1))]
+    for (const { route, known, unknown } of RIGHT_BY_ID) {
+      const ask = async (mailbox_id: string, as: string, name: RouteName = route): Promise<number> => {
+        const params = { mailbox_id, slot: 'offer' }
+        return (await send(ROUTES[name], CONTRACTS[name], { params, headers: { authorization: `Bearer ${as}` } })).status
+      }
+      const mailbox = toBase64url(nodeCrypto.random(16))
+      expect(await ask(mailbox, foreign, 'put_offer')).toBe(204)
+      expect([route, await ask(mailbox, token), await ask(toBase64url(nodeCrypto.random(16)), token)]).toEqual([route, known, unknown])
+    }
   })
 
   it('a stolen access token changes nothing: no device, no session, no account', async () => {

@@ -1,6 +1,6 @@
 /** `docs/routes.md`: every route, and who gets what; made of the lists that the router and the tests go by. */
 import { ROUTES, type Route, type RouteName } from '@sealpost/protocol'
-import { ASSERTIONS, FOREIGN, type Refused, TOKENS } from '../http/access-matrix.ts'
+import { ASSERTIONS, FOREIGN, type Refused, RIGHT_BY_ID, TOKENS } from '../http/access-matrix.ts'
 import { problemsOf } from '../http/contract.ts'
 import { CONTRACTS } from '../http/contracts.ts'
 
@@ -47,6 +47,14 @@ With a good token (or assertion) of one's own. An id that nobody has is answered
 | route | what | is given | status | code |
 |---|---|---|---|---|
 ${FOREIGN.map(({ route, id, says, status, code }) => `| \`${route}\` | \`${id}\` | ${says} | ${status} | \`${code}\` |`).join('\n')}
+
+In an answer of 200 the code stands in its \`nack\`; \`reset\` says that the place is not one of this account.
+
+Whoever knows the id of a mailbox has the pairing code: there the id itself is the right.
+
+| route | what it does | a mailbox of another device | of nobody |
+|---|---|---|---|
+${RIGHT_BY_ID.map(({ route, says, known, unknown }) => `| \`${route}\` | ${says} | ${known} | ${unknown} |`).join('\n')}
 `
 }
 
