@@ -76,7 +76,7 @@ describe('the page of ASVS 5.0', () => {
     expect(page).not.toMatch(/\b(?:is|was|are) (?:certified|audited)\b/i)
   })
 
-  it('each audited event is named on the page, and no other (16.1.1)', () => {
+  it('each audited event is named on the page (16.1.1)', () => {
     const sources = globSync('packages/server/src/**/*.ts', { cwd: ROOT }).filter((path) => !path.endsWith('.test.ts'))
     const audited = new Set(
       sources.flatMap((path) => [...readFileSync(`${ROOT}${path}`, 'utf8').matchAll(/\baudit: '(\w+)'/g)].map(([, name = '']) => name)),
@@ -84,7 +84,7 @@ describe('the page of ASVS 5.0', () => {
     expect(audited.size).toBeGreaterThan(2)
     const [line = ''] = /^\| audited events \|.*$/m.exec(page) ?? []
     const named = [...line.matchAll(/`(\w+_\w+)`/g)].map(([, name = '']) => name)
-    expect(new Set(named)).toEqual(audited)
+    expect([...audited].filter((name) => !named.includes(name))).toEqual([])
   })
 })
 
