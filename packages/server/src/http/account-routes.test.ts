@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { toBase64url } from '@sealpost/protocol'
+import { type LogChange, toBase64url } from '@sealpost/protocol'
 import { Client } from 'pg'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Hint } from '../ports.ts'
@@ -165,6 +165,33 @@ describe('devices', () => {
     expect(await rest.as(stolen, 'GET', '/api/user')).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
     expect((await rest.as(token, 'GET', '/api/devices')).body.devices).toHaveLength(1)
     expect((await rest.as(token, 'GET', '/api/devices?revoked=true')).body.devices).toHaveLength(2)
+  })
+
+  const ifMatch = async (how: 'PATCH' | 'DELETE') => {
+    const { account, token, phone } = await withPhone()
+    const url = `/api/devices/${phone.device_id}`
+    const change: LogChange =
+      how === 'DELETE'
+        ? { type: 'revoke_device', device_id: phone.device_id, pins: null }
+        : { type: 'rename_device', device_id: phone.device_id, name: 'pocket' }
+    const etag = String((await rest.as(token, 'GET', url)).headers['etag'])
+    const built = wire(await extendAccount(account, change))
+    return { etag, ask: (given: string) => rest.as(token, how, url, built, { 'if-match': given }) }
+  }
+
+  it.each(['PATCH', 'DELETE'] as const)('%s with If-Match is refused unless it names the device as it is', async (how) => {
+    const { etag, ask } = await ifMatch(how)
+    expect(etag).toMatch(/^"[\w-]{22}"$/)
+    for (const other of [`W/${etag}`, '"x"', etag.slice(1, -1), `"x", W/${etag}`, '"*"', `${etag.slice(0, -1)}x"`, `"x" ${etag}`, ','])
+      expect(await ask(other), other).toMatchObject({ status: 412, body: { code: 'precondition_failed' } })
+    expect(await ask(`"x" , ${etag},W/"y"`)).toMatchObject({ status: 200 })
+    // sent again it is a success, though the device is another one by it
+    expect(await ask(etag)).toMatchObject({ status: 200 })
+  })
+
+  it.each(['PATCH', 'DELETE'] as const)('%s with If-Match: * takes any device that is there', async (how) => {
+    const { ask } = await ifMatch(how)
+    expect(await ask(' * ')).toMatchObject({ status: 200 })
   })
 
   it('no revocation without a key, without the signature, by a flag, or by an entry that means something else', async () => {

@@ -36,6 +36,7 @@ const PHONE = {
 }
 
 const ETAG = { etag: 'Of what the device log says of the device; for If-Match.' }
+const ifMatch = z.strictObject({ 'if-match': z.string().max(256).optional().describe('The etag of the device as the caller last saw it.') })
 const params = z.strictObject({ device_id: deviceId })
 const path = { device_id: OTHER_DEVICE_ID }
 const changed = {
@@ -66,7 +67,7 @@ export const DEVICE_CONTRACTS = {
   },
   rename_device: {
     params,
-    headers: z.strictObject({ 'if-match': z.string().max(256).optional().describe('The etag of the device as the caller last saw it.') }),
+    headers: ifMatch,
     body: logEntry,
     answer: { ...changed, example: { log_seq: 3, log_head: LOG_HEAD, device: { ...PHONE, name: 'pocket phone' } } },
     problems: [...refused, 'name_taken', 'precondition_failed'],
@@ -74,10 +75,11 @@ export const DEVICE_CONTRACTS = {
   },
   revoke_device: {
     params,
+    headers: ifMatch,
     body: logEntry,
     answer: { ...changed, example: { log_seq: 4, log_head: LOG_HEAD, device: { ...PHONE, revoked_log_seq: 4 } } },
-    problems: [...refused, 'heads_stale'],
-    example: { params: path, body: LOG_ENTRY },
+    problems: [...refused, 'heads_stale', 'precondition_failed'],
+    example: { params: path, headers: { 'if-match': '"q83vEjRWeJCrze8SNFZ4kA"' }, body: LOG_ENTRY },
   },
   read_connection_status: {
     answer: {

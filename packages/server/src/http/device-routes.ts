@@ -16,6 +16,8 @@ export type DeviceRouteDeps = {
   presence: Pick<Presence, 'isOnline'>
 }
 
+type ChangeCall = Call<'rename_device'> | Call<'revoke_device'>
+
 const ETAG_BYTES = 16
 const NOT_FOUND = { problem: { code: 'not_found' } } as const
 
@@ -30,8 +32,13 @@ export function createDeviceRoutes(
     this_device: device_id === caller.device_id,
   })
 
-  async function change(call: Call<'rename_device'> | Call<'revoke_device'>, type: LogBody['type']): Promise<Answer> {
+  async function change(call: ChangeCall, type: LogBody['type']): Promise<Answer> {
     const { caller, params, body } = call
+    const seen = await store.readDevice(caller.user_no, params.device_id)
+    if (seen === null) return NOT_FOUND
+    const wanted = call.headers['if-match']
+    if (wanted !== undefined && !matches(wanted, etagOf(seen)) && !(await isRepeated(call)))
+      return { problem: { code: 'precondition_failed' } }
     const entry = decodeWireEntry(body)
     const claimed = decodeLogBody(decodeLogFrame(entry.body))
     if (claimed.user_id !== caller.user_id) return { problem: { code: 'forbidden', detail: 'the entry is for another account' } }
@@ -62,18 +69,8 @@ export function createDeviceRoutes(
       const device = await store.readDevice(caller.user_no, params.device_id)
       return device === null ? NOT_FOUND : { json: show(caller, device), etag: etagOf(device) }
     },
-    rename_device: async (call) => {
-      const device = await store.readDevice(call.caller.user_no, call.params.device_id)
-      if (device === null) return NOT_FOUND
-      const wanted = call.headers['if-match']
-      if (wanted !== undefined && !matches(wanted, etagOf(device)) && !(await isRepeated(call)))
-        return { problem: { code: 'precondition_failed' } }
-      return change(call, 'rename_device')
-    },
-    revoke_device: async (call) => {
-      const device = await store.readDevice(call.caller.user_no, call.params.device_id)
-      return device === null ? NOT_FOUND : change(call, 'revoke_device')
-    },
+    rename_device: (call) => change(call, 'rename_device'),
+    revoke_device: (call) => change(call, 'revoke_device'),
     read_connection_status: async ({ caller }) => {
       const rows = await store.readPresence(caller.user_no)
       const devices = rows.map(({ device_id, last_seen }) => ({
@@ -86,7 +83,7 @@ export function createDeviceRoutes(
   }
 
   /** The entry is there already: the answer to it was lost, and the device is no longer what the caller saw because of it. */
-  async function isRepeated({ caller, body }: Call<'rename_device'>): Promise<boolean> {
+  async function isRepeated({ caller, body }: ChangeCall): Promise<boolean> {
     const { log_seq } = decodeLogFrame(fromBase64url(body.body))
     const stored = (await store.readEntries(caller.user_no, 'root', log_seq, 1)).entries[0]
     return stored?.log_seq === log_seq && equalBytes(stored.body, fromBase64url(body.body))
