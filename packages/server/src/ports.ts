@@ -207,6 +207,8 @@ export interface LogStore {
     user_id: string,
     signer: string,
   ): Promise<{ user_no: number; device_no: number | null; sign_pub: Bytes; active: boolean } | null>
+  /** Its id is remembered, so that nothing brings it back. */
+  isDeleted(user_id: string): Promise<boolean>
   /** The last record of each stream of a device, as tombstones, 300 at most. */
   readTips(user_no: number, device_id: string): Promise<{ last_device_seq: number; complete: boolean; records: StoredEvent[] } | null>
 }

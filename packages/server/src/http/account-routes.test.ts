@@ -3,7 +3,7 @@ import { type LogChange, toBase64url } from '@sealpost/protocol'
 import { Client } from 'pg'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Hint } from '../ports.ts'
-import { addTestDevice, assertAs, extendAccount, type TestAccount } from '../testing/account.ts'
+import { addTestDevice, assertAs, createTestAccount, extendAccount, type TestAccount } from '../testing/account.ts'
 import { useRest, wire } from '../testing/rest.ts'
 
 const rest = useRest()
@@ -252,6 +252,14 @@ describe('G04: deleting an account', () => {
     expect(await tracesOf(device.user_no, texts, bytes)).toEqual([])
     expect(await rest.as(token, 'GET', '/api/user')).toMatchObject({ status: 401 })
     expect(await rest.postEntry(account, account.entries[0]!)).toMatchObject({ status: 410, body: { code: 'account_gone' } })
+    const read = async (of: TestAccount, signer: TestAccount['device'] | 'root') =>
+      rest.post('/api/log/read', await assertAs(of, rest.server_key, 'log-read', { signer }))
+    // the root proves itself, for it is the account's name; nobody else learns that there was an account
+    expect(await read(account, 'root')).toMatchObject({ status: 410, body: { code: 'account_gone' } })
+    expect(await read(account, phone)).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
+    expect(await read(await createTestAccount(), 'root')).toMatchObject({ status: 404, body: { code: 'not_found' } })
+    const impostor = { ...(await createTestAccount()), user_id: account.user_id }
+    expect(await read(impostor, 'root')).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
   })
 
   it('takes the root, no other purpose, no token, no revoked device, nobody else', async () => {

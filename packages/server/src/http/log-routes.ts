@@ -111,7 +111,8 @@ export function refusal(result: AppendResult & { ok: false }): Problem {
 async function read(deps: LogRouteDeps, call: Call<'read_log'>): Promise<Answer> {
   const claimed = await acceptAssertion(deps, call.body, 'log-read', (assertion) => findKey(deps, assertion))
   const signer = await deps.store.findSigner(claimed.user_id, claimed.signer)
-  if (signer === null) return { problem: { code: 'not_found' } }
+  // whoever proved itself may learn it: the root, whose key the account's name is
+  if (signer === null) return { problem: { code: (await deps.store.isDeleted(claimed.user_id)) ? 'account_gone' : 'not_found' } }
   const last = signer.active ? LIMITS.logSeqMax : await lastReadable(deps, claimed)
   if (last === null) return { problem: { code: 'unauthorized' } }
   const { entries, has_more } = await deps.store.readEntries(

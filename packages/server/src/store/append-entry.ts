@@ -269,7 +269,7 @@ async function readAccount(client: ClientBase, query: { name: string; text: stri
   return (await client.query<AccountRow>({ ...query, values: [user_id] })).rows[0] ?? null
 }
 
-async function isDeleted(client: ClientBase, user_id: Buffer): Promise<boolean> {
+export async function isDeleted(client: ClientBase, user_id: Buffer): Promise<boolean> {
   const { rowCount } = await client.query({ ...IS_DELETED, values: [createHash('sha256').update(user_id).digest()] })
   return rowCount === 1
 }

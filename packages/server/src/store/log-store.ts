@@ -2,7 +2,7 @@
 import { type Bytes, CLIENT_HEAD_BYTES_MAX, clientHeadBytes, concat, FLAG, fromBase64url, LIMITS, uuidToBytes } from '@sealpost/protocol'
 import type { ClientBase, Pool } from 'pg'
 import type { LogStore, StoredEvent } from '../ports.ts'
-import { createAppendEntry } from './append-entry.ts'
+import { createAppendEntry, isDeleted } from './append-entry.ts'
 import { int4Array, int8Array } from './binary-array.ts'
 import { withClient } from './pool.ts'
 import { ROOT_NO, readLogEntries } from './read-log.ts'
@@ -87,6 +87,7 @@ export function createLogStore(pool: Pool): LogStore {
         return (await client.query<Row>({ ...SIGNER, values: [key, signer] })).rows[0] ?? null
       })
     },
+    isDeleted: (user_id) => withClient(pool, (client) => isDeleted(client, Buffer.from(fromBase64url(user_id, 32)))),
     async readTips(user_no, device_id) {
       uuidToBytes(device_id)
       return withClient(pool, async (client) => {
