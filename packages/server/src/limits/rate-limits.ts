@@ -2,17 +2,20 @@
  * Rates over time (protocol.md §9, R12), counted by a counter that may be shared: in memory, or in Redis. One that fails is
  * replaced for that call by the counts of this process, which know less traffic of others but are never open.
  *
- * Bound: keys are folded into 65,536 salted buckets per rule, so that a flood of addresses or mailbox ids costs no memory; two
- * that share a bucket share its limit.
+ * An IPv6 address counts for the networks around it too, widest first: whoever owns one has more addresses, but not as many times
+ * the rate, and makes no more keys than that.
  */
-import { createHash, randomBytes } from 'node:crypto'
-import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible'
+import { countedNetworks } from './address.ts'
+import { createMemoryCounter } from './memory-counter.ts'
 import { RATES, type RateRule } from './rules.ts'
+
+/** So many points in so many seconds. `name`: its keys are its own. */
+export type Limit = { name: string; points: number; duration: number }
 
 /** Counts `points` for a key; null within the limit, else the ms until it may be tried again. */
 export interface LimitCounter {
-  consume(rule: RateRule, key: string, points: number): Promise<number | null>
-  reward(rule: RateRule, key: string, points: number): Promise<void>
+  consume(limit: Limit, key: string, points: number): Promise<number | null>
+  reward(limit: Limit, key: string, points: number): Promise<void>
 }
 
 export type RateLimits = {
@@ -25,52 +28,54 @@ export type RateLimits = {
 /** Points per rule; what is not named is as in the list. */
 export type Rates = Partial<Record<RateRule, number>>
 
+type Count = { limit: Limit; key: string }
+
 export function createRateLimits(rates: Rates = {}, shared: LimitCounter | null = null): RateLimits {
-  const local = createMemoryCounter(rates)
+  const local = createMemoryCounter()
+
+  function countsOf(rule: RateRule, key: string): Count[] {
+    const { per, points: standard, duration } = RATES[rule]
+    const points = rates[rule] ?? standard
+    if (per !== 'address') return [{ limit: { name: rule, points, duration }, key }]
+    return countedNetworks(key).map(({ key: network, times }) => ({
+      limit: { name: times === 1 ? rule : `${rule} × ${times}`, points: points * times, duration },
+      key: network,
+    }))
+  }
+
+  async function consume({ limit, key }: Count, points: number): Promise<number | null> {
+    try {
+      return await (shared ?? local).consume(limit, key, points)
+    } catch (error) {
+      if (shared === null) throw error
+      return local.consume(limit, key, points)
+    }
+  }
+
+  async function reward(counts: readonly Count[], points: number): Promise<void> {
+    try {
+      for (const { limit, key } of counts) await (shared ?? local).reward(limit, key, points)
+    } catch (error) {
+      // one more that is counted is no harm
+      if (shared === null) throw error
+    }
+  }
+
   return {
     async take(rule, key, points = 1) {
       if (key === null) return null
-      try {
-        return await (shared ?? local).consume(rule, key, points)
-      } catch (error) {
-        if (shared === null) throw error
-        return local.consume(rule, key, points)
+      const counts = countsOf(rule, key)
+      for (const [i, count] of counts.entries()) {
+        const wait = await consume(count, points)
+        if (wait === null) continue
+        // one that is above its own limit takes nothing from its neighbours
+        await reward(counts.slice(0, i), points)
+        return wait
       }
+      return null
     },
     async giveBack(rule, key) {
-      if (key === null) return
-      try {
-        await (shared ?? local).reward(rule, key, 1)
-      } catch (error) {
-        // one more that is counted is no harm
-        if (shared === null) throw error
-      }
-    },
-  }
-}
-
-/** The counts of this process. */
-export function createMemoryCounter(rates: Rates = {}): LimitCounter {
-  const salt = randomBytes(16)
-  const bucketOf = (key: string): string => createHash('sha256').update(salt).update(key).digest('hex').slice(0, 4)
-  const limiters = Object.fromEntries(
-    Object.entries(RATES).map(([rule, { points, duration }]) => [
-      rule,
-      new RateLimiterMemory({ points: rates[rule as RateRule] ?? points, duration }),
-    ]),
-  ) as Record<RateRule, RateLimiterMemory>
-  return {
-    async consume(rule, key, points) {
-      try {
-        await limiters[rule].consume(bucketOf(key), points)
-        return null
-      } catch (refused) {
-        if (refused instanceof RateLimiterRes) return Math.max(1, refused.msBeforeNext)
-        throw refused
-      }
-    },
-    async reward(rule, key, points) {
-      await limiters[rule].reward(bucketOf(key), points)
+      if (key !== null) await reward(countsOf(rule, key), 1)
     },
   }
 }

@@ -32,3 +32,16 @@ it('R12: counts those that follow per device, and with the sockets of their addr
   expect(seats.takeKnown('a', '1/2')).not.toBe(null)
   expect(seats.takeKnown(null, '1/3')).not.toBe(null)
 })
+
+it('R12: an IPv6 /48 has sixteen times the places of an address, however many addresses it has', () => {
+  const seats = createSeats({ socketsPerAddressMax: 2, unauthenticatedPerAddressMax: 1, followersPerDeviceMax: 1 })
+  const taken = Array.from({ length: 17 }, (_, i) => seats.take(`2001:db8:1:${i}::/64`))
+  expect(taken.findIndex((seat) => seat === null)).toBe(16)
+  expect(seats.take('2001:db8:2:1::/64')).not.toBe(null)
+  taken[0]?.authenticated()
+  expect(seats.take('2001:db8:1:a0::/64')).not.toBe(null)
+  expect(seats.take('2001:db8:1:b0::/64')).toBe(null)
+  for (const seat of taken) seat?.leave()
+  for (let i = 0; i < 15; i++) expect(seats.take(`2001:db8:1:c${i}::/64`)).not.toBe(null)
+  expect(seats.take('2001:db8:1:d::/64')).toBe(null)
+})

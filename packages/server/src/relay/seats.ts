@@ -1,7 +1,9 @@
 /**
  * Places for sessions (protocol.md §9): per address, those without a proven device counted apart, and per device for those that
- * follow by REST. Loopback is exempt as `http/address.ts` says. Bound: one row per address and device that has a seat.
+ * follow by REST. What an address counts for, and that loopback is exempt, says `limits/address.ts`. Bound: one row per network and
+ * device that has a seat.
  */
+import { countedNetworks } from '../limits/address.ts'
 import type { RelayLimits } from './limits.ts'
 
 /** A seat is given back once, by whoever took it. */
@@ -19,24 +21,34 @@ type Taken = { sockets: number; strangers: number }
 export function createSeats(
   limits: Pick<RelayLimits, 'socketsPerAddressMax' | 'unauthenticatedPerAddressMax' | 'followersPerDeviceMax'>,
 ): Seats {
-  const addresses = new Map<string, Taken>()
+  const networks = new Map<string, Taken>()
   const followers = new Map<string, number>()
 
   function take(address: string | null, strangers: number): Seat | null {
     if (address === null) return { authenticated: () => {}, leave: () => {} }
-    const taken = addresses.get(address) ?? { sockets: 0, strangers: 0 }
-    if (taken.sockets >= limits.socketsPerAddressMax) return null
-    if (strangers > 0 && taken.strangers >= limits.unauthenticatedPerAddressMax) return null
-    taken.sockets += 1
-    taken.strangers += strangers
-    addresses.set(address, taken)
+    const counts = countedNetworks(address).map(({ key, times }) => ({
+      key,
+      times,
+      taken: networks.get(key) ?? { sockets: 0, strangers: 0 },
+    }))
+    for (const { times, taken } of counts) {
+      if (taken.sockets >= limits.socketsPerAddressMax * times) return null
+      if (strangers > 0 && taken.strangers >= limits.unauthenticatedPerAddressMax * times) return null
+    }
+    for (const { key, taken } of counts) {
+      taken.sockets += 1
+      taken.strangers += strangers
+      networks.set(key, taken)
+    }
     const known = once(() => {
-      taken.strangers -= strangers
+      for (const { taken } of counts) taken.strangers -= strangers
     })
     const leave = once(() => {
       known()
-      taken.sockets -= 1
-      if (taken.sockets === 0) addresses.delete(address)
+      for (const { key, taken } of counts) {
+        taken.sockets -= 1
+        if (taken.sockets === 0) networks.delete(key)
+      }
     })
     return { authenticated: known, leave }
   }
