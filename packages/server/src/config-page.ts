@@ -1,4 +1,5 @@
 /** What is written of the configuration for people: `docs/configuration.md` and `.env.example`, made of the list that is read. */
+import { IPV6_NETWORKS } from './limits/address.ts'
 import { type Variable, VARIABLES } from './variables.ts'
 
 /** The text of a default, or null when there is none. */
@@ -22,17 +23,21 @@ export function configurationPage(): string {
     ]
     return `| ${cells.join(' | ')} |`
   })
+  const wider = IPV6_NETWORKS.filter(({ times }) => times > 1).map(({ bits, times }) => `a /${bits} has ${times} times as much`)
   return `# Configuration
 
 A relay is configured by its environment; a few variables have a flag of \`sealpost serve\`, which goes before them. For each variable X, \`X_FILE\` may
-name a file that holds the value, as orchestrators mount secrets; to set both is a mistake. An empty variable is one that is not set. At a
-start all mistakes are listed at once, a \`SEALPOST_\` variable that does not exist is one of them, and no message repeats a value.
+name a file that holds the value, as orchestrators mount secrets; to set both is a mistake, and so is an empty file. An empty variable is one that is
+not set. At a start all mistakes are listed at once, a \`SEALPOST_\` variable that does not exist is one of them, and no message repeats a value.
 
 This page is made of [\`variables.ts\`](../packages/server/src/variables.ts) by \`node scripts/run.mjs docs\`.
 
 | variable | takes | default | unit | secret | what it is |
 |---|---|---|---|---|---|
 ${rows.join('\n')}
+
+An address is an IPv4 address or an IPv6 /64. The networks around an IPv6 address are bounded with it, however many addresses are in them:
+${wider.join(', ')}.
 
 The bounds of the protocol itself, which devices are told of, are in [\`limits.ts\`](../packages/protocol/src/limits.ts).
 `

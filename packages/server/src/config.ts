@@ -9,6 +9,7 @@ import type { z } from 'zod'
 import type { Rates } from './limits/rate-limits.ts'
 import { RATES, type RateRule, rateVariable } from './limits/rules.ts'
 import type { RetentionRules } from './ports.ts'
+import type { RelayLimits } from './relay/limits.ts'
 import { type ConfigFlags, type LOG_LEVELS, type SIGNUP, type Variable, VARIABLES } from './variables.ts'
 
 export type Config = {
@@ -39,9 +40,24 @@ export type Config = {
   database_wait_ms_max: number
   /** Stored bytes of one user; null = no quota. */
   quota_bytes: number | null
+  /** Active devices of one user. */
+  quota_devices: number
+  /** Streams of one user. */
+  quota_streams: number
   retention: RetentionRules
   /** Points of each rate. */
   rates: Required<Rates>
+  /** What is bounded at once, and the rates of events. */
+  limits: Pick<
+    RelayLimits,
+    | 'socketsPerAddressMax'
+    | 'unauthenticatedPerAddressMax'
+    | 'followersPerDeviceMax'
+    | 'eventsPerDevicePerSecond'
+    | 'bytesPerDevicePerSecond'
+    | 'eventsPerUserPerMinute'
+    | 'queueBytesMax'
+  >
 }
 
 type Name = keyof typeof VARIABLES
@@ -59,8 +75,7 @@ export function readConfig(env: NodeJS.ProcessEnv, flags: ConfigFlags = {}, read
     if (parsed.success) values[name] = parsed.data
     else mistakes.push(`${label}: ${parsed.error.issues.map((issue) => issue.message).join('; ')}`)
   }
-  for (const name of Object.keys(env))
-    if (isUnknown(name)) mistakes.push(`${name}: there is no such variable; the nearest is ${nearest(name)}`)
+  for (const name of Object.keys(env)) if (isUnknown(name)) mistakes.push(`${name}: there is no such variable${nearest(name)}`)
   if (mistakes.length > 0) throw new SealpostError('invalid_config', `the configuration is not valid:\n  ${mistakes.join('\n  ')}`)
   return toConfig(values as Values)
 }
@@ -83,6 +98,8 @@ function toConfig(values: Values): Config {
     stop_ms_max: values.SEALPOST_STOP_S * 1000,
     database_wait_ms_max: values.SEALPOST_DATABASE_WAIT_S * 1000,
     quota_bytes: values.SEALPOST_QUOTA_BYTES || null,
+    quota_devices: values.SEALPOST_QUOTA_DEVICES,
+    quota_streams: values.SEALPOST_QUOTA_STREAMS,
     retention: {
       age_ms: values.SEALPOST_RETENTION_S * 1000 || null,
       streams: [...values.SEALPOST_RETENTION_STREAMS].map(([stream_id, seconds]) => ({ stream_id, age_ms: seconds * 1000 })),
@@ -93,6 +110,15 @@ function toConfig(values: Values): Config {
     },
     docs: values.SEALPOST_DOCS === 'on',
     rates: Object.fromEntries(Object.keys(RATES).map((rule) => [rule, values[rateVariable(rule as RateRule)]])) as Required<Rates>,
+    limits: {
+      socketsPerAddressMax: values.SEALPOST_LIMIT_SOCKETS_ADDRESS,
+      unauthenticatedPerAddressMax: values.SEALPOST_LIMIT_UNAUTHENTICATED_ADDRESS,
+      followersPerDeviceMax: values.SEALPOST_LIMIT_FOLLOWERS_DEVICE,
+      eventsPerDevicePerSecond: values.SEALPOST_LIMIT_EVENTS_DEVICE,
+      bytesPerDevicePerSecond: values.SEALPOST_LIMIT_BYTES_DEVICE,
+      eventsPerUserPerMinute: values.SEALPOST_LIMIT_EVENTS_USER,
+      queueBytesMax: values.SEALPOST_LIMIT_QUEUE_BYTES,
+    },
   }
 }
 
@@ -104,15 +130,30 @@ function isUnknown(name: string): boolean {
 
 const OF_OTHERS: ReadonlySet<string> = new Set(['SEALPOST_HOME'])
 
-/** The variable that shares the longest run of letters with it. */
+/** Says which variable was probably meant; nothing when none is near. */
 function nearest(name: string): string {
-  const shared = (other: string): number => {
-    let best = 0
-    for (let from = 'SEALPOST_'.length; from < name.length; from++)
-      for (let to = from + best + 1; to <= name.length && other.includes(name.slice(from, to)); to++) best = to - from
-    return best
+  const given = bare(name)
+  const [near] = Object.keys(VARIABLES)
+    .map((other) => ({ other, edits: editsBetween(given, bare(other)) }))
+    .sort((a, b) => a.edits - b.edits)
+  return near !== undefined && near.edits <= Math.max(2, given.length / 4) ? `; the nearest is ${near.other}` : ''
+}
+
+/** What the variables differ by. */
+function bare(name: string): string {
+  return name.replace(/^SEALPOST_/, '').replace(/_FILE$/, '')
+}
+
+/** How many letters have to be put in, taken out or replaced. */
+function editsBetween(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 0; i < a.length; i++) {
+    const next = [i + 1]
+    for (let j = 0; j < b.length; j++)
+      next.push(Math.min((row[j] ?? 0) + (a[i] === b[j] ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1))
+    row = next
   }
-  return Object.keys(VARIABLES).reduce((best, other) => (shared(other) > shared(best) ? other : best))
+  return row.at(-1) ?? 0
 }
 
 function readVariable(env: NodeJS.ProcessEnv, name: string, readFile: (path: string) => string, mistakes: string[]): string | undefined {
@@ -123,7 +164,10 @@ function readVariable(env: NodeJS.ProcessEnv, name: string, readFile: (path: str
     return undefined
   }
   try {
-    return readFile(file).trim()
+    const text = readFile(file).trim()
+    // a secret that was not mounted must not become a default
+    if (text === '') mistakes.push(`${name}_FILE: the file is empty`)
+    return text
   } catch {
     mistakes.push(`${name}_FILE: the file cannot be read`)
     return undefined

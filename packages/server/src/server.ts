@@ -78,8 +78,8 @@ export async function startServer(config: Config, { logger, test, signal }: Serv
     checkWanted()
     await migrate(database.connection)
     checkWanted()
-    const { clock_skew_ms, quota_bytes } = config
-    const store = await createStore({ connection: database.connection, log: logger, clock_skew_ms, quota_bytes })
+    const { clock_skew_ms, quota_bytes, quota_devices: devices_max, quota_streams: streams_max } = config
+    const store = await createStore({ connection: database.connection, log: logger, clock_skew_ms, quota_bytes, devices_max, streams_max })
     open.push(() => store.close())
     if ((await store.claimServerKey(secrets.server_key)) === 'mismatch') throw new SealpostError('server_identity', OTHER_KEY)
     const jobs = startJobs(createRetentionJobs(store, config.retention), logger)
@@ -88,7 +88,8 @@ export async function startServer(config: Config, { logger, test, signal }: Serv
     open.push(() => bus.close())
 
     let draining = false
-    const relay = createRelay({ store, bus, token_key: secrets.token_key, rates: createRateLimits(config.rates), logger })
+    const { limits } = config
+    const relay = createRelay({ store, bus, token_key: secrets.token_key, rates: createRateLimits(config.rates), limits, logger })
     open.push(() => relay.close())
     const keys = await openSigningKeys(store, secrets.jwt_sign_seed, logger)
     open.push(() => keys.close())

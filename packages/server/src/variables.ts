@@ -6,6 +6,7 @@ import { isIP } from 'node:net'
 import { LABEL, LIMITS } from '@sealpost/protocol'
 import { z } from 'zod'
 import { RATES, type RateRule, rateVariable } from './limits/rules.ts'
+import { RELAY_LIMITS } from './relay/limits.ts'
 
 export const SIGNUP = ['open', 'invite', 'closed'] as const
 export const LOG_LEVELS = ['silent', 'error', 'warn', 'info', 'debug'] as const
@@ -13,6 +14,8 @@ export const SWITCH = ['on', 'off'] as const
 
 /** Whole numbers that JSON and the database hold exactly. */
 const MAX = Number.MAX_SAFE_INTEGER
+/** More than one process could count to. */
+const COUNT_MAX = 1_000_000_000
 /** Some 300 years; in milliseconds still exact. */
 const SECONDS_MAX = 9_999_999_999
 
@@ -24,7 +27,7 @@ export type Variable = {
   schema: z.ZodType
   /** For people: the kind of text it takes. */
   type: string
-  unit?: 's' | 'bytes' | 'frames' | 'per minute' | 'per hour'
+  unit?: 's' | 'bytes' | 'frames' | 'per second' | 'bytes per second' | 'per minute' | 'per hour'
   /** Never shown, neither in a log nor in an answer. */
   secret?: true
   /** A value for those without a default. */
@@ -33,7 +36,12 @@ export type Variable = {
 }
 
 export const VARIABLES = {
-  SEALPOST_HOST: { flag: 'host', schema: z.string().default('127.0.0.1'), type: 'address', says: 'Address to listen on.' },
+  SEALPOST_HOST: {
+    flag: 'host',
+    schema: host().default('127.0.0.1'),
+    type: 'address or host name',
+    says: 'Address to listen on.',
+  },
   SEALPOST_PORT: {
     flag: 'port',
     schema: whole(0, 65_535).default(8787),
@@ -72,7 +80,7 @@ export const VARIABLES = {
     schema: networks().default([]),
     type: 'list of addresses or networks',
     example: '10.0.0.0/8',
-    says: 'Proxies whose X-Forwarded-For is believed, with commas between.',
+    says: 'Proxies whose X-Forwarded-For is believed, with commas between. No other header says where a request comes from: Forwarded and X-Real-IP are not read.',
   },
   SEALPOST_DOCS: {
     schema: oneOf(SWITCH).default('on'),
@@ -111,6 +119,16 @@ export const VARIABLES = {
     unit: 'bytes',
     says: 'Stored bytes of one user from which nothing more is taken (quota_exceeded); 0 = no quota. Judged before a batch, so it may be passed by one batch.',
   },
+  SEALPOST_QUOTA_DEVICES: {
+    schema: whole(1, LIMITS.devicesPerUserMax).default(LIMITS.devicesPerUserMax),
+    type: 'whole number',
+    says: 'Active devices of one user, above which none is added.',
+  },
+  SEALPOST_QUOTA_STREAMS: {
+    schema: whole(1, 1_000_000).default(LIMITS.streamsPerUserMax),
+    type: 'whole number',
+    says: 'Streams of one user, above which an event of a new one is not taken (quota_exceeded).',
+  },
   SEALPOST_RETENTION_S: {
     schema: whole(0, SECONDS_MAX).default(0),
     type: 'whole number',
@@ -148,6 +166,47 @@ export const VARIABLES = {
     says: 'How long after its revocation the boxes of a device and its last activity are kept; 0 = for ever. Its entries in the log stay.',
   },
   ...rateVariables(),
+  SEALPOST_LIMIT_SOCKETS_ADDRESS: {
+    schema: whole(1, COUNT_MAX).default(LIMITS.socketsPerAddressMax),
+    type: 'whole number',
+    says: 'Limit of each address: sockets that are open, and streams that are followed over REST.',
+  },
+  SEALPOST_LIMIT_UNAUTHENTICATED_ADDRESS: {
+    schema: whole(1, COUNT_MAX).default(LIMITS.unauthenticatedPerAddressMax),
+    type: 'whole number',
+    says: 'Limit of each address: sockets that are open and have not proved a device.',
+  },
+  SEALPOST_LIMIT_FOLLOWERS_DEVICE: {
+    schema: whole(1, COUNT_MAX).default(RELAY_LIMITS.followersPerDeviceMax),
+    type: 'whole number',
+    says: 'Limit of each device: streams that are followed over REST.',
+  },
+  SEALPOST_LIMIT_EVENTS_DEVICE: {
+    schema: whole(1, COUNT_MAX).default(LIMITS.eventsPerDevicePerSecond),
+    type: 'whole number',
+    unit: 'per second',
+    says: `Limit of each device: events that it sends, ${LIMITS.burstSeconds} seconds of it at once. Above it a socket is read later.`,
+  },
+  SEALPOST_LIMIT_BYTES_DEVICE: {
+    // a message of the greatest size holds a device up for seconds and not for hours
+    schema: whole(65_536, MAX).default(LIMITS.bytesPerDevicePerSecond),
+    type: 'whole number',
+    unit: 'bytes per second',
+    says: 'Limit of each device: bytes of the events that it sends, in the same way.',
+  },
+  SEALPOST_LIMIT_EVENTS_USER: {
+    schema: whole(1, COUNT_MAX).default(LIMITS.eventsPerUserPerMinute),
+    type: 'whole number',
+    unit: 'per minute',
+    says: 'Limit of each user: events that its devices send.',
+  },
+  SEALPOST_LIMIT_QUEUE_BYTES: {
+    // what one session may have in flight fits
+    schema: whole(LIMITS.inflightBytesMax, MAX).default(LIMITS.queueBytesMax),
+    type: 'whole number',
+    unit: 'bytes',
+    says: 'What waits in the process for the database, and as much for the peers; near it new work is sent away (overloaded).',
+  },
 } as const satisfies Record<string, Variable>
 
 function whole(min: number, max: number) {
@@ -170,7 +229,7 @@ function rateVariables(): {
   const rows = Object.entries(RATES).map(([rule, { per, points, duration, says }]) => [
     rateVariable(rule as RateRule),
     {
-      schema: whole(1, 1_000_000_000).default(points),
+      schema: whole(1, COUNT_MAX).default(points),
       type: 'whole number',
       unit: duration === 60 ? 'per minute' : 'per hour',
       says: `Limit of each ${per}: ${says}.`,
@@ -180,16 +239,30 @@ function rateVariables(): {
 }
 
 function streamAges() {
-  const message = 'expected stream=seconds, with commas between'
+  const message = 'expected stream=seconds, with commas between, each stream once'
   return z
     .string()
     .transform((text) => text.split(',').map((part) => part.trim().split('=')))
     .refine(
-      (parts) => parts.every(([stream = '', age = '', ...rest]) => rest.length === 0 && LABEL.test(stream) && /^[1-9]\d{0,9}$/.test(age)),
+      (parts) =>
+        parts.every(([stream = '', age = '', ...rest]) => rest.length === 0 && LABEL.test(stream) && /^[1-9]\d{0,9}$/.test(age)) &&
+        new Set(parts.map(([stream]) => stream)).size === parts.length,
       message,
     )
     .transform((parts): ReadonlyMap<string, number> => new Map(parts.map(([stream = '', age]) => [stream, Number(age)])))
 }
+
+function host() {
+  return z.string().refine((text) => isIP(text) !== 0 || isHostName(text), 'expected an address like 127.0.0.1 or ::1, or a host name')
+}
+
+/** RFC 1123; a name whose last part is a number would be an address, and is none. */
+function isHostName(text: string): boolean {
+  const labels = text.split('.')
+  return text.length <= 253 && labels.every((label) => HOST_LABEL.test(label)) && !/^\d+$/.test(labels.at(-1) ?? '')
+}
+
+const HOST_LABEL = /^[a-z\d]([a-z\d_-]{0,61}[a-z\d])?$/i
 
 function databaseUrl() {
   const message = 'expected postgresql://user:password@host:port/database'

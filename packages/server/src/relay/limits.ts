@@ -1,4 +1,6 @@
-/** The bounds of what sessions share, each from the protocol's list and each configurable; units in the names. */
+/**
+ * The bounds of what sessions share, from the protocol's list; `variables.ts` has those that an operator sets. Units in the names.
+ */
 import { LIMITS } from '@sealpost/protocol'
 import type { Rules } from '../core/state.ts'
 

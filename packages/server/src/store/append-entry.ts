@@ -6,7 +6,7 @@
  * of the device commits after it (C4, R01).
  *
  * Isolation: read committed. Locks: the account row first, then devices and profiles by number.
- * Bounds: the rate of `log-rate.ts`, 20 active devices.
+ * Bounds: the rate of `log-rate.ts`, `devices_max` active devices.
  */
 import { createHash } from 'node:crypto'
 import {
@@ -113,7 +113,7 @@ const INSERT_BOX = {
 
 const crypto: Crypto = nodeCrypto
 
-export function createAppendEntry(pool: Pool): (request: AppendRequest) => Promise<AppendResult> {
+export function createAppendEntry(pool: Pool, devices_max: number): (request: AppendRequest) => Promise<AppendResult> {
   const logs = createVerifiedLogs()
 
   return async (request) => {
@@ -135,7 +135,7 @@ export function createAppendEntry(pool: Pool): (request: AppendRequest) => Promi
       // an account that is not there has no log to be in conflict with
       return before.account === null && code === 'log_conflict' ? refuse('not_found', null) : refuse(code, before.log, verified.reason)
     }
-    const fault = await judgeEntry(request, verified)
+    const fault = await judgeEntry(request, verified, devices_max)
     if (fault !== null) return refuse('invalid_entry', before.log, fault)
 
     const result = await withTransaction(pool, (client) => append(client, request, user_id, before.log, verified))
@@ -145,7 +145,7 @@ export function createAppendEntry(pool: Pool): (request: AppendRequest) => Promi
 }
 
 /** What the server asks of an entry beside the verifier's rules; null when nothing is wrong. */
-async function judgeEntry({ boxes, repair }: AppendRequest, { log, body }: Accepted): Promise<string | null> {
+async function judgeEntry({ boxes, repair }: AppendRequest, { log, body }: Accepted, devices_max: number): Promise<string | null> {
   if (repair) {
     // the entries that a client brings back hold its own box alone
     for (const [to, box] of Object.entries(boxes))
@@ -155,7 +155,9 @@ async function judgeEntry({ boxes, repair }: AppendRequest, { log, body }: Accep
     const name = nameOf(body)
     if (name !== null && !isSafeDeviceName(name.name)) return 'the device name is not a safe one'
   }
-  return activeDevices(log).length > LIMITS.devicesPerUserMax ? `an account has at most ${LIMITS.devicesPerUserMax} devices` : null
+  // an account that has more already keeps them, and may do all but add another
+  const max = body.type === 'add_device' && !repair ? devices_max : LIMITS.devicesPerUserMax
+  return activeDevices(log).length > max ? `an account has at most ${max} devices` : null
 }
 
 /** Under the account's lock; writes nothing unless everything holds. */

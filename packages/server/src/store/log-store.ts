@@ -66,9 +66,9 @@ const PAYLOAD_HASHES = {
 
 type TipsRow = { last_seq: number; position: number | null; looked_at: number | null }
 
-export function createLogStore(pool: Pool): LogStore {
+export function createLogStore(pool: Pool, devices_max: number): LogStore {
   return {
-    appendEntry: createAppendEntry(pool),
+    appendEntry: createAppendEntry(pool, devices_max),
     async readEntries(user_no, recipient, from_log_seq, limit) {
       return withClient(pool, async (client) => {
         const recipient_no = recipient === 'root' ? ROOT_NO : await findDeviceNo(client, user_no, recipient)

@@ -26,6 +26,8 @@ export type StoreOptions = {
   log: Log
   /** Tolerance for the clocks of devices: of the ttl rule and of assertions (G07). */
   clock_skew_ms?: number | undefined
+  /** Active devices of a user, above which none is added. */
+  devices_max?: number | undefined
   streams_max?: number | undefined
   /** Stored bytes of a user from which nothing more is taken; null = no quota. */
   quota_bytes?: number | null | undefined
@@ -111,7 +113,7 @@ function composeStore(pools: Pools, options: StoreOptions) {
     }),
     ...pages,
     ...createSessionStore(pools, options.log),
-    ...createLogStore(pools.main),
+    ...createLogStore(pools.main, options.devices_max ?? LIMITS.devicesPerUserMax),
     ...createPairingStore(pools.main),
     ...createAssertionStore(pools.main, clock_skew_ms),
     ...createTokenStore(pools.main),
