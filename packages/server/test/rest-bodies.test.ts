@@ -5,9 +5,12 @@ import { describe, expect, it } from 'vitest'
 import type { Contract } from '../src/http/contract.ts'
 import { CONTRACTS } from '../src/http/contracts.ts'
 import { parseJsonBody } from '../src/http/json-body.ts'
+import { type DoorAnswer, useDoors } from '../src/testing/door.ts'
 import { useEventServer } from '../src/testing/event-server.ts'
 
 const server = useEventServer()
+/** Beside it, for what counts by address. */
+const doors = useDoors()
 const jsonRoutes = (Object.entries(ROUTES) as [RouteName, Route][]).filter(([, row]) => row.body === 'json')
 const INSIDE = /\bat .*\.[tj]s:|node_modules|\/src\/|select |insert |ECONN|postgres|stack/i
 
@@ -114,27 +117,33 @@ describe('R05: the request id', () => {
   })
 })
 
-it('B02: 10,000 guesses at pairing mailboxes find none, and who guesses is stopped', { timeout: 60_000 }, async () => {
-  const account = await server.account(1)
-  const token = await server.token(account)
-  const mailbox = toBase64url(nodeCrypto.random(16))
-  const put = await fetch(`${server.url}/api/pairing/${mailbox}/offer`, {
-    method: 'PUT',
-    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/octet-stream' },
-    body: new Uint8Array(40),
-  })
-  expect(put.status).toBe(204)
-  const statuses = new Map<number, number>()
-  for (let round = 0; round < 100; round++)
-    await Promise.all(
-      Array.from({ length: 100 }, async (_, client) => {
-        const guess = toBase64url(nodeCrypto.random(16))
-        // a forwarding header ends the exemption of loopback: each of 100 clients has limits of its own
-        const headers = { 'x-forwarded-for': `203.0.113.${client}` }
-        const { status } = await fetch(`${server.url}/api/pairing/${guess}/offer`, { headers })
-        statuses.set(status, (statuses.get(status) ?? 0) + 1)
-      }),
-    )
-  expect(new Set(statuses.keys())).toEqual(new Set([404, 429]))
-  expect((await fetch(`${server.url}/api/pairing/${mailbox}/offer`)).status).toBe(200)
+it('B02: 10,000 guesses at pairing mailboxes find none, by reading or by joining, and who guesses is stopped', {
+  timeout: 60_000,
+}, async () => {
+  const door = await doors.open({ SEALPOST_LIMIT_MAILBOX_MISS: '60' })
+  const token = await door.token(await doors.account())
+  const slot = (slot: 'offer' | 'join', mailbox: string): string => `/api/pairing/${mailbox}/${slot}`
+  const newMailbox = (): string => toBase64url(nodeCrypto.random(16))
+  const bytes = new Uint8Array(40)
+  const mailbox = newMailbox()
+  expect((await door.ask('PUT', slot('offer', mailbox), { token, bytes })).status).toBe(204)
+
+  const statuses = new Map<string, number>()
+  for (let round = 0; round < 100; round++) {
+    // each of 100 clients reads and joins in turn
+    const reads = round % 2 === 0
+    const guess = (from: string): Promise<DoorAnswer> =>
+      reads ? door.ask('GET', slot('offer', newMailbox()), { from }) : door.ask('PUT', slot('join', newMailbox()), { from, bytes })
+    for (const { status } of await Promise.all(Array.from({ length: 100 }, (_, client) => guess(`203.0.113.${client}`)))) {
+      const kind = `${reads ? 'read' : 'join'} ${status}`
+      statuses.set(kind, (statuses.get(kind) ?? 0) + 1)
+    }
+  }
+  expect(Object.fromEntries(statuses)).toEqual({ 'read 404': 3_000, 'join 404': 3_000, 'read 429': 2_000, 'join 429': 2_000 })
+  // who was stopped does not even learn of the one that is there
+  for (const guessed of [slot('offer', mailbox), slot('offer', newMailbox())])
+    expect((await door.ask('GET', guessed, { from: '203.0.113.1' })).status).toBe(429)
+  expect((await door.ask('PUT', slot('join', mailbox), { from: '203.0.113.1', bytes })).status).toBe(429)
+  expect((await door.ask('GET', slot('offer', mailbox))).status).toBe(200)
+  expect((await door.ask('PUT', slot('join', mailbox), { bytes })).status).toBe(204)
 })
