@@ -117,7 +117,7 @@ describe('what is run', () => {
   it('patterns are written down, none is made of what somebody sent (1.2.9)', () => {
     expect(find(shipped, /new RegExp\(.*/g)).toEqual(['packages/server/src/http/fields.ts: new RegExp(`^[A-Za-z0-9_-]{${chars}}$`))'])
     // and that one is given a number
-    expect(server.find(({ path }) => path.endsWith('/fields.ts'))?.text).toMatch(/const chars = Math\.ceil\(/)
+    expect(server.find(({ path }) => path === 'packages/server/src/http/fields.ts')?.text).toMatch(/const chars = Math\.ceil\(/)
   })
 
   it('objects come out of JSON alone: nothing that could make more of its input than data (1.5.2)', () => {
@@ -269,14 +269,14 @@ describe('connections that are opened', () => {
 
   it('the SDK opens them to the server that it was given, and follows no redirect (14.2.3, 15.3.2)', () => {
     const client = shipped.filter(({ path }) => path.startsWith('packages/client/') || path.startsWith('packages/cli/'))
-    expect(find(client, /\bfetch\(|\bnew WebSocket\(/g)).toEqual([
-      'packages/client/src/node/http.ts: fetch(',
-      'packages/client/src/node/transport.ts: new WebSocket(',
-    ])
-    expect(find(client, /redirect: '\w+'|followRedirects: \w+/g)).toEqual([
-      "packages/client/src/node/http.ts: redirect: 'manual'",
-      'packages/client/src/node/transport.ts: followRedirects: false',
-    ])
+    const callers = client.filter(({ text }) => /\bfetch\(|\bnew WebSocket\(/.test(text))
+    expect(callers.map(({ path }) => path)).toEqual(
+      expect.arrayContaining(['packages/client/src/node/http.ts', 'packages/client/src/node/transport.ts']),
+    )
+    for (const { path, text } of callers) {
+      if (/\bfetch\(/.test(text)) expect([path, /redirect: '(manual|error)'/.test(text)]).toEqual([path, true])
+      if (/\bnew WebSocket\(/.test(text)) expect([path, /followRedirects: false/.test(text)]).toEqual([path, true])
+    }
     // no address of anybody is called: the one that is there names a licence in a document
     expect(find(shipped, /(https?|wss?):\/\/(?!localhost|127\.|\$\{|host|[a-z.]*\.example|user:)[a-z][^\s'"`)]*/g)).toEqual([
       'packages/server/src/api/asyncapi.ts: https://www.apache.org/licenses/LICENSE-2.0',
