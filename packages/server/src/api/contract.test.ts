@@ -1,106 +1,45 @@
 /** Every operation of the API document against a running server: what is answered is what the document says, member by member (G21). */
 import { randomUUID } from 'node:crypto'
-import { createAssertion, toBase64url } from '@sealpost/protocol'
+import { createAssertion, ROUTES, type Route, type RouteName, type SignedObject, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
-import { Ajv2020 } from 'ajv/dist/2020.js'
-import addFormats from 'ajv-formats'
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Contract } from '../http/contract.ts'
+import { CONTRACTS } from '../http/contracts.ts'
+import { encodeFollowId } from '../relay/follow-id.ts'
 import { append, makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange } from '../testing/accounts.ts'
-import { createDocsRoutes } from '../http/docs-routes.ts'
+import { type Ask, createContract, FAILURES } from '../testing/contract.ts'
 import { makeEventJson, useEventServer } from '../testing/event-server.ts'
-import { makeOpenApi } from './openapi.ts'
-import type { Operation } from './operations.ts'
+import { createWatchedStore, startHttpServer, type TestHttpServer } from '../testing/http-server.ts'
 
 const server = useEventServer()
-const openapi = makeOpenApi()
-const operations = new Map(
-  Object.entries(openapi.paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, operation]) => [operation.operationId as string, { path, method, operation }]),
-  ),
-)
-const ajv = new Ajv2020({ strict: false })
-addFormats.default(ajv)
-ajv.addSchema(openapi.components.schemas['Problem']!, '#/components/schemas/Problem')
+const contract = createContract()
+const drive = (name: RouteName, ask: Ask, expected: number | string) => contract.drive(server.url, name, ask, expected)
 
-/** `operation code`, or `operation status` of a success. */
-const seen = new Set<string>()
+/** Takes no new accounts and shows no documents; its store is overtaken by others. */
+let other: TestHttpServer
+let store: ReturnType<typeof createWatchedStore>
+const driveOther = (name: RouteName, ask: Ask, expected: number | string) => contract.drive(other.url, name, ask, expected)
+beforeAll(async () => {
+  store = createWatchedStore(server.store)
+  other = await startHttpServer(store.store, { config: { signup: 'closed', docs: false } })
+})
+afterAll(() => other?.close())
 
-type Ask = {
-  token?: string
-  params?: Record<string, string>
-  query?: string
-  headers?: Record<string, string>
-  json?: unknown
-  bytes?: Uint8Array
-}
-// oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is what the tests look at
-type Answered = { status: number; body: any; headers: Headers }
+const routes = Object.entries(ROUTES) as [RouteName, Route][]
+const exampleOf = (name: RouteName): NonNullable<Contract['example']> => (CONTRACTS[name] as Contract).example ?? {}
+const BOX = Buffer.from(exampleOf('put_offer').body as string, 'latin1')
+const OTHER_BOX = new Uint8Array(40)
+const newMailbox = () => ({ mailbox_id: toBase64url(nodeCrypto.random(16)) })
 
-async function drive(
-  name: string,
-  { token, params = {}, query = '', headers = {}, json, bytes }: Ask,
-  expected: number | string,
-): Promise<Answered> {
-  const { path, method, operation } = operations.get(name)!
-  const url = `${server.url}${path.replace(/\{(\w+)\}/g, (_, key: string) => params[key] ?? '')}${query}`
-  const body = bytes ?? (json === undefined ? undefined : JSON.stringify(json))
-  const type =
-    bytes === undefined
-      ? json === undefined
-        ? {}
-        : { 'content-type': 'application/json' }
-      : { 'content-type': 'application/octet-stream' }
-  const ending = new AbortController()
-  const response = await fetch(url, {
-    method: method.toUpperCase(),
-    headers: { ...type, ...headers, ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) },
-    ...(body === undefined ? {} : { body: body as string }),
-    signal: ending.signal,
-  })
-  const media = (response.headers.get('content-type') ?? '').split(';')[0]!
-  const text = media === 'text/event-stream' ? '' : await response.text()
-  if (media === 'text/event-stream') ending.abort()
-  const parsed: unknown = /[/+]json$/.test(media) ? JSON.parse(text) : undefined
-  check(name, operation, response, media, parsed)
-  const outcome = response.status < 400 ? response.status : (parsed as { code: string }).code
-  seen.add(`${name} ${outcome}`)
-  expect(outcome, `${name}: ${text.slice(0, 300)}`).toBe(expected)
-  return { status: response.status, body: parsed, headers: response.headers }
-}
-
-function check(name: string, operation: Operation, response: Response, media: string, body: unknown): void {
-  const described = operation.responses[response.status]
-  expect(described, `${name} answers ${response.status}, which the document does not have`).toBeDefined()
-  for (const header of Object.keys(described!.headers)) {
-    const hasAny = header !== 'retry-after' || JSON.stringify(body).includes('retry_after_ms')
-    if (hasAny) expect(response.headers.get(header), `${name}: the header ${header}`).not.toBeNull()
-  }
-  if (described!.content === undefined) return expect(response.status).toBe(204)
-  const content = described!.content[media]
-  expect(content, `${name} answers ${media}, which the document does not have`).toBeDefined()
-  if (content!.schema === undefined || body === undefined) return
-  expect(
-    ajv.validate(content!.schema, body),
-    `${name} ${response.status}: ${ajv.errorsText()}\n${JSON.stringify(body).slice(0, 500)}`,
-  ).toBe(true)
-  if (response.status >= 400) expect(Object.keys(content!.examples ?? {}), name).toContain((body as { code: string }).code)
+/** A request in the form of the document, with a token where one is asked for. */
+function exampleAsk(name: RouteName, token: string): Ask {
+  const { params = {}, body } = exampleOf(name)
+  const row: Route = ROUTES[name]
+  const content = row.body === 'json' ? { json: body } : row.body === 'bytes' ? { bytes: BOX } : {}
+  return { params, ...content, ...(row.auth === 'token' ? { token } : {}) }
 }
 
 const wire = ({ entry, boxes }: ReturnType<typeof makeEntry>) => ({ body: toBase64url(entry.body), sig: toBase64url(entry.sig), boxes })
-
-async function change(
-  account: TestAccount,
-  name: string,
-  token: string,
-  device: number,
-  what: TestChange,
-  expected: number | string,
-  headers = {},
-) {
-  const params = { device_id: account.devices[device]!.device_id }
-  return drive(name, { token, params, headers, json: wire(makeEntry(account, what)) }, expected)
-}
-
 const rename = (account: TestAccount, device: number, name: string): TestChange => ({
   type: 'rename_device',
   rename: { device_id: account.devices[device]!.device_id, name },
@@ -109,35 +48,85 @@ const revoke = (account: TestAccount, device: number, last_device_seq?: number):
   type: 'revoke_device',
   revoked: [{ device_id: account.devices[device]!.device_id, ...(last_device_seq === undefined ? {} : { last_device_seq, heads: [] }) }],
 })
+/** The entry as another version would make it. */
+function asVersion(v: number, account: TestAccount, change: TestChange): object {
+  const made = makeEntry(account, change)
+  return wire({
+    ...made,
+    entry: { ...made.entry, body: Buffer.from(Buffer.from(made.entry.body).toString().replace('"v":1', `"v":${v}`)) },
+  })
+}
+const deviceOf = (account: TestAccount, device: number) => ({ device_id: account.devices[device]!.device_id })
+
 /** A device that was revoked after its token was given out. */
 async function withRevoked(): Promise<TestAccount> {
   const account = await server.account(2)
-  const device = account.devices[1]!
+  const { devices } = account
   await append(server.store, account, revoke(account, 1))
-  account.devices = [account.devices[0]!, device]
+  account.devices = devices
   return account
 }
 
+const ASSERTED = {
+  append_log: 'log',
+  read_log: 'log-read',
+  create_token: 'token',
+  refresh_token: 'refresh',
+  delete_user: 'delete-account',
+  take_session: 'session',
+} as const satisfies Partial<Record<RouteName, string>>
+type Asserted = keyof typeof ASSERTED
+
+/** The assertion stands in the body, but for an entry of the log, which has it as its proof. */
+function bodyWith(name: Asserted, account: TestAccount, signed: SignedObject): object {
+  if (name === 'append_log') return { ...wire(makeEntry(account, { type: 'rotate_keys' })), proof: signed }
+  return name === 'refresh_token' ? { ...signed, refresh_token: 'AAAA' } : signed
+}
+
+describe('what all of a kind refuse', () => {
+  it.each(routes)('%s: what it does not take, what is too large, and who does not show the right credential', async (name, row) => {
+    const account = await server.account(1)
+    const token = await server.token(account)
+    const ask = exampleAsk(name, token)
+    await drive(name, { ...ask, query: '?nonsense=1' }, 'invalid_request')
+    const large = row.body === 'bytes' ? { bytes: new Uint8Array(row.bodyBytesMax + 1) } : { json: { body: 'A'.repeat(row.bodyBytesMax) } }
+    if (row.method !== 'GET') await drive(name, { ...ask, ...large }, 'too_large')
+    if (row.body === 'bytes') await drive(name, { ...ask, headers: { 'content-type': 'application/json' } }, 'invalid_request')
+    if (row.auth === 'token') await drive(name, { ...ask, token: 'x' }, 'unauthorized')
+    if (row.auth !== 'assertion') return
+    const now = Date.now()
+    const claims = { aud: toBase64url(server.server_key), user_id: account.user_id, signer: account.devices[0]!.device_id }
+    const sign = (purpose: string, at: number) => createAssertion(nodeCrypto, account.devices[0]!.sign_seed, { ...claims, purpose }, at)
+    const purpose = ASSERTED[name as Asserted]
+    await drive(name, { json: bodyWith(name as Asserted, account, await sign('nothing', now)) }, 'unauthorized')
+    await drive(name, { json: bodyWith(name as Asserted, account, await sign(purpose, now - 600_000)) }, 'expired')
+  })
+})
+
 describe('every operation, as the document says', () => {
   it('what the server is', async () => {
-    await drive('read_server', {}, 200)
-    await drive('live', {}, 200)
-    await drive('ready', {}, 200)
-    await drive('read_jwks', {}, 200)
-    await drive('read_openapi', {}, 200)
-    await drive('read_asyncapi', {}, 200)
-    await drive('read_docs', {}, 200)
-    for (const file of ['swagger-ui.css', 'swagger-ui-bundle.js', 'start.js']) await drive('read_docs_file', { params: { file } }, 200)
+    for (const name of ['read_server', 'live', 'ready', 'read_jwks'] as const) await drive(name, {}, 200)
+  })
+
+  it('its documents: whole, known already, or not there', async () => {
+    for (const name of ['read_openapi', 'read_asyncapi', 'read_docs', 'read_docs_file'] as const) {
+      const { params = {} } = exampleOf(name)
+      const { headers } = await drive(name, { params }, 200)
+      const etag = headers.get('etag')!
+      for (const tag of [etag, `W/${etag}`, `"other", ${etag}`, '*']) await drive(name, { params, headers: { 'if-none-match': tag } }, 304)
+      await drive(name, { params, headers: { 'if-none-match': '"other"' } }, 200)
+      await driveOther(name, { params }, 'not_found')
+    }
+    for (const file of ['swagger-ui.css', 'start.js', '']) await drive('read_docs_file', { params: { file } }, 200)
     await drive('read_docs_file', { params: { file: 'swagger-ui-bundle.js.map' } }, 'not_found')
     await drive('read_docs_file', { params: { file: 'UPPER' } }, 'invalid_request')
   })
 
-  it('a relay that serves no documents has none', async () => {
-    const off = createDocsRoutes(false)
-    for (const name of ['read_openapi', 'read_asyncapi', 'read_docs'] as const) {
-      expect(await (off[name] as () => Promise<unknown>)()).toEqual({ problem: { code: 'not_found' } })
-      seen.add(`${name} not_found`)
-    }
+  it('the page is there with a slash and without, and offers to send nothing', async () => {
+    const [plain, slash] = await Promise.all(['/docs', '/docs/'].map(async (path) => (await fetch(`${server.url}${path}`)).text()))
+    expect(slash).toBe(plain)
+    for (const [, path] of plain!.matchAll(/(?:href|src)="([^"]+)"/g)) expect((await fetch(`${server.url}${path}`)).status, path).toBe(200)
+    expect(await (await fetch(`${server.url}/docs/start.js`)).text()).toContain('supportedSubmitMethods: []')
   })
 
   it('tokens', async () => {
@@ -147,42 +136,29 @@ describe('every operation, as the document says', () => {
     const { body: next } = await drive('refresh_token', { json: { ...(await assert('refresh')), refresh_token: body.refresh_token } }, 200)
     await drive('refresh_token', { json: { ...(await assert('refresh')), refresh_token: 'AAAA' } }, 'invalid_token')
     await drive('logout', { token: next.access_token }, 204)
-    await drive('logout', { token: next.access_token }, 'unauthorized')
     const revoked = await withRevoked()
-    for (const [name, more] of [
-      ['create_token', {}],
-      ['refresh_token', { refresh_token: 'AAAA' }],
-    ] as const) {
-      const purpose = name === 'create_token' ? 'token' : 'refresh'
-      await drive(name, { json: { ...(await assert('log')), ...more } }, 'unauthorized')
-      await drive(name, { json: { ...(await server.assertion(revoked, 1, purpose)), ...more } }, 'device_revoked')
-      await drive(name, { json: {} }, 'invalid_request')
-      await drive(name, { json: { body: 'A'.repeat(20_000) } }, 'too_large')
-    }
+    await drive('create_token', { json: await server.assertion(revoked, 1, 'token') }, 'device_revoked')
+    await drive('refresh_token', { json: { ...(await server.assertion(revoked, 1, 'refresh')), refresh_token: 'AAAA' } }, 'device_revoked')
   })
 
   it('the device log', async () => {
     const account = await server.account(2)
     const proof = () => server.assertion(account, 0, 'log')
-    const post = async (what: TestChange, expected: number | string) =>
-      drive('append_log', { json: { ...wire(makeEntry(account, what)), proof: await proof() } }, expected)
-    await post(rename(account, 1, account.devices[0]!.name), 'name_taken')
-    const unboxed = { ...makeEntry(account, rename(account, 1, 'x')), boxes: {} }
-    await drive('append_log', { json: { ...wire(unboxed), proof: await proof() } }, 'invalid_entry')
+    const post = async (entry: object, expected: number | string) =>
+      drive('append_log', { json: { ...entry, proof: await proof() } }, expected)
+    const postChange = (change: TestChange, expected: number | string) => post(wire(makeEntry(account, change)), expected)
+    await postChange(rename(account, 1, account.devices[0]!.name), 'name_taken')
+    await post(wire({ ...makeEntry(account, rename(account, 1, 'x')), boxes: {} }), 'invalid_entry')
+    await post(asVersion(2, account, rename(account, 1, 'x')), 'unknown_version')
     const session_id = await server.session(account, 1)
     const events = [makeEventJson(account, 1, 1, {}).json]
     await drive('append_events', { token: await server.token(account, 1), json: { session_id, events } }, 200)
-    await post(revoke(account, 1, 0), 'heads_stale')
-    const nobody = makeEntry({ ...account, user_id: toBase64url(new Uint8Array(32)) }, rename(account, 1, 'x'))
-    await drive('append_log', { json: { ...wire(nobody), proof: await proof() } }, 'unauthorized')
-    const entry = makeEntry(account, rename(account, 1, 'a phone'))
-    await drive('append_log', { json: { ...wire(entry), proof: await proof() } }, 200)
-    await post(rename(account, 1, 'another'), 'log_conflict')
-    await drive('append_log', { json: { ...wire(entry), proof: await server.assertion(account, 0, 'token') } }, 'unauthorized')
-    await drive('append_log', { json: { ...wire(entry), proof: await proof(), role: 'admin' } }, 'invalid_request')
-    await drive('append_log', { json: { body: 'A'.repeat(300_000) } }, 'too_large')
+    await postChange(revoke(account, 1, 0), 'heads_stale')
+    const entry = wire(makeEntry(account, rename(account, 1, 'a phone')))
+    await post(entry, 200)
+    await postChange(rename(account, 1, 'another'), 'log_conflict')
     await drive('read_log', { json: await server.assertion(account, 0, 'log-read') }, 200)
-    await drive('read_log', { json: await server.assertion(account, 0, 'log') }, 'unauthorized')
+
     const stranger = makeAccount()
     const asRoot = (purpose: string) =>
       createAssertion(
@@ -197,63 +173,54 @@ describe('every operation, as the document says', () => {
       { type: 'recover', device: makeDevice() },
     )
     await drive('append_log', { json: { ...wire(recovery), proof: await asRoot('log') } }, 'not_found')
-    await drive('read_log', { json: { body: 1 } }, 'invalid_request')
-    await drive('read_log', { json: { body: 'A'.repeat(20_000) } }, 'too_large')
+    const device = makeDevice()
+    const genesis = wire(makeEntry(stranger, { type: 'genesis', device }))
+    const introduced = { ...stranger, devices: [device] }
+    await driveOther('append_log', { json: { ...genesis, proof: await other.assertion(introduced, 0, 'log') } }, 'signup_closed')
+    await drive('append_log', { json: { ...genesis, proof: await asRoot('log') } }, 200)
+    await server.store.deleteAccount(stranger.user_id, null)
+    await drive('append_log', { json: { ...genesis, proof: await asRoot('log') } }, 'account_gone')
   })
 
   it('devices', async () => {
     const account = await server.account(3)
-    const other = await server.account(2)
+    const foreign = await server.account(2)
     const token = await server.token(account)
     await drive('list_devices', { token, query: '?revoked=true' }, 200)
-    await drive('list_devices', { token, query: '?revoked=maybe' }, 'invalid_request')
-    await drive('list_devices', {}, 'unauthorized')
     await drive('read_connection_status', { token }, 200)
-    await drive('read_connection_status', {}, 'unauthorized')
-    const params = { device_id: account.devices[1]!.device_id }
+    const params = deviceOf(account, 1)
     const before = await drive('read_device', { token, params }, 200)
     await drive('read_device', { token, params: { device_id: randomUUID() } }, 'not_found')
-    await drive('read_device', { token, params: { device_id: 'x' } }, 'invalid_request')
-    await drive('read_device', { params }, 'unauthorized')
 
-    const etag = { 'if-match': before.headers.get('etag')! }
-    await change(account, 'rename_device', token, 1, rename(account, 1, account.devices[0]!.name), 'name_taken')
-    await change(account, 'rename_device', token, 1, rename(account, 2, 'x'), 'invalid_entry')
-    await change(account, 'rename_device', token, 1, rename(account, 1, 'x'), 'precondition_failed', { 'if-match': '"no"' })
-    await drive('rename_device', { token, params, json: wire(makeEntry(other, rename(other, 1, 'x'))) }, 'forbidden')
-    await drive(
-      'rename_device',
-      { token, params: { device_id: randomUUID() }, json: wire(makeEntry(account, rename(account, 1, 'x'))) },
-      'not_found',
-    )
-    const first = makeEntry(account, rename(account, 1, 'pocket'))
-    const conflict = makeEntry(account, rename(account, 1, 'bag'))
-    const renamed = await drive('rename_device', { token, params, headers: etag, json: wire(first) }, 200)
-    await drive('rename_device', { token, params, json: wire(conflict) }, 'log_conflict')
-    account.log_seq = renamed.body.log_seq
-    account.log_head = Buffer.from(renamed.body.log_head, 'base64url')
+    type Change = 'rename_device' | 'revoke_device'
+    const change = (name: Change, what: TestChange, expected: number | string, more: Ask = {}) =>
+      drive(name, { token, params, json: wire(makeEntry(account, what)), ...more }, expected)
+    await change('rename_device', rename(account, 1, account.devices[0]!.name), 'name_taken')
+    await change('rename_device', rename(account, 2, 'x'), 'invalid_entry')
+    const both = [
+      ['rename_device', rename(account, 1, 'x'), rename(foreign, 1, 'x')],
+      ['revoke_device', revoke(account, 1), revoke(foreign, 1)],
+    ] as const
+    for (const [name, own, theirs] of both) {
+      await drive(name, { token, params, json: wire(makeEntry(foreign, theirs)) }, 'forbidden')
+      await drive(name, { token, params: { device_id: randomUUID() }, json: wire(makeEntry(account, own)) }, 'not_found')
+      await change(name, own, 'precondition_failed', { headers: { 'if-match': '"no"' } })
+      await drive(name, { token, params, json: asVersion(2, account, own) }, 'unknown_version')
+      await drive(name, { token, params, json: wire({ ...makeEntry(account, own), boxes: {} }) }, 'invalid_entry')
+      const late = makeEntry({ ...account, log_seq: account.log_seq - 1, log_head: new Uint8Array(32) }, own)
+      await drive(name, { token, params, json: wire(late) }, 'log_conflict')
+    }
+    const { body } = await change('rename_device', rename(account, 1, 'pocket'), 200, {
+      headers: { 'if-match': before.headers.get('etag')! },
+    })
+    account.log_seq = body.log_seq
+    account.log_head = Buffer.from(body.log_head, 'base64url')
 
     const session_id = await server.session(account, 1)
     const sent = makeEventJson(account, 1, 1, {}).json
     await drive('append_events', { token: await server.token(account, 1), json: { session_id, events: [sent] } }, 200)
-    await change(account, 'revoke_device', token, 1, revoke(account, 1, 0), 'heads_stale')
-    await change(account, 'revoke_device', token, 2, revoke(account, 1), 'invalid_entry')
-    await drive('revoke_device', { token, params, json: wire(makeEntry(other, revoke(other, 1))) }, 'forbidden')
-    await drive(
-      'revoke_device',
-      { token, params: { device_id: randomUUID() }, json: wire(makeEntry(account, revoke(account, 1))) },
-      'not_found',
-    )
-    await drive('revoke_device', { token, params, json: wire(conflict) }, 'invalid_entry')
-    await drive('revoke_device', { token, params, json: wire({ ...makeEntry(account, revoke(account, 1)), boxes: {} }) }, 'invalid_entry')
-    const late = makeEntry({ ...account, log_seq: account.log_seq - 1, log_head: new Uint8Array(32) }, revoke(account, 1))
-    await drive('revoke_device', { token, params, json: wire(late) }, 'log_conflict')
-    await change(account, 'revoke_device', token, 1, revoke(account, 1), 200)
-    for (const name of ['rename_device', 'revoke_device']) {
-      await drive(name, { params, json: wire(conflict) }, 'unauthorized')
-      await drive(name, { token, params, json: { status: 'revoked' } }, 'invalid_request')
-      await drive(name, { token, params, json: { body: 'A'.repeat(300_000) } }, 'too_large')
-    }
+    await change('revoke_device', revoke(account, 1, 0), 'heads_stale')
+    await change('revoke_device', revoke(account, 1), 200)
   })
 
   it('events', async () => {
@@ -261,101 +228,121 @@ describe('every operation, as the document says', () => {
     const token = await server.token(account)
     const assert = (purpose: string) => server.assertion(account, 0, purpose)
     const { body: session } = await drive('take_session', { json: { ...(await assert('session')), last_device_seq: 0 } }, 200)
-    await drive('take_session', { json: await assert('token') }, 'unauthorized')
-    await drive('take_session', { json: [] }, 'invalid_request')
-    await drive('take_session', { json: { body: 'A'.repeat(20_000) } }, 'too_large')
     await drive('take_session', { json: await server.assertion(await withRevoked(), 1, 'session') }, 'device_revoked')
     const { session_id } = session
     const events = [1, 2, 4].map((n) => makeEventJson(account, 0, n, {}).json)
-    const acked = await drive('append_events', { token, json: { session_id, events } }, 200)
+    const send = (sent: object[], expected: number | string, as = session_id) =>
+      drive('append_events', { token, json: { session_id: as, events: sent } }, expected)
+    const acked = await send(events, 200)
     expect(acked.body).toMatchObject({ acks: [{ position: 1 }, { position: 2 }], nack: { code: 'sequence_gap' } })
-    await drive('append_events', { token, json: { session_id: randomUUID(), events: events.slice(0, 1) } }, 'superseded')
-    await drive('append_events', { token, json: { session_id, events: [] } }, 'invalid_request')
-    await drive('append_events', { json: { session_id, events } }, 'unauthorized')
-    await drive('append_events', { token, json: { session_id, events: ['A'.repeat(1_100_000)] } }, 'too_large')
-    const strange = { ...events[0], user_id: toBase64url(new Uint8Array(32)) }
-    await drive('append_events', { token, json: { session_id, events: [strange] } }, 'invalid_message')
+    await send(events.slice(0, 1), 'superseded', randomUUID())
+    await send([{ ...events[0], user_id: toBase64url(new Uint8Array(32)) }], 'invalid_message')
+    // the last character has bits that no byte has
+    await send([{ ...events[0], encrypted_payload: 'AB' }], 'invalid_encoding')
     const page = await drive('read_events', { token, query: '?limit=1' }, 200)
     await drive('read_events', { token, query: `?limit=1&continuation_token=${page.body.continuation_token}` }, 200)
     await drive('read_events', { token, query: '?streams=nothing' }, 200)
     const { event_id, received_at } = page.body.events[0]
     const cursor = `event_id=${event_id}&received_at=${received_at}&history_id=${page.body.history_id}`
     await drive('read_events', { token, query: `?after_position=1&${cursor}` }, 200)
-    await drive('read_events', { token, query: `?after_position=2&${cursor}` }, 200)
-    await drive('read_events', { token, query: '?limit=0' }, 'invalid_request')
-    await drive('read_events', {}, 'unauthorized')
-    await drive('follow_events', { token, query: `?after_position=1&${cursor}` }, 200)
+    expect((await drive('read_events', { token, query: `?after_position=2&${cursor}` }, 200)).body.reset).toBeDefined()
+  })
+
+  it('a stream that is followed, each kind of message', async () => {
+    const account = await server.account(2)
+    const token = await server.token(account, 1)
+    const follow = (until: string, ask: Ask = {}) => drive('follow_events', { token, until, ...ask }, 200)
+    const session_id = await server.session(account)
+    const events = [makeEventJson(account, 0, 1, {}).json]
+    await drive('append_events', { token: await server.token(account), json: { session_id, events } }, 200)
+    await follow('event', { query: '?after_position=0' })
+    await follow('log_entry', { query: '?log_seq=0' })
+    await follow('presence')
+    const nowhere = { position: 1, event_id: randomUUID(), received_at: 1, history_id: server.store.history_id }
+    await follow('reset', { headers: { 'last-event-id': encodeFollowId({ cursor: nowhere, log_seq: 1 }) } })
     await drive('follow_events', { token, headers: { 'last-event-id': '%' } }, 'invalid_request')
-    await drive('follow_events', {}, 'unauthorized')
+
+    const drained = await startHttpServer(server.store)
+    const ending = contract.drive(drained.url, 'follow_events', { token: await drained.token(account), until: 'closed' }, 200)
+    await expect.poll(() => drained.relay.sessions.size()).toBe(1)
+    await drained.close()
+    expect((await ending).items.slice(-2)).toMatchObject([{ event: 'going_away' }, { event: 'closed', data: { name: 'draining' } }])
   })
 
   it('pairing', async () => {
     const account = await server.account(2)
     const [token, foreign] = [await server.token(account), await server.token(account, 1)]
-    const params = { mailbox_id: toBase64url(crypto.getRandomValues(new Uint8Array(16))) }
-    const nowhere = { mailbox_id: toBase64url(crypto.getRandomValues(new Uint8Array(16))) }
-    const bytes = new Uint8Array(40).fill(1)
-    const others = new Uint8Array(40).fill(2)
-    for (const slot of ['put_join', 'put_reveal', 'put_done']) await drive(slot, { token, params, bytes }, 'not_found')
-    await drive('put_offer', { token, params, bytes }, 204)
-    await drive('put_offer', { token: foreign, params, bytes }, 'slot_taken')
-    await drive('put_join', { params, bytes }, 204)
-    await drive('put_join', { params, bytes: others }, 'slot_taken')
-    for (const slot of ['put_reveal', 'put_done']) {
-      await drive(slot, { token: foreign, params, bytes }, 'forbidden')
-      await drive(slot, { token, params, bytes }, 204)
-      await drive(slot, { token, params, bytes: others }, 'slot_taken')
-      await drive(slot, { params, bytes }, 'unauthorized')
+    const params = newMailbox()
+    for (const slot of ['put_join', 'put_reveal', 'put_done'] as const) await drive(slot, { token, params, bytes: BOX }, 'not_found')
+    await drive('put_offer', { token, params, bytes: BOX }, 204)
+    await drive('put_offer', { token: foreign, params, bytes: BOX }, 'slot_taken')
+    for (const slot of ['put_join', 'put_reveal', 'put_done'] as const) {
+      await drive(slot, { token, params, bytes: BOX }, 204)
+      await drive(slot, { token, params, bytes: OTHER_BOX }, 'slot_taken')
     }
-    await drive('put_offer', { params, bytes }, 'unauthorized')
-    for (const slot of ['put_offer', 'put_join', 'put_reveal', 'put_done']) {
-      await drive(slot, { token, params, json: {} }, 'invalid_request')
-      await drive(slot, { token, params, bytes: new Uint8Array(5_000) }, 'too_large')
-    }
-    await drive('read_slot', { params: { ...params, slot: 'join' } }, 200)
-    await drive('read_slot', { params: { ...nowhere, slot: 'join' } }, 'not_found')
-    await drive('read_slot', { params: { ...params, slot: 'other' } }, 'invalid_request')
+    // what the document shows as sent is what it shows as read
+    expect((await drive('read_slot', { params: { ...params, slot: 'join' } }, 200)).body).toBe(exampleOf('put_join').body)
+    await drive('read_slot', { params: { ...newMailbox(), slot: 'join' } }, 'not_found')
   })
 
-  it('the account', async () => {
-    const account = await server.account(1)
+  it('the account: its figures, each kind of line of its export, its end', async () => {
+    const account = await server.account(2)
     const token = await server.token(account)
+    const session_id = await server.session(account)
+    await drive('append_events', { token, json: { session_id, events: [makeEventJson(account, 0, 1, {}).json] } }, 200)
+    await drive('put_offer', { token, params: newMailbox(), bytes: BOX }, 204)
     await drive('read_user', { token }, 200)
-    await drive('read_user', {}, 'unauthorized')
-    await drive('export_user', { token }, 200)
-    await drive('export_user', {}, 'unauthorized')
-    await drive('delete_user', { json: await server.assertion(account, 0, 'token') }, 'unauthorized')
-    await drive('delete_user', { json: { confirm: true } }, 'invalid_request')
-    await drive('delete_user', { json: { body: 'A'.repeat(20_000) } }, 'too_large')
+    const { items } = await drive('export_user', { token }, 200)
+    const counts: Record<string, number> = {}
+    for (const { kind } of items.slice(1, -1)) counts[kind!] = (counts[kind!] ?? 0) + 1
+    expect([items[0]!.kind, items.at(-1)]).toEqual(['export', { kind: 'end', counts }])
     await drive('delete_user', { json: await server.assertion(await withRevoked(), 1, 'delete-account') }, 'device_revoked')
     await drive('delete_user', { json: await server.assertion(account, 0, 'delete-account') }, 200)
-    const genesis = makeEntry({ ...account, log_seq: -1, log_head: null, devices: [] }, { type: 'genesis', device: makeDevice() })
-    await drive('append_log', { json: { ...wire(genesis), proof: await server.assertion(account, 0, 'log') } }, 'unauthorized')
   })
 })
 
-/** Refusals that this file does not drive, and where they are. */
-const ELSEWHERE: Readonly<Record<string, string>> = {
-  internal: 'failures of the server: http/router.test.ts',
-  unavailable: 'the database is gone: http/router.test.ts',
-  rate_limited: 'R12: limits/, http/log-routes.test.ts',
-  overloaded: 'R12: limits/limits.test.ts',
-  expired: 'clocks: http/router.test.ts',
-  account_gone: 'races with a deletion: store/deletion.test.ts, http/account-routes.test.ts',
-  signup_closed: 'http/router.test.ts',
-  unknown_version: 'http/router.test.ts',
-  invalid_encoding: 'http/event-routes.test.ts',
-  'append_events device_revoked': 'a revocation between token and inbox: http/event-routes.test.ts',
-}
+describe('what came between the credential and the route', () => {
+  /** Asks while somebody deletes the account, or revokes the device, right before this call of the store. */
+  async function overtaken(
+    name: RouteName,
+    method: string,
+    by: 'deletion' | 'revocation',
+    make: (account: TestAccount) => Promise<Ask>,
+    expected: string,
+  ) {
+    const account = await server.account(2)
+    const ask = await make(account)
+    const token = await other.token(account, 1)
+    const unwatch = store.watch(async (call) => {
+      if (call.method !== method || call.number === 1) return
+      unwatch()
+      if (by === 'deletion') await server.store.deleteAccount(account.user_id, null)
+      else await append(server.store, account, revoke(account, 1))
+    })
+    await driveOther(name, { ...(ROUTES[name].auth === 'token' ? { token } : {}), ...ask }, expected)
+  }
+  const changeOf = (change: TestChange, account: TestAccount): Ask => ({
+    params: deviceOf(account, 1),
+    json: wire(makeEntry(account, change)),
+  })
+  const sending = async (account: TestAccount): Promise<Ask> => ({
+    json: { session_id: await server.session(account, 1), events: [makeEventJson(account, 1, 1, {}).json] },
+  })
+  const taking = async (account: TestAccount): Promise<Ask> => ({ json: await other.assertion(account, 1, 'session') })
+
+  it.each<[RouteName, string, 'deletion' | 'revocation', (account: TestAccount) => Promise<Ask>, string]>([
+    ['rename_device', 'appendEntry', 'deletion', async (account) => changeOf(rename(account, 1, 'x'), account), 'account_gone'],
+    ['revoke_device', 'appendEntry', 'deletion', async (account) => changeOf(revoke(account, 1), account), 'account_gone'],
+    ['read_events', 'judgeCursor', 'deletion', async () => ({}), 'account_gone'],
+    ['read_events', 'judgeCursor', 'revocation', async () => ({}), 'device_revoked'],
+    ['take_session', 'establishSession', 'deletion', taking, 'account_gone'],
+    ['append_events', 'ingest', 'deletion', sending, 'account_gone'],
+    ['append_events', 'ingest', 'revocation', sending, 'device_revoked'],
+  ])('%s: before %s, a %s', overtaken)
+})
 
 afterAll(() => {
-  const missing: string[] = []
-  for (const [name, { operation }] of operations)
-    for (const [status, { content }] of Object.entries(operation.responses)) {
-      const codes = Number(status) < 400 ? [status] : Object.keys(content?.['application/problem+json']?.examples ?? {})
-      for (const code of codes)
-        if (!seen.has(`${name} ${code}`) && !Object.hasOwn(ELSEWHERE, code) && !Object.hasOwn(ELSEWHERE, `${name} ${code}`))
-          missing.push(`${name} ${code}`)
-    }
-  expect(missing, 'operations and refusals of the document that nothing drove').toEqual([])
+  // what may fail in all of them, and who asks too much: contract-failures.test.ts
+  const here = (_: string, outcome: string): boolean => !FAILURES.has(outcome)
+  expect(contract.missing(here), 'outcomes of the document that nothing drove').toEqual([])
 })

@@ -108,7 +108,7 @@ export const EVENT_CONTRACTS = {
         events: [STORED],
       },
     },
-    problems: ['account_gone'],
+    problems: ['device_revoked', 'account_gone'],
     example: { query: { after_position: 41, ...CURSOR, limit: 100, streams: 'clipboard', continuation_token: CONTINUATION } },
   },
 } as const satisfies Record<string, Contract>

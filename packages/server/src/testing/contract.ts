@@ -174,3 +174,6 @@ async function readUntil({ body }: Response, kind: string): Promise<string> {
   }
   return text
 }
+
+/** What any operation may answer, however right its request is. */
+export const FAILURES: ReadonlySet<string> = new Set(['internal', 'unavailable', 'rate_limited', 'overloaded'])
