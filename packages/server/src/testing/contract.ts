@@ -19,7 +19,7 @@ export type Ask = {
   until?: string
 }
 // oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is what the tests look at
-export type Answered = { status: number; body: any; headers: Headers; items: Item[] }
+export type Answered = { status: number; body: any; text: string; headers: Headers; items: Item[]; outcome: string }
 /** A line of NDJSON, or a message of an event stream with its data read. */
 export type Item = { readonly kind?: string; readonly event?: string; readonly [member: string]: unknown }
 
@@ -39,8 +39,8 @@ export function createContract() {
   /** `operation outcome`: the status of a success, the code of a refusal, or the kind of a piece. */
   const seen = new Set<string>()
 
-  /** Asks and checks; the outcome has to be the expected one. */
-  async function drive(base: string, name: string, ask: Ask, expected: number | string): Promise<Answered> {
+  /** Asks, checks, and tells the outcome: the status of a success, the code of a refusal. */
+  async function tell(base: string, name: string, ask: Ask): Promise<Answered> {
     const { path, method, operation } = operations.get(name)!
     const { params = {}, query = '', json, bytes, token } = ask
     const url = `${base}${path.replace(/\{(\w+)\}/g, (_, key: string) => params[key] ?? '')}${query}`
@@ -60,10 +60,16 @@ export function createContract() {
     const media = (response.headers.get('content-type') ?? '').split(';')[0]!
     const text = media === 'text/event-stream' ? await readUntil(response, ask.until ?? 'retry') : await response.text()
     leaving.abort()
-    const answered = { ...check(name, operation, response, media, text), headers: response.headers }
-    const outcome = response.status < 400 ? response.status : answered.body.code
+    const checked = check(name, operation, response, media, text)
+    const outcome = response.status < 400 ? String(response.status) : (checked.body as { code: string }).code
     seen.add(`${name} ${outcome}`)
-    expect(outcome, `${name}: ${text.slice(0, 300)}`).toBe(expected)
+    return { ...checked, text, headers: response.headers, outcome }
+  }
+
+  /** The same; the outcome has to be the expected one. */
+  async function drive(base: string, name: string, ask: Ask, expected: number | string): Promise<Answered> {
+    const answered = await tell(base, name, ask)
+    expect(answered.outcome, `${name}: ${answered.text.slice(0, 300)}`).toBe(String(expected))
     return answered
   }
 
@@ -73,7 +79,7 @@ export function createContract() {
     { status, headers }: Response,
     media: string,
     text: string,
-  ): Omit<Answered, 'headers'> {
+  ): Pick<Answered, 'status' | 'body' | 'items'> {
     const described = operation.responses[status]
     expect(described, `${name} answers ${status}, which the document does not have: ${text.slice(0, 300)}`).toBeDefined()
     const known = Object.keys(described!.headers)
@@ -107,6 +113,7 @@ export function createContract() {
     openapi,
     operations,
     seen,
+    tell,
     drive,
     /** What of the document was not seen, of the outcomes that `counts` takes. */
     missing: (counts: (operation: string, outcome: string) => boolean): string[] =>
