@@ -4,7 +4,7 @@
  *
  * Bound: `KEYS_MAX` keys and `BUCKETS` buckets per limit, some 25 MiB; a flood of addresses or mailbox ids costs no more.
  */
-import { createHash, randomBytes } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible'
 import type { Limit, LimitCounter } from './rate-limits.ts'
 
@@ -15,7 +15,7 @@ const BUCKETS = 16_384
 type Counts = { limiter: RateLimiterMemory; ends: Map<string, number> }
 
 export function createMemoryCounter(): LimitCounter {
-  const salt = randomBytes(16)
+  const salt = randomBytes(16).toString('hex')
   const counted = new Map<string, Counts>()
 
   function countsOf({ name, points, duration }: Limit): Counts {
@@ -32,24 +32,32 @@ export function createMemoryCounter(): LimitCounter {
 
   /** No key looks like it: those that a client chooses are base64url. */
   function bucketOf(key: string): string {
-    return `bucket ${createHash('sha256').update(salt).update(key).digest().readUInt32BE() % BUCKETS}`
+    return `bucket ${hash('sha256', salt + key, 'buffer').readUInt32BE() % BUCKETS}`
   }
 
-  function hasRoom(ends: Map<string, number>, now: number): boolean {
+  /** Where a key is counted from now on. */
+  function placeOf({ ends }: Counts, key: string, duration: number): string {
+    const now = Date.now()
+    if ((ends.get(key) ?? 0) > now) return key
+    ends.delete(key)
+    if (ends.size >= KEYS_MAX) makeRoom(ends, now)
+    if (ends.size >= KEYS_MAX) return bucketOf(key)
+    ends.set(key, now + duration * 1_000)
+    return key
+  }
+
+  function makeRoom(ends: Map<string, number>, now: number): void {
     for (const [key, end] of ends) {
-      if (end > now) break
+      if (end > now) return
       ends.delete(key)
     }
-    return ends.size < KEYS_MAX
   }
 
   return {
     async consume(limit, key, points) {
-      const { limiter, ends } = countsOf(limit)
-      const now = Date.now()
-      if (hasRoom(ends, now) && !ends.has(key)) ends.set(key, now + limit.duration * 1_000)
+      const counts = countsOf(limit)
       try {
-        await limiter.consume(ends.has(key) ? key : bucketOf(key), points)
+        await counts.limiter.consume(placeOf(counts, key, limit.duration), points)
         return null
       } catch (refused) {
         if (refused instanceof RateLimiterRes) return Math.max(1, refused.msBeforeNext)
@@ -60,8 +68,8 @@ export function createMemoryCounter(): LimitCounter {
       const { limiter, ends } = countsOf(limit)
       const place = ends.has(key) ? key : bucketOf(key)
       // of a count that is over there is nothing to take back
-      const { consumedPoints = 0 } = (await limiter.get(place)) ?? {}
-      if (consumedPoints > 0) await limiter.reward(place, points)
+      const { consumedPoints = 0, msBeforeNext = 0 } = (await limiter.get(place)) ?? {}
+      if (consumedPoints > 0 && msBeforeNext > 0) await limiter.reward(place, points)
     },
   }
 }
