@@ -41,7 +41,7 @@ export const OUTCOMES = {
   forbidden: { exit: 'refused', hint: 'use a device that is allowed to do this' },
   not_found: {
     exit: 'refused',
-    hint: 'check the name; for a pairing code, start sealpost pair again and use the new code within 10 minutes',
+    hint: 'check the name, the words and the address of the server; a pairing code ends after 10 minutes: start sealpost pair again for a new one',
   },
   slot_taken: { exit: 'refused', hint: 'this code was used already; start sealpost pair again for a new one' },
   precondition_failed: { exit: 'refused', hint: 'it was changed meanwhile; look at it, then try again' },

@@ -1,7 +1,7 @@
 /**
  * Back into an account without any of its devices (protocol.md §10): words → root keys → read the log as the root → verify → open
  * the root's box → a `recover` entry that brings this device in and revokes all others. The words are not kept, and the root's keys are
- * wiped as soon as the entry is signed. What was begun and broken off is simply done again: the next recovery revokes the device of the one before.
+ * wiped whatever becomes of it. What was begun and broken off is simply done again: the next recovery revokes the device of the one before.
  */
 import {
   buildEntry,
@@ -12,6 +12,8 @@ import {
   type DeviceLog,
   type DeviceType,
   equalBytes,
+  ERROR,
+  type ErrorCode,
   fromBase64url,
   introduceDevice,
   openEpochKey,
@@ -45,12 +47,36 @@ const TRIES_MAX = 8
 export async function recoverAccount(
   o: RecoverOptions,
 ): Promise<{ identity: Identity; server_key: string; pinned: boolean; history: boolean }> {
+  await expectEmpty(o.home)
+  const server = parseServerUrl(o.server)
+  const recovery_seed = await wordsToRecoverySeed(o.words)
+  const root = await deriveRootKeys(o.home.crypto, recovery_seed).finally(() => recovery_seed.fill(0))
+  try {
+    return await recoverAs(root, server, o)
+  } catch (error) {
+    throw explained(error)
+  } finally {
+    for (const secret of [root.sign_seed, root.kem_seed]) secret.fill(0)
+  }
+}
+
+const SAYS: Partial<Record<ErrorCode, string>> = {
+  not_found: 'there is no account of these recovery words on this server; nothing was changed',
+  account_gone: 'the account of these recovery words was deleted on this server, for ever; nothing was changed',
+}
+
+function explained(error: unknown): unknown {
+  const says = error instanceof SealpostError ? SAYS[error.code] : undefined
+  return error instanceof SealpostError && says !== undefined ? new SealpostError(error.code, says, { cause: error }) : error
+}
+
+async function recoverAs(
+  root: RootKeys,
+  { url, pin }: ReturnType<typeof parseServerUrl>,
+  o: RecoverOptions,
+): ReturnType<typeof recoverAccount> {
   const { home, signal } = o
   const { crypto, clock } = home
-  await expectEmpty(home)
-  const { url, pin } = parseServerUrl(o.server)
-  const recovery_seed = await wordsToRecoverySeed(o.words)
-  const root = await deriveRootKeys(crypto, recovery_seed)
   const { rest, now, again } = openContact(home, url, () => 0)
   const { server_key } = await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readServer(signal))
   if (pin !== null && !equalBytes(pin, server_key)) throw otherKey(server_key, pin)
@@ -83,16 +109,13 @@ export async function recoverAccount(
       }
       more = page.has_more && page.entries.length > 0
     }
-    if (log === null) throw new SealpostError('not_found', NO_ACCOUNT)
+    if (log === null) throw new SealpostError('not_found', ERROR.not_found)
     return log
   }
 
   for (let tries = 0; tries < TRIES_MAX; tries++) {
     throwIfAborted(signal)
-    const current: DeviceLog = await readLog().catch((cause: unknown) => {
-      if (cause instanceof SealpostError && cause.code === 'not_found') throw new SealpostError('not_found', NO_ACCOUNT, { cause })
-      throw cause
-    })
+    const current: DeviceLog = await readLog()
     const previous = await openRootBox(home, root, current, newest)
     const signer = { id: 'root', seed: root.sign_seed }
     const made = await buildEntry(crypto, current, user_id, signer, { type: 'recover', device }, previous, now())
@@ -107,13 +130,10 @@ export async function recoverAccount(
     const { log_seq, entry_hash, epoch_key } = made
     const own = { ...decodeWireEntry(entry), log_seq, entry_hash, epoch_key, first_seen: clock.now() }
     await home.store.createIdentity(identity, [...rows, { ...own, box: box === undefined ? null : fromBase64url(box) }])
-    for (const secret of [recovery_seed, root.sign_seed, root.kem_seed]) secret.fill(0)
     return { identity, server_key: aud, pinned: pin !== null, history: previous !== null }
   }
   throw new SealpostError('log_conflict', 'another device changes the device list all the time; try again')
 }
-
-const NO_ACCOUNT = 'there is no account of these recovery words on this server; nothing was changed'
 
 /** The key of the newest epoch. Null: its box does not open, and older events stay closed. */
 async function openRootBox(home: Home, root: RootKeys, log: DeviceLog, newest: WireEntry | null): Promise<Uint8Array | null> {

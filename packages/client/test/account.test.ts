@@ -101,6 +101,38 @@ describe('recover', () => {
     })
     expect(await home.store.readIdentity()).toBeNull()
   })
+
+  it('says that the account was deleted; whatever becomes of it, no seed and no key of the root is left', async () => {
+    const { recovery_words: kept } = await relay.create('kept')
+    const { sealpost, recovery_words: gone } = await relay.create('gone')
+    await sealpost.deleteAccount()
+    const attempt = async (words: string) => {
+      const home = relay.keep(await relay.home('back'))
+      const secrets: Uint8Array[] = []
+      const hkdf: typeof home.crypto.hkdf = async (key, salt, info, length) => {
+        const derived = await home.crypto.hkdf(key, salt, info, length)
+        if (Buffer.from(info).includes('sealpost/1 root-')) secrets.push(key, derived)
+        return derived
+      }
+      const watched = { ...home, crypto: { ...home.crypto, hkdf } }
+      const outcome = await Sealpost.recover({
+        home: watched,
+        server: relay.url,
+        name: 'x',
+        device_type: 'desktop',
+        words,
+        connect: false,
+      }).then(
+        () => 'recovered',
+        ({ code, message }: SealpostError) => `${code}: ${message}`,
+      )
+      return { outcome, left: secrets.map((secret) => secret.some((byte) => byte !== 0)) }
+    }
+    const left = [false, false, false, false]
+    expect(await attempt(gone)).toEqual({ outcome: expect.stringMatching(/^account_gone: .* was deleted/), left })
+    expect(await attempt(`${'abandon '.repeat(23)}art`)).toEqual({ outcome: expect.stringMatching(/^not_found: /), left })
+    expect(await attempt(kept)).toEqual({ outcome: 'recovered', left })
+  })
 })
 
 describe('B08: export', () => {
