@@ -50,7 +50,10 @@ export const OUTCOMES = {
   too_large: { exit: 'refused', hint: 'send it in smaller parts, for example one line each with --lines' },
   headers_too_large: { exit: 'refused', hint: BUG },
   signup_closed: { exit: 'refused', hint: 'ask who runs the server, or run your own: sealpost serve' },
-  account_gone: { exit: 'not_paired', hint: 'create a new account in a new home: sealpost init --home DIR' },
+  account_gone: {
+    exit: 'not_paired',
+    hint: 'to empty this home: sealpost delete-account; a new account in a new home: sealpost init --home DIR',
+  },
   device_revoked: { exit: 'not_paired', hint: REJOIN },
   server_identity: { exit: 'server_identity', hint: 'nothing was sent; check the address, and ask who runs the server before you go on' },
   superseded: {

@@ -1,8 +1,14 @@
 /** What a device asks about its account over REST (protocol.md §10): a token, everything that is held, the end of it all. */
-import { type Bytes, createAssertion, toBase64url } from '@sealpost/protocol'
+import { type Bytes, createAssertion, type ErrorCode, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type Contact, FIRST_TRIES_MS, openContact } from './contact.ts'
 import type { Member } from './member.ts'
 import type { Home, Identity } from './ports.ts'
+import { orAborted, throwIfAborted, until, within } from './signal.ts'
+
+/** For the connection to find out whether there still is an account. */
+const VERDICT_MS = 20_000
+/** With these the account may be gone: by this call, whose answer was lost, or by one before. */
+const UNSURE: ReadonlySet<ErrorCode> = new Set(['unauthorized', 'unreachable', 'timeout', 'unavailable', 'internal'])
 
 export async function createAccessToken(
   home: Home,
@@ -20,11 +26,31 @@ export async function* exportAccount(home: Home, identity: Identity, member: Mem
   yield* await contact.rest.exportUser(access_token, signal)
 }
 
-/** Not tried again by itself: when the answer was lost, the next try is refused as unauthorized. */
-export async function deleteAccount(home: Home, identity: Identity, member: Member, signal?: AbortSignal): Promise<Record<string, number>> {
+/** Rows per table; null: the account is gone, and whoever had the answer with them has lost it. What throws may be called again. */
+export async function deleteAccount(
+  home: Home,
+  identity: Identity,
+  member: Member,
+  signal?: AbortSignal,
+): Promise<Record<string, number> | null> {
   const { contact, assert } = openCalls(home, identity, member)
   await contact.again(home.clock.mono() + FIRST_TRIES_MS, signal, () => contact.rest.readServer(signal))
-  return contact.rest.deleteUser(await assert('delete-account'), signal)
+  try {
+    return await contact.rest.deleteUser(await assert('delete-account'), signal)
+  } catch (error) {
+    if (error instanceof SealpostError && UNSURE.has(error.code) && (await isGone(home, member, signal))) return null
+    throw error
+  }
+}
+
+/** As the connection hears, or finds out by its genesis when it is refused (repair.ts). A home without one does not know. */
+async function isGone(home: Home, member: Member, signal: AbortSignal | undefined): Promise<boolean> {
+  const verdict = (): ErrorCode | undefined => member.status.terminal?.code
+  const late = (): SealpostError => new SealpostError('timeout', 'whether the account is gone is not known')
+  const isDecided = (): boolean => verdict() !== undefined || member.alone
+  await until(member.changed, isDecided, (met) => within(home.clock, VERDICT_MS, orAborted(met, signal), late)).catch(() => undefined)
+  throwIfAborted(signal)
+  return verdict() === 'account_gone'
 }
 
 function openCalls(

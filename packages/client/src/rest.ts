@@ -26,6 +26,8 @@ import {
 import type { Http, HttpRequest, HttpResponse } from './ports.ts'
 
 const TIMEOUT_MS = 20_000
+/** A deletion takes as long as the account is large; so long the relay gives it at most. */
+const DELETION_MS = 600_000
 const SPARE_MS = 10_000
 const PROBLEM_BYTES_MAX = 65_536
 
@@ -118,7 +120,7 @@ export function createRest(http: Http, server_url: string, ending?: AbortSignal)
       return check(shapes.token, json(await call('create_token', { json: assertion, signal })), 'token')
     },
     async deleteUser(assertion, signal) {
-      return readCounts(json(await call('delete_user', { json: assertion, signal })))
+      return readCounts(json(await call('delete_user', { json: assertion, wait_ms: DELETION_MS + SPARE_MS, signal })))
     },
     async exportUser(token, signal) {
       const response = await http.stream(requestOf('export_user', { token, signal }))

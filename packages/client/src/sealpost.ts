@@ -183,8 +183,11 @@ export class Sealpost {
     return openExport(this.#home, this.#identity, this.#member.account, lines)
   }
 
-  /** Deletes the account on the server, for all devices and for ever, then wipes this home. Returns the rows per table. */
-  async deleteAccount(o: { signal?: AbortSignal } = {}): Promise<Record<string, number>> {
+  /**
+   * Deletes the account on the server, for all devices and for ever, then wipes this home. Returns the rows per table; null when it was gone
+   * already, or the answer was lost. What was broken off is simply called again.
+   */
+  async deleteAccount(o: { signal?: AbortSignal } = {}): Promise<Record<string, number> | null> {
     const deleted = await deleteAccount(this.#home, this.#identity, this.#member, o.signal)
     await this.#member.close()
     await this.#home.store.wipe(null)

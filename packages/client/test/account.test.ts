@@ -1,6 +1,7 @@
 import { toBase64url } from '@sealpost/protocol'
 import { describe, expect, it } from 'vitest'
-import { Sealpost, type SealpostError } from '../src/index.ts'
+import { Sealpost, SealpostError } from '../src/index.ts'
+import { openHome } from '../src/node.ts'
 import { useRelay } from './relay.ts'
 
 const relay = useRelay()
@@ -176,5 +177,42 @@ describe('G04: delete', () => {
     expect((await fetch(`${relay.url}/api/user`, { headers: { authorization } })).status).toBe(401)
     // a close code wipes nothing
     expect((await phone.status()).name).toBe('deleted phone')
+    // and who asks for the same end has it, as often as it asks
+    expect(await phone.deleteAccount()).toBeNull()
+    expect((await failure(Sealpost.open({ home: relay.keep(await openHome(relay.last('deleted phone')!)) }))).code).toBe('not_paired')
+  })
+
+  it('a device that was offline finds out when it asks for the same, also where sign-up is closed', async () => {
+    const { sealpost: laptop } = await relay.create('first to delete')
+    const phone = await relay.pair(laptop, 'late phone')
+    await phone.close()
+    await laptop.deleteAccount()
+    await relay.stop()
+    await relay.start({ SEALPOST_SIGNUP: 'closed' })
+    const late = relay.keep(await Sealpost.open({ home: await openHome(relay.last('late phone')!) }))
+    expect(await late.deleteAccount()).toBeNull()
+    await relay.stop()
+    await relay.start()
+  })
+
+  it('a request that never came through is no end: the home keeps its device, and may ask again', async () => {
+    const { sealpost } = await relay.create('cut off')
+    await sealpost.close()
+    const home = await openHome(relay.last('cut off')!)
+    let isCut = true
+    const http: typeof home.http = {
+      ...home.http,
+      request: (request) =>
+        isCut && request.method === 'DELETE' ? Promise.reject(new SealpostError('unreachable', 'cut')) : home.http.request(request),
+    }
+    const again = relay.keep(await Sealpost.open({ home: { ...home, http } }))
+    const stop = new AbortController()
+    const refused = failure(again.deleteAccount({ signal: stop.signal }))
+    await expect.poll(() => again.state).toBe('live')
+    stop.abort()
+    expect((await refused).code).toBe('aborted')
+    expect(await home.store.readIdentity()).not.toBeNull()
+    isCut = false
+    expect(await again.deleteAccount()).toMatchObject({ account: 1 })
   })
 })

@@ -15,7 +15,8 @@ export function addDeleteAccount(program: Command): void {
     .summary('delete the account, for all devices and for ever')
     .description(
       'Deletes the account with all its devices, events and entries from the server, for ever: also the recovery words are of no use afterwards.\n' +
-        'Then it wipes this home. Other devices keep what they have received and are told that the account is gone. sealpost export saves a copy before.',
+        'Then it wipes this home. Other devices keep what they have received and are told that the account is gone. sealpost export saves a copy before.\n' +
+        'When it was broken off, or another device was first, run it again: it empties this home.',
     )
     .option('--yes', 'do not ask')
     .addHelpText('after', examples(['sealpost export all.ndjson && sealpost delete-account', 'with a copy']))
@@ -30,6 +31,10 @@ async function deleteAccount(context: Context, options: { yes?: boolean }): Prom
     if (pending > 0) say(`${pending} events in the outbox were not sent and will be lost`)
     if (options.yes !== true && !(await confirmed(sealpost.user_id, signal))) throw new SealpostError('aborted', 'nothing was deleted')
     const deleted = await sealpost.deleteAccount({ signal })
+    if (deleted === null) {
+      say('the account is gone from the server, and this home is empty')
+      return 'ok'
+    }
     say('the account was deleted and this home is empty; rows deleted on the server:')
     await print(`${JSON.stringify(deleted)}\n`)
     return 'ok'

@@ -92,6 +92,19 @@ describe('bounds of POST /api/log', () => {
     expect(await on.post(stranger, stranger.entries[0]!)).toEqual({ problem: { code: 'signup_closed' } })
   })
 
+  it('C5: by its genesis a device learns that its account was deleted, whatever sign-up and rate say of new accounts', async () => {
+    const account = await createTestAccount()
+    const [genesis] = account.entries
+    expect(await start().post(account, genesis!)).toMatchObject({ json: { log_seq: 0 } })
+    expect(await store.deleteAccount(account.user_id, null)).not.toBeNull()
+    const closed = start({ signup: 'closed' })
+    const spent = start()
+    await spend(spent, 'genesis', '203.0.113.9', 10)
+    for (const on of [closed, spent])
+      for (const repair of [false, true])
+        expect(await on.post(account, genesis!, { repair, address: '203.0.113.9' })).toEqual({ problem: { code: 'account_gone' } })
+  })
+
   it('G07: how far the clock of a device may be off is configured, and an assertion is remembered for as long as it is fresh', async () => {
     const account = await createTestAccount()
     const [genesis] = account.entries

@@ -50,6 +50,8 @@ async function append(deps: LogRouteDeps, call: Call<'append_log'>): Promise<Ans
   // a known genesis is fine: only a new account needs leave
   const isNew = decoded.type === 'genesis' && (await deps.store.findSigner(decoded.user_id, 'root')) === null
   if (isNew) {
+    // so a device that was offline finds out, whatever the rules for new accounts
+    if (await deps.store.isDeleted(decoded.user_id)) return { problem: { code: 'account_gone' } }
     // there are no invitations: whoever asks for one is told that sign-up is closed
     if (deps.signup !== 'open') return { problem: { code: 'signup_closed' } }
     const retry_after_ms = await deps.limits.take('genesis', call.address)
