@@ -12,6 +12,7 @@ export const EXIT = {
   not_paired: { code: 4, says: 'this home holds no device, or its device was revoked' },
   server_identity: { code: 5, says: 'the server is not the one that this account knows' },
   integrity: { code: 6, says: 'integrity alarm: something did not verify' },
+  unhealthy: { code: 7, says: 'doctor found something that endangers a promise' },
   unreachable: { code: 69, says: 'the server cannot be reached' },
   disk: { code: 74, says: 'the disk refused, or the stored state cannot be used' },
   queued: { code: 75, says: 'kept in the outbox; the next command sends it' },
@@ -55,6 +56,10 @@ export const OUTCOMES = {
     hint: 'to empty this home: sealpost delete-account; a new account in a new home: sealpost init --home DIR',
   },
   device_revoked: { exit: 'not_paired', hint: REJOIN },
+  suspended: { exit: 'refused', hint: 'ask who runs the server; what was not sent stays in the outbox' },
+  not_admin: { exit: 'not_paired', hint: 'make a key with sealpost admin key and have an owner add it, or name the right one with --key' },
+  last_owner: { exit: 'refused', hint: 'make another admin an owner first' },
+  admin_exists: { exit: 'refused', hint: 'sealpost admin list shows who is there' },
   server_identity: { exit: 'server_identity', hint: 'nothing was sent; check the address, and ask who runs the server before you go on' },
   superseded: {
     exit: 'refused',

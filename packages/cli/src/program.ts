@@ -1,8 +1,10 @@
 /** The command line as a whole: every command, the help, and what a failure comes to (`exit-codes.ts`). */
 import { Command, CommanderError } from 'commander'
 import { examples } from './command.ts'
+import { addAdmin } from './commands/admin.ts'
 import { addDeleteAccount } from './commands/delete-account.ts'
 import { addDevices } from './commands/devices.ts'
+import { addDoctor } from './commands/doctor.ts'
 import { addExport } from './commands/export.ts'
 import { addInit } from './commands/init.ts'
 import { addJoin } from './commands/join.ts'
@@ -39,6 +41,7 @@ export function createProgram(): Command {
     )
   const commands = [
     addServe,
+    addDoctor,
     addInit,
     addPair,
     addJoin,
@@ -52,6 +55,7 @@ export function createProgram(): Command {
     addExport,
     addRecover,
     addDeleteAccount,
+    addAdmin,
   ]
   for (const add of commands) add(program)
   return program

@@ -24,6 +24,7 @@ export const CLOSE = {
   rate_limited: { code: 4453, policy: 'backoff', says: 'Too many connections or handshakes.' },
   stalled: { code: 4454, policy: 'backoff', says: 'Nothing was read for 30 seconds.' },
   reauthenticate: { code: 4456, policy: 'backoff', says: 'The session was ended for safety; prove the device again.' },
+  suspended: { code: 4457, policy: 'backoff', says: 'The operator of the server suspended this device or its account.' },
   rekey_failed: { code: 4455, policy: 'backoff', says: 'The session keys were not renewed in time.' },
 } as const satisfies Record<string, { code: number; policy: ClosePolicy; says: string }>
 
@@ -82,12 +83,15 @@ export const ERROR = {
   precondition_failed: 'It is no longer what the caller last saw.',
   overloaded: 'The server has no room now; try again later.',
   slot_taken: 'The slot is filled already.',
+  last_owner: 'One owner has to stay.',
+  admin_exists: 'There is an admin of that name or key already.',
   expired: 'It has expired.',
   too_large: 'Above the size limit.',
   headers_too_large: 'The headers of the request are above the size limit.',
   signup_closed: 'This server takes no new accounts.',
   account_gone: 'The account was deleted.',
   device_revoked: 'This device was revoked.',
+  suspended: 'The operator of the server suspended this device or its account.',
   server_identity: 'The server does not have the key that this account knows.',
   superseded: 'A newer session of this device took over.',
   unsupported_version: 'No common protocol version.',
@@ -98,6 +102,7 @@ export const ERROR = {
   state_damaged: 'The stored state of this device is damaged.',
   state_newer: 'The stored state was written by a newer version.',
   not_paired: 'This home holds no device.',
+  not_admin: 'There is no key of an admin here, or the server does not know it.',
   already_paired: 'This home holds a device already.',
   insecure_permissions: 'Others can read the private state.',
   unreachable: 'The server cannot be reached.',
@@ -113,5 +118,6 @@ export const ERROR = {
   internal: 'A failure inside.',
   ...NACK,
   ...LOG_RESULT,
+  rate_limited: 'Too much at once; try again later.',
 } as const
 export type ErrorCode = keyof typeof ERROR

@@ -55,6 +55,7 @@ export const LIMITS = {
   assertionIatMs: 300_000,
   assertionJtiMs: 600_000,
   accessTokenSeconds: 600,
+  adminTokenSeconds: 300,
   genesisPerAddressPerHour: 10,
   repairsPerHour: 2_000,
   pairingSlotBytesMax: 4_096,

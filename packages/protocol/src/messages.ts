@@ -191,9 +191,9 @@ export const SERVER_MESSAGES = {
     says: "The last record of each of a device's streams, as tombstones.",
   },
   presence: {
-    head: { devices: { list: { object: { device_id: 'uuid', online: 'bool', last_seen: 'int|null' } }, max: 256 } },
+    head: { devices: { list: { object: { device_id: 'uuid', online: 'bool', last_seen: 'int|null', suspended: 'bool?' } }, max: 256 } },
     body: 'none',
-    says: 'Who is online: all after the handshake, then changes.',
+    says: 'Who is online, and whom an operator suspended: all after the handshake, then changes.',
   },
   rekey_required: {
     head: { reason: 'code', deadline_s: 'int' },

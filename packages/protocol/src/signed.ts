@@ -87,7 +87,8 @@ export async function verifyAssertion(
   return { ok: true, assertion }
 }
 
-function decodeSigned(signed: SignedObject): { body: Bytes; sig: Bytes } | null {
+/** Null when it is not base64url of a body and a signature. */
+export function decodeSigned(signed: SignedObject): { body: Bytes; sig: Bytes } | null {
   try {
     return { body: fromBase64url(signed.body), sig: fromBase64url(signed.sig, 64) }
   } catch (error) {

@@ -1,18 +1,12 @@
 /** What is written of the configuration for people: `docs/configuration.md` and `.env.example`, made of the list that is read. */
 import { IPV6_NETWORKS } from './limits/address.ts'
+import { defaultText } from './shown-variable.ts'
 import { type Variable, VARIABLES } from './variables.ts'
-
-/** The text of a default, or null when there is none. */
-function defaultOf(variable: Variable): string | null {
-  const value: unknown = variable.schema.parse(undefined)
-  if (value === null || (Array.isArray(value) && value.length === 0) || (value instanceof Map && value.size === 0)) return null
-  return typeof value === 'string' ? value : JSON.stringify(value)
-}
 
 export function configurationPage(): string {
   const rows = Object.entries<Variable>(VARIABLES).map(([name, variable]) => {
     const flag = variable.flag === undefined ? '' : ` (\`--${variable.flag.replace('_', '-')}\`)`
-    const standard = defaultOf(variable)
+    const standard = defaultText(variable)
     const cells = [
       `\`${name}\`${flag}`,
       variable.type,
@@ -46,7 +40,7 @@ The bounds of the protocol itself, which devices are told of, are in [\`limits.t
 export function envExample(): string {
   const rows = Object.entries<Variable>(VARIABLES).map(([name, variable]) => {
     const unit = variable.unit === undefined ? '' : ` [${variable.unit}]`
-    return `# ${variable.says}${unit}\n#${name}=${defaultOf(variable) ?? variable.example ?? ''}\n`
+    return `# ${variable.says}${unit}\n#${name}=${defaultText(variable) ?? variable.example ?? ''}\n`
   })
   return `# Every variable of the relay with its default, or an example. For each X, X_FILE may name a file that holds the value.\n\n${rows.join('')}`
 }

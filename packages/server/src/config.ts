@@ -10,6 +10,7 @@ import type { Rates } from './limits/rate-limits.ts'
 import { RATES, type RateRule, rateVariable } from './limits/rules.ts'
 import type { RetentionRules } from './ports.ts'
 import type { RelayLimits } from './relay/limits.ts'
+import { type ShownVariable, showVariable } from './shown-variable.ts'
 import { type ConfigFlags, type LOG_LEVELS, type SIGNUP, type Variable, VARIABLES } from './variables.ts'
 
 export type Config = {
@@ -45,6 +46,12 @@ export type Config = {
   /** Streams of one user. */
   quota_streams: number
   retention: RetentionRules
+  /** How long rows of the audit log are kept behind a checkpoint; null = for ever. */
+  audit_ms: number | null
+  /** The listener of admins; null = there is none. */
+  admin: { host: string; port: number } | null
+  /** Every variable, as it may be shown. */
+  shown: readonly ShownVariable[]
   /** Points of each rate. */
   rates: Required<Rates>
   /** What is bounded at once, and the rates of events. */
@@ -67,20 +74,22 @@ type Values = { [N in Name]: z.output<(typeof VARIABLES)[N]['schema']> }
 export function readConfig(env: NodeJS.ProcessEnv, flags: ConfigFlags = {}, readFile: (path: string) => string = noFiles): Config {
   const mistakes: string[] = []
   const values: Record<string, unknown> = {}
+  const shown: ShownVariable[] = []
   for (const [name, row] of Object.entries<Variable>(VARIABLES)) {
     const flag = row.flag === undefined ? undefined : flags[row.flag]
     const given = flag ?? readVariable(env, name, readFile, mistakes)
     const parsed = row.schema.safeParse(given === '' ? undefined : given)
     const label = flag === undefined ? name : `--${String(row.flag).replace('_', '-')}`
+    shown.push(showVariable(name, row, given))
     if (parsed.success) values[name] = parsed.data
     else mistakes.push(`${label}: ${parsed.error.issues.map((issue) => issue.message).join('; ')}`)
   }
   for (const name of Object.keys(env)) if (isUnknown(name)) mistakes.push(`${name}: there is no such variable${nearest(name)}`)
   if (mistakes.length > 0) throw new SealpostError('invalid_config', `the configuration is not valid:\n  ${mistakes.join('\n  ')}`)
-  return toConfig(values as Values)
+  return toConfig(values as Values, shown)
 }
 
-function toConfig(values: Values): Config {
+function toConfig(values: Values, shown: readonly ShownVariable[]): Config {
   return {
     host: values.SEALPOST_HOST,
     port: values.SEALPOST_PORT,
@@ -108,7 +117,13 @@ function toConfig(values: Values): Config {
       tombstone_ms: values.SEALPOST_RETENTION_TOMBSTONES_S * 1000 || null,
       revoked_ms: values.SEALPOST_RETENTION_REVOKED_S * 1000 || null,
     },
+    audit_ms: values.SEALPOST_RETENTION_AUDIT_S * 1000 || null,
     docs: values.SEALPOST_DOCS === 'on',
+    admin:
+      values.SEALPOST_ADMIN === 'on'
+        ? { host: values.SEALPOST_ADMIN_HOST, port: values.SEALPOST_ADMIN_PORT ?? portAfter(values.SEALPOST_PORT) }
+        : null,
+    shown,
     rates: Object.fromEntries(Object.keys(RATES).map((rule) => [rule, values[rateVariable(rule as RateRule)]])) as Required<Rates>,
     limits: {
       socketsPerAddressMax: values.SEALPOST_LIMIT_SOCKETS_ADDRESS,
@@ -122,13 +137,17 @@ function toConfig(values: Values): Config {
   }
 }
 
-/** A misspelt variable would silently leave a default in force. `SEALPOST_HOME` is the device's. */
+function portAfter(port: number): number {
+  return port === 0 || port === 65_535 ? 0 : port + 1
+}
+
+/** A misspelt variable would silently leave a default in force. Some are of the command on a device or of an admin. */
 function isUnknown(name: string): boolean {
   const known = name.replace(/_FILE$/, '')
   return name.startsWith('SEALPOST_') && !OF_OTHERS.has(name) && !Object.hasOwn(VARIABLES, name) && !Object.hasOwn(VARIABLES, known)
 }
 
-const OF_OTHERS: ReadonlySet<string> = new Set(['SEALPOST_HOME'])
+const OF_OTHERS: ReadonlySet<string> = new Set(['SEALPOST_HOME', 'SEALPOST_ADMIN_KEY', 'SEALPOST_ADMIN_URL'])
 
 /** Says which variable was probably meant; nothing when none is near. */
 function nearest(name: string): string {

@@ -4,7 +4,9 @@
  *
  * `user_no`, `device_no` and `stream_no` are the store's internal numbers; `user_id` lives in `account` alone.
  */
-import type { Bytes, CloseName, Cursor, LogEntry, LogResultCode, PairingSlot, ServerPart, Tip } from '@sealpost/protocol'
+import type { AuditCheckpoint, AuditHead, AuditRow } from './audit/chain.ts'
+import type { AuditEntry, Origin } from './audit/entry.ts'
+import type { Bytes, CloseName, Cursor, LogEntry, LogResultCode, PairingSlot, Role, ServerPart, Tip } from '@sealpost/protocol'
 
 // ---------------------------------------------------------------- ingest (protocol.md §6)
 
@@ -90,7 +92,7 @@ export interface ReadStore {
   /** `event_id` and `received_at` of the entry at a position. */
   readTip(user_no: number, position: number): Promise<Tip | null>
   /** Heads of many users in one query; accounts that are not there are left out. */
-  readHeads(user_nos: readonly number[]): Promise<Map<number, { position: number; log_seq: number }>>
+  readHeads(user_nos: readonly number[]): Promise<Map<number, { position: number; log_seq: number; standing: number }>>
 }
 
 // ---------------------------------------------------------------- devices and sessions (protocol.md §4)
@@ -110,6 +112,8 @@ export type DeviceRow = {
   session_id: string | null
   /** Access tokens of another version are ended. */
   token_version: number
+  /** Raised by what an operator decides about the account or its devices. */
+  standing: number
 }
 
 export type EstablishRequest = {
@@ -141,7 +145,7 @@ export type Established = {
 export type EstablishResult =
   | { ok: true; established: Established }
   /** `reauthenticate`: the tokens of the reader were ended. */
-  | { ok: false; code: 'device_revoked' | 'auth_failed' | 'account_gone' | 'reauthenticate' }
+  | { ok: false; code: 'device_revoked' | 'suspended' | 'auth_failed' | 'account_gone' | 'reauthenticate' }
 
 /** Who only reads, and the version of the token that let it in. */
 export type Reader = Pick<DeviceRow, 'user_no' | 'device_no' | 'token_version'>
@@ -155,7 +159,7 @@ export interface SessionStore {
   /** Ends the fence if it is still this session. */
   endSession(user_no: number, device_no: number, session_id: string, seen: { position: number }): Promise<void>
   /** Coalesced: last time each of these devices was seen. */
-  readPresence(user_no: number): Promise<{ device_id: string; last_seen: number | null }[]>
+  readPresence(user_no: number): Promise<{ device_id: string; last_seen: number | null; suspended: boolean }[]>
   touchDevices(rows: readonly { user_no: number; device_no: number; position: number }[]): Promise<void>
 }
 
@@ -171,6 +175,10 @@ export type AppendRequest = {
   repair: boolean
   /** What genesis needs beside the entry: the sign-up rule was checked by the caller. */
   allow_genesis: boolean
+  /** With it a genesis uses up one use of this invite, or is `signup_closed`. */
+  invite_hash?: Bytes | null
+  /** Whence it came, for the audit log; null by a socket. */
+  origin?: Origin | null
 }
 
 export type AppendResult =
@@ -184,7 +192,7 @@ export type AppendResult =
     }
   | {
       ok: false
-      code: LogResultCode | 'account_gone' | 'not_found'
+      code: LogResultCode | 'account_gone' | 'suspended' | 'not_found'
       log_seq: number
       log_head: Bytes | null
       reason?: string
@@ -388,6 +396,128 @@ export interface RetentionStore {
   readSizes(after: number, limit: number): Promise<{ user_no: number; bytes: number }[]>
 }
 
+// ---------------------------------------------------------------- audit (docs/operations/audit.md)
+
+export type AuditFilter = { action?: string | undefined; actor?: string | undefined; user_id?: string | undefined }
+
+export interface AuditStore {
+  /** Appends in one transaction; resolves when they are on disk. What belongs to a change of the store is appended with the change. */
+  appendAudit(entries: readonly AuditEntry[]): Promise<void>
+  /** Rows after `from` (exclusive), or before it when the newest come first; 1,000 at most. */
+  readAudit(from: number, newest_first: boolean, filter: AuditFilter, limit: number): Promise<AuditRow[]>
+  /** Of one moment. */
+  readAuditEnds(): Promise<{ head: AuditHead; checkpoints: AuditCheckpoint[] }>
+  /** Signs the head when `due.rows` were appended since the last checkpoint, or any and `due.ms` have passed; null when not. */
+  addAuditCheckpoint(sign: (bytes: Bytes) => Bytes, due: { rows: number; ms: number }): Promise<{ seq: number; hash: string } | null>
+  /** Removes rows up to the oldest checkpoint behind them, when that is so old. */
+  removeOldAudit(older_ms: number): Promise<AccountBatch>
+}
+
+// ---------------------------------------------------------------- operators (docs/operations/admin.md)
+
+/** Times in ms. */
+export type AdminRow = {
+  admin_id: string
+  name: string
+  role: Role
+  public_key: Bytes
+  created_at: number
+  removed_at: number | null
+}
+
+export type InviteRow = {
+  invite_id: string
+  created_at: number
+  expires_at: number
+  revoked_at: number | null
+  uses_max: number
+  uses: number
+  note: string | null
+}
+
+export type OwnerChange = 'ok' | 'not_found' | 'last_owner'
+
+export interface AdminStore {
+  /** Also one who was removed. */
+  findAdmin(admin_id: string): Promise<AdminRow | null>
+  listAdmins(): Promise<AdminRow[]>
+  /** `exists`: of another role or name, removed, or the name is taken; with `first`, also when there is an owner. */
+  addAdmin(
+    admin: { admin_id: string; role: Role; name: string; public_key: Bytes },
+    first: boolean,
+  ): Promise<{ is: 'ok' } | { is: 'exists' }>
+  setAdminRole(admin_id: string, role: Role): Promise<OwnerChange>
+  removeAdmin(admin_id: string): Promise<OwnerChange>
+  /** Values are JSON. */
+  readSettings(): Promise<{ name: string; value: string; changed_at: number }[]>
+  /** Null takes it away. */
+  setSetting(name: string, value: string | null): Promise<void>
+  /** Newest first. */
+  listInvites(before: { created_at: number; invite_id: string } | null, limit: number): Promise<InviteRow[]>
+  addInvite(invite: { invite_id: string; lifetime_ms: number; uses_max: number; note: string | null; code_hash: Bytes }): Promise<InviteRow>
+  revokeInvite(invite_id: string): Promise<boolean>
+  /** Deletes invites that ended long ago, at most `limit`. */
+  sweepInvites(limit: number): Promise<number>
+}
+
+export type OperatedUser = {
+  user_no: number
+  user_id: string
+  created_at: number
+  suspended_at: number | null
+  last_activity: number | null
+  log_seq: number
+  floor: number
+  head_position: number
+  stored_bytes: number
+  devices: number
+  /** In place of the configuration; null = as configured. */
+  quota_bytes: number | null
+  quota_streams: number | null
+  quota_devices: number | null
+}
+
+export type OperatedDevice = {
+  device_id: string
+  name: string
+  device_type: 'mobile' | 'desktop' | 'web'
+  active: boolean
+  suspended_at: number | null
+  revoked_log_seq: number | null
+  last_seen: number | null
+  /** It holds the fence: some node has a session of it. */
+  has_session: boolean
+}
+
+/** Of `accounts`, `devices` and `events` the estimates of the database. */
+export type Figures = { accounts: number; suspended: number; devices: number; events: number; database_bytes: number }
+
+export type DatabaseFigures = {
+  version: string
+  bytes: number
+  fsync: string
+  synchronous_commit: string
+  full_page_writes: string
+  connections_max: number
+  connections: number
+  schema_version: number
+}
+
+/** What an operator sees of accounts, and decides; no payload and no log entry is among it. */
+export interface OperatedStore {
+  /** By `user_no` above `after`; `suspended` null = all. */
+  listUsers(after: number, suspended: boolean | null, limit: number): Promise<OperatedUser[]>
+  readOperatedUser(user_id: string): Promise<OperatedUser | null>
+  listOperatedDevices(user_id: string): Promise<OperatedDevice[]>
+  /** Shuts out, or lets in again; null: there is no such account. */
+  suspendUser(user_id: string, suspended: boolean): Promise<{ user_no: number; device_ids: string[] } | null>
+  /** Null: there is no such device, or it was revoked. */
+  suspendDevice(user_id: string, device_id: string, suspended: boolean): Promise<{ user_no: number; device_ids: string[] } | null>
+  setUserQuota(user_id: string, quota: { bytes: number | null; streams: number | null; devices: number | null }): Promise<boolean>
+  readFigures(): Promise<Figures>
+  readDatabaseFigures(): Promise<DatabaseFigures>
+}
+
 // ---------------------------------------------------------------- the whole store
 
 export interface Store
@@ -401,7 +531,10 @@ export interface Store
     SigningKeyStore,
     AccountStore,
     ExportStore,
-    RetentionStore {
+    RetentionStore,
+    AuditStore,
+    AdminStore,
+    OperatedStore {
   readonly history_id: string
   /** Resolves when one trivial query was answered in time. */
   ping(): Promise<void>
@@ -417,7 +550,7 @@ export type Hint =
   | { is: 'committed'; events: readonly StoredEvent[] }
   | { is: 'log'; log_seq: number; revoked: readonly string[] }
   | { is: 'superseded'; device_id: string; session_id: string }
-  | { is: 'presence'; device_id: string; online: boolean; last_seen: number }
+  | { is: 'presence'; device_id: string; online: boolean; last_seen: number; suspended?: boolean }
   /** The account is gone: its sessions end with 4410. */
   | { is: 'deleted' }
   /** The live session of this device is to end with this code. */

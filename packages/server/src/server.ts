@@ -2,24 +2,31 @@
  * The composition root of a relay: what is opened, in which order, and closed in reverse. Nothing else knows the parts
  * together.
  *
- * data folder → secrets → database → migrations → server key → store → jobs → bus → relay (ingest, sessions) → http → gateway →
- * listening. Sessions are drained before any of them closes.
+ * data folder → secrets → database → migrations → server key → store → bus → audit → settings → jobs → relay (ingest, sessions) →
+ * http → gateway → listening → listener of admins. Sessions are drained before any of them closes.
  * A start that fails closes what it had opened.
  */
 import { SealpostError } from '@sealpost/protocol'
+import type { FastifyInstance } from 'fastify'
 import { join } from 'node:path'
 import { createMemoryBus } from './bus/memory-bus.ts'
 import type { Config } from './config.ts'
 import { openDataFolder } from './data-folder.ts'
 import { createGateway } from './gateway/gateway.ts'
+import { createAdminHttp } from './admin/admin-http.ts'
+import { createAuditJobs } from './audit/audit-jobs.ts'
+import { auditedLimits } from './audit/audited-limits.ts'
+import { createAudit } from './audit/recorder.ts'
 import { createHttp } from './http/http.ts'
 import { createRateLimits } from './limits/rate-limits.ts'
+import type { RateRule } from './limits/rules.ts'
 import { openSigningKeys } from './http/signing-keys.ts'
 import { createRetentionJobs } from './jobs/retention.ts'
 import { startJobs } from './jobs/schedule.ts'
 import type { Log } from './log.ts'
 import { createRelay } from './relay/relay.ts'
 import { openSecrets } from './secrets.ts'
+import { type LogLevel, openSettings, settingsOf } from './settings.ts'
 import { type Database, openEmbeddedDatabase, openExternalDatabase } from './store/database.ts'
 import { migrate } from './store/migrate.ts'
 import { createStore } from './store/store.ts'
@@ -30,6 +37,8 @@ const OTHER_KEY =
 export type RunningServer = {
   /** The address listened on, as a URL. */
   url: string
+  /** The same of the listener of admins; null when there is none. */
+  admin_url: string | null
   port: number
   /** Ed25519 public key, 32 bytes. */
   server_key: Uint8Array
@@ -43,12 +52,14 @@ export type ServerOptions = {
   logger: Log
   /** The embedded PostgreSQL without fsync: for tests alone. */
   test?: boolean
+  /** What is logged from now on. */
+  setLogLevel?: (level: LogLevel) => void
   /** Gives up a start that is under way. */
   signal?: AbortSignal
 }
 
 /** Throws `aborted` by the signal, and `data_in_use`, `data_newer`, `disk`, `insecure_permissions`, `unreachable`, `server_identity`, `port_in_use`, `invalid_config`, `internal`. */
-export async function startServer(config: Config, { logger, test, signal }: ServerOptions): Promise<RunningServer> {
+export async function startServer(config: Config, { logger, test, setLogLevel, signal }: ServerOptions): Promise<RunningServer> {
   const open: (() => Promise<void> | void)[] = []
   const closeAll = async (): Promise<void> => {
     for (let close = open.pop(); close !== undefined; close = open.pop()) {
@@ -82,29 +93,80 @@ export async function startServer(config: Config, { logger, test, signal }: Serv
     const store = await createStore({ connection: database.connection, log: logger, clock_skew_ms, quota_bytes, devices_max, streams_max })
     open.push(() => store.close())
     if ((await store.claimServerKey(secrets.server_key)) === 'mismatch') throw new SealpostError('server_identity', OTHER_KEY)
-    const jobs = startJobs(createRetentionJobs(store, config.retention), logger)
-    open.push(() => jobs.close())
     const bus = createMemoryBus()
     open.push(() => bus.close())
+    const audit = createAudit(store, logger)
+    open.push(() => audit.close())
+    const rates = createRateLimits(config.rates)
+    const settings = await openSettings({
+      store,
+      configured: settingsOf(config),
+      apply: (name, value) => {
+        if (name === 'log_level') setLogLevel?.(value as LogLevel)
+        else if (name !== 'signup') rates.set(name.slice('rate_'.length) as RateRule, Number(value))
+      },
+      logger,
+    })
+    open.push(() => settings.close())
+    const jobs = startJobs([...createRetentionJobs(store, config.retention), ...createAuditJobs(store, secrets, config.audit_ms)], logger)
+    open.push(() => jobs.close())
 
     let draining = false
     const { limits } = config
-    const relay = createRelay({ store, bus, token_key: secrets.token_key, rates: createRateLimits(config.rates), limits, logger })
+    const relay = createRelay({ store, bus, token_key: secrets.token_key, rates: auditedLimits(rates, audit), limits, logger })
     open.push(() => relay.close())
-    const keys = await openSigningKeys(store, secrets.jwt_sign_seed, logger)
-    open.push(() => keys.close())
-    const http = createHttp({ store, bus, relay, keys, secrets, config, draining: () => draining, logger })
+    const rest = await openSigningKeys(store, secrets.jwt_sign_seed, logger, { audit })
+    open.push(() => rest.close())
+    const http = createHttp({
+      store,
+      bus,
+      relay,
+      keys: rest,
+      secrets,
+      config: {
+        ...config,
+        get signup() {
+          return settings.get('signup').value
+        },
+      },
+      audit,
+      draining: () => draining,
+      logger,
+    })
     open.push(() => http.close())
     const gateway = createGateway({ relay, secrets, config })
     open.push(() => gateway.close())
     open.push(() => relay.drain())
     gateway.attach(http.server)
     const port = await listen(http, config)
+    let admin_url: string | null = null
+    if (config.admin !== null) {
+      const admin = await openSigningKeys(store, secrets.jwt_sign_seed, logger, { purpose: 'admin', audit })
+      open.push(() => admin.close())
+      const keys = { rest, admin }
+      const app = createAdminHttp({
+        store,
+        bus,
+        relay,
+        gateway,
+        keys,
+        secrets,
+        settings,
+        jobs,
+        audit,
+        config,
+        draining: () => draining,
+        logger,
+      })
+      open.push(() => app.close())
+      admin_url = urlOf(config.admin.host, await listen(app, config.admin, 'SEALPOST_ADMIN_PORT'))
+    }
 
     const stopped = Promise.withResolvers<void>()
     let stopping: Promise<void> | undefined
     return {
       url: urlOf(config.host, port),
+      admin_url,
       port,
       server_key: secrets.server_key,
       stop() {
@@ -117,14 +179,14 @@ export async function startServer(config: Config, { logger, test, signal }: Serv
   }
 }
 
-async function listen(http: ReturnType<typeof createHttp>, { host, port }: Config): Promise<number> {
+async function listen(http: FastifyInstance, { host, port }: { host: string; port: number }, variable = '--port'): Promise<number> {
   try {
     await http.listen({ host, port })
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    if (code === 'EADDRINUSE') throw new SealpostError('port_in_use', `port ${port} of ${host} is taken`, { cause })
+    if (code === 'EADDRINUSE') throw new SealpostError('port_in_use', `port ${port} of ${host} is taken (${variable})`, { cause })
     if (code === 'EACCES')
-      throw new SealpostError('invalid_config', `port ${port} may not be used by this user; choose another with --port`, { cause })
+      throw new SealpostError('invalid_config', `port ${port} may not be used by this user; choose another with ${variable}`, { cause })
     if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
       throw new SealpostError('invalid_config', `${host} is not an address of this machine; choose another with --host`, { cause })
     }

@@ -87,6 +87,22 @@ export const VARIABLES = {
     type: SWITCH.join(' · '),
     says: 'Whether /docs, /openapi.json and /asyncapi.json are served.',
   },
+  SEALPOST_ADMIN: {
+    schema: oneOf(SWITCH).default('on'),
+    type: SWITCH.join(' · '),
+    says: 'Whether there is a listener for admins.',
+  },
+  SEALPOST_ADMIN_HOST: {
+    schema: host().default('127.0.0.1'),
+    type: 'address',
+    says: 'Address of the listener for admins. It has no TLS of its own: outside this machine it belongs behind a proxy or into a private network.',
+  },
+  SEALPOST_ADMIN_PORT: {
+    schema: whole(0, 65_535).nullable().default(null),
+    type: 'whole number',
+    example: '8788',
+    says: 'Port of the listener for admins; without it the one after SEALPOST_PORT. 0 = any free one.',
+  },
   SEALPOST_LOG_LEVEL: { schema: oneOf(LOG_LEVELS).default('info'), type: LOG_LEVELS.join(' · '), says: 'What is logged.' },
   SEALPOST_CLOCK_SKEW_S: {
     schema: whole(0, 86_400).default(LIMITS.clockSkewMs / 1000),
@@ -158,6 +174,12 @@ export const VARIABLES = {
     type: 'whole number',
     unit: 's',
     says: 'Tombstones that were received longer ago are removed where no whole event stands before them; 0 = kept.',
+  },
+  SEALPOST_RETENTION_AUDIT_S: {
+    schema: whole(0, SECONDS_MAX).default(400 * 86_400),
+    type: 'whole number',
+    unit: 's',
+    says: 'Rows of the audit log are removed so long after the checkpoint behind them was signed; 0 = kept.',
   },
   SEALPOST_RETENTION_REVOKED_S: {
     schema: whole(0, SECONDS_MAX).default(30 * 86_400),

@@ -1,5 +1,5 @@
 /** Every bound in the OpenAPI document is the one that the router keeps: at it a request is taken, one beyond it is refused (G21). */
-import { type Route, ROUTES } from '@sealpost/protocol'
+import { type Route, type RouteName, ROUTES } from '@sealpost/protocol'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { useEventServer } from '../testing/event-server.ts'
 import { makeOpenApi } from './openapi.ts'
@@ -103,7 +103,7 @@ type Answer = { status: number; code?: string; detail?: string }
 
 /** The example of an operation, but for the one place. */
 async function send(operation: Operation, { in: where, path, edge: { value } }: Place): Promise<Answer> {
-  const row: Route = ROUTES[operation.operationId]
+  const row: Route = ROUTES[operation.operationId as RouteName]
   const name = String(path[0])
   const valueOf = (key: string): string => String(where === 'path' && key === name ? value : exampleOf(operation, key))
   const url = row.path.replace(/\{(\w+)\}/g, (_, key: string) => encodeURIComponent(valueOf(key)))

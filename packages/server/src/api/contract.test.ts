@@ -56,6 +56,8 @@ function asVersion(v: number, account: TestAccount, change: TestChange): object 
     entry: { ...made.entry, body: Buffer.from(Buffer.from(made.entry.body).toString().replace('"v":1', `"v":${v}`)) },
   })
 }
+/** With bits behind the last byte. */
+const misencoded = (entry: { sig: string }) => ({ ...entry, sig: `${entry.sig.slice(0, -1)}B` })
 const deviceOf = (account: TestAccount, device: number) => ({ device_id: account.devices[device]!.device_id })
 
 /** A device that was revoked after its token was given out. */
@@ -150,6 +152,7 @@ describe('every operation, as the document says', () => {
     await postChange(rename(account, 1, account.devices[0]!.name), 'name_taken')
     await post(wire({ ...makeEntry(account, rename(account, 1, 'x')), boxes: {} }), 'invalid_entry')
     await post(asVersion(2, account, rename(account, 1, 'x')), 'unknown_version')
+    await post(misencoded(wire(makeEntry(account, rename(account, 1, 'x')))), 'invalid_encoding')
     const session_id = await server.session(account, 1)
     const events = [makeEventJson(account, 1, 1, {}).json]
     await drive('append_events', { token: await server.token(account, 1), json: { session_id, events } }, 200)
@@ -206,6 +209,7 @@ describe('every operation, as the document says', () => {
       await drive(name, { token, params: { device_id: randomUUID() }, json: wire(makeEntry(account, own)) }, 'not_found')
       await change(name, own, 'precondition_failed', { headers: { 'if-match': '"no"' } })
       await drive(name, { token, params, json: asVersion(2, account, own) }, 'unknown_version')
+      await drive(name, { token, params, json: misencoded(wire(makeEntry(account, own))) }, 'invalid_encoding')
       await drive(name, { token, params, json: wire({ ...makeEntry(account, own), boxes: {} }) }, 'invalid_entry')
       const late = makeEntry({ ...account, log_seq: account.log_seq - 1, log_head: new Uint8Array(32) }, own)
       await drive(name, { token, params, json: wire(late) }, 'log_conflict')

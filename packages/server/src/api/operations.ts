@@ -1,12 +1,12 @@
 /** One route as an operation of OpenAPI: its row, its contract and its refusals, with an example of each. */
-import { ERROR, type ErrorCode, LOG_RESULT, type Route, type RouteName } from '@sealpost/protocol'
+import { ERROR, type ErrorCode, LOG_RESULT, type Route } from '@sealpost/protocol'
 import { z } from 'zod'
 import { type Contract, EVERY_ANSWER, problemsOf } from '../http/contract.ts'
 import { LOG_HEAD } from '../http/examples.ts'
 import { encodeProblem, PROBLEM_TYPE, type Problem, type ProblemCode } from '../http/problems.ts'
 
 export type Operation = {
-  operationId: RouteName
+  operationId: string
   tags: string[]
   summary: string
   description: string
@@ -28,16 +28,20 @@ export type Parameter = {
 }
 type Response = { description: string; headers: object; content?: Record<string, Content> }
 
-const AUTH = {
-  none: 'Open to all.',
-  assertion: 'The signature in the body says who asks: a device assertion, good for one request.',
-  token: 'Asks for an access token of an active device.',
-} as const
+/** What the credentials of a list of routes are called. */
+export type Asks = { assertion: string; token: string }
+
+function describeAuth(row: Route, asks: Asks): string {
+  if (row.auth === 'none') return 'Open to all.'
+  if (row.auth === 'assertion') return `The signature in the body says who asks: ${asks.assertion}, good for one request.`
+  const role = 'role' in row && typeof row.role === 'string' ? ` in the role ${row.role} or above` : ''
+  return `Asks for ${asks.token}${role}.`
+}
 
 const REQUEST_ID = '3f1c1d0a-7f0e-4f5e-9a55-0c7d3f6f4f3b'
 const RETRY_MS = 1_500
 
-export function toOperation(name: RouteName, tag: string, row: Route, contract: Contract): Operation {
+export function toOperation(name: string, tag: string, row: Route, contract: Contract, asks: Asks): Operation {
   const parameters = [
     ...toParameters('path', contract.params, contract.example?.params),
     ...toParameters('query', contract.query, contract.example?.query),
@@ -49,7 +53,7 @@ export function toOperation(name: RouteName, tag: string, row: Route, contract: 
     operationId: name,
     tags: [tag],
     summary: row.says,
-    description: `${AUTH[row.auth]}${bound}${again}`,
+    description: `${describeAuth(row, asks)}${bound}${again}`,
     security: row.auth === 'token' ? [{ token: [] }] : [],
     ...(parameters.length === 0 ? {} : { parameters }),
     ...toRequestBody(row, contract),

@@ -135,10 +135,12 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
     // a deleted account has no device any more; one that is only suspended has
     if (device === null) return end(d, 'account_gone')
     if (device.revoked_log_seq !== null) return revoke(d, device.revoked_log_seq)
-    if (!device.active) return end(d, 'auth_failed')
+    if (!device.active) return end(d, 'suspended')
+    d.s.standing = device.standing
     if (roleOf(d.s) === 'device' && device.session_id !== null && device.session_id !== session_id) return end(d, 'superseded')
     // cut, and yet no newer session: the fence was written by a handshake that came to nothing. The device comes back
-    if (checking?.why !== 'log') return end(d, 'error')
+    if (checking?.why === 'cut') return end(d, 'error')
+    if (checking?.why !== 'log') return
     d.s.log = { ...log, checked: Math.max(log.checked, checking.log_seq) }
   },
   page: (d, { page, after, token }) => {
@@ -171,7 +173,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
     d.s.requests -= 1
     const { log_seq, log_head } = result
     if (result.ok) sendAfterLog(d, log_seq, { type: 'log_result', id, ok: true, log_seq, log_head: toBase64url(result.log_head) })
-    else if (result.code === 'account_gone') return end(d, 'account_gone')
+    else if (result.code === 'account_gone' || result.code === 'suspended') return end(d, result.code)
     else if (result.code === 'not_found' || log_head === null) sendError(d, id, 'not_found')
     else {
       const head = { type: 'log_result' as const, id, ok: false, log_seq, log_head: toBase64url(log_head), code: result.code }
@@ -230,16 +232,15 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
         if (hint.device_id === d.s.who.device_id) end(d, hint.name)
         return
       case 'presence': {
-        const { device_id, online, last_seen } = hint
-        if (device_id !== d.s.who.device_id)
-          d.effects.push({ do: 'send', head: { type: 'presence', devices: [{ device_id, online, last_seen }] } })
+        const { is: _, ...device } = hint
+        if (device.device_id !== d.s.who.device_id) d.effects.push({ do: 'send', head: { type: 'presence', devices: [device] } })
         return
       }
       default:
         return hint satisfies never
     }
   },
-  head: (d, { position, log_seq }) => {
+  head: (d, { position, log_seq, standing }) => {
     if (position > d.s.outbox.head) d.s.outbox = { ...d.s.outbox, head: position }
     if (d.s.presence_due) d.effects.push({ do: 'read_presence', who: d.s.who })
     d.s.presence_due = false
@@ -248,6 +249,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
     if (d.ended !== null) return
     // an entry that nobody announced may be the revocation of this device
     if (log_seq > d.s.log.checked && d.s.checking === null) checkDevice(d, { why: 'log', log_seq })
+    if (standing !== null && standing !== d.s.standing && d.s.checking === null) checkDevice(d, { why: 'standing', log_seq })
     if (isLiveFree(d.s)) send(d, tellPosition(d.s.outbox))
   },
   restored: ends('draining'),

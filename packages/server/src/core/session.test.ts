@@ -22,6 +22,7 @@ const device: DeviceRow = {
   account_active: true,
   session_id: 's',
   token_version: 0,
+  standing: 0,
 }
 const { user_no, device_no, user_id, device_id, sign_pub } = device
 const who = { user_no, device_no, user_id, device_id, sign_pub }
@@ -51,7 +52,7 @@ const hello = { type: 'server_hello' as const, body: 'e30', sig: 'A' }
 const authHead = { type: 'client_auth' as const, body: 'e30', sig: 'A' }
 
 const authenticating: State = { at: 'authenticating', keys, auth: null }
-const establishing: State = { at: 'establishing', keys, auth, who, head: 0, log_seq: 0 }
+const establishing: State = { at: 'establishing', keys, auth, who, head: 0, log_seq: 0, standing: 0 }
 const refusing: State = { at: 'refusing', who, from_log_seq: 3, upto_log_seq: 4, session: null, dry: false }
 const open = run(establishing, { is: 'established', session_id: 's', result: { ok: true, established } }).state as Open
 const joining = run(INITIAL, { is: 'joined', who, token_version: 3, cursor: auth.cursor, log_seq: null }).state
@@ -169,17 +170,17 @@ describe('R09: the handshake', () => {
     'closed',
   )
   rule(
-    'a deleted account: 4401',
+    'a suspended account: 4457, also for a device that was revoked before',
     authenticating,
     { is: 'authenticated', device: { ...device, active: false, account_active: false, revoked_log_seq: 4 }, auth, valid: true },
-    ['close auth_failed'],
+    ['close suspended'],
     'closed',
   )
   rule(
-    'a device that is not active: 4401',
+    'a suspended device: 4457',
     authenticating,
     { is: 'authenticated', device: { ...device, active: false }, auth, valid: true },
-    ['close auth_failed'],
+    ['close suspended'],
     'closed',
   )
   rule(
@@ -394,7 +395,7 @@ describe('the open session', () => {
     ['check_device'],
     'open',
   )
-  const head = (log_seq: number): Input => ({ is: 'head', position: 4, log_seq })
+  const head = (log_seq: number): Input => ({ is: 'head', position: 4, log_seq, standing: 0 })
   rule(
     'C4: an entry that nobody announced is read, and the device looked at',
     open,
@@ -455,7 +456,7 @@ describe('the open session', () => {
     'or suspended',
     { ...open, checking: { why: 'cut', log_seq: 2 } },
     { is: 'device_checked', device: { ...device, active: false, account_active: false } },
-    ['leave', 'close auth_failed'],
+    ['leave', 'close suspended'],
     'closed',
   )
   rule(
@@ -548,7 +549,7 @@ describe('the open session', () => {
     expect(words(next.effects)).toEqual(['submit', 'read_log'])
     const told = run(next.state, { is: 'log_read', entries: [entry(3)], has_more: false })
     expect(words(told.effects)).toEqual(['send log_entry', 'send nack'])
-    const failed = run(next.state, { is: 'failed', what: 'log' }, { is: 'head', position: 4, log_seq: 2 })
+    const failed = run(next.state, { is: 'failed', what: 'log' }, { is: 'head', position: 4, log_seq: 2, standing: 0 })
     expect(words(failed.effects)).toEqual(['read_log'])
     expect(words(run(next.state, { is: 'log_read', entries: [], has_more: false }).effects)).toEqual(['send nack'])
   })
@@ -709,6 +710,7 @@ describe('R01: delivery', () => {
       is: 'head',
       position: 6,
       log_seq: 2,
+      standing: 0,
     })
     expect(words(full.effects)).toEqual([])
     const again = run(full.state, { is: 'backlog', full: false })
@@ -747,8 +749,11 @@ describe('R01: delivery', () => {
     expect(sent(next, 'error')[0]!.head).toMatchObject({ id: 6, code: 'invalid_token' })
     expect(
       words(
-        run(run(open, committed(stored(6))).state, { is: 'page_refused', code: 'unavailable' }, { is: 'head', position: 6, log_seq: 2 })
-          .effects,
+        run(
+          run(open, committed(stored(6))).state,
+          { is: 'page_refused', code: 'unavailable' },
+          { is: 'head', position: 6, log_seq: 2, standing: 0 },
+        ).effects,
       ),
     ).toEqual(['read_page'])
   })
@@ -990,8 +995,8 @@ const sampleInputs: { [I in Input['is']]: Input[] } = {
   failed: (['handshake', 'log', 'device', 'presence'] as const).map((what) => ({ is: 'failed', what })),
   hint: [committed(stored(5)), { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } }],
   head: [
-    { is: 'head', position: 4, log_seq: 2 },
-    { is: 'head', position: 4, log_seq: 3 },
+    { is: 'head', position: 4, log_seq: 2, standing: 0 },
+    { is: 'head', position: 4, log_seq: 3, standing: 0 },
   ],
   restored: [{ is: 'restored' }],
 }

@@ -7,7 +7,7 @@
  *                  | joined (a reader, known by its token) | establishing
  *   answering      | hello_answered                   | proving
  *   proving        | message client_auth              | authenticating
- *   authenticating | authenticated                    | establishing, refusing (revoked), closed 4401
+ *   authenticating | authenticated                    | establishing, refusing (revoked), closed 4401, 4457 (suspended)
  *   establishing   | established                      | open, refusing (revoked meanwhile), closed 4401
  *   refusing       | log_read: entries up to the revocation | closed 4403
  *   open           | every message but a second handshake outside a rekey (`open.ts`) | refusing, closed
@@ -114,7 +114,7 @@ const HELLO: Row<'hello'> = {
   joined: (_state, { who, token_version, cursor, log_seq }, rules) => {
     const { user_no, device_no } = who
     return {
-      state: { at: 'establishing', keys: null, auth: { cursor, last_device_seq: 0, log_seq }, who, head: 0, log_seq: 0 },
+      state: { at: 'establishing', keys: null, auth: { cursor, last_device_seq: 0, log_seq }, who, head: 0, log_seq: 0, standing: null },
       // hints first: what ended the token before was not heard of, and the store has it
       effects: [armStep(rules), { do: 'subscribe', user_no }, { do: 'join', reader: { user_no, device_no, token_version }, cursor }],
     }
@@ -145,14 +145,15 @@ const PROVING: Row<'proving'> = {
 const AUTHENTICATING: Row<'authenticating'> = {
   ...EARLY,
   authenticated: ({ keys }, { device, auth, valid }, rules) => {
-    if (device === null || auth === null || !valid || !device.account_active) return closing('auth_failed')
+    if (device === null || auth === null || !valid) return closing('auth_failed')
+    if (!device.account_active) return closing('suspended')
     const { user_no, device_no, user_id, device_id, sign_pub } = device
     const who = { user_no, device_no, user_id, device_id, sign_pub }
     if (device.revoked_log_seq !== null) return refuse(who, auth.log_seq, device.revoked_log_seq, null, rules)
-    if (!device.active) return closing('auth_failed')
+    if (!device.active) return closing('suspended')
     const { cursor, last_device_seq, log_seq } = auth
     return {
-      state: { at: 'establishing', keys, auth, who, head: 0, log_seq: 0 },
+      state: { at: 'establishing', keys, auth, who, head: 0, log_seq: 0, standing: device.standing },
       // hints first: what is committed or revoked from here on is heard of
       effects: [
         armStep(rules),
@@ -168,7 +169,7 @@ const ESTABLISHING: Row<'establishing'> = {
   established: (state, { session_id, result }, rules) => {
     const { auth, keys, who } = state
     if (!result.ok && result.code === 'device_revoked') return { state, effects: [{ do: 'check_device', who }] }
-    if (!result.ok) return closing(result.code === 'reauthenticate' ? result.code : 'auth_failed')
+    if (!result.ok) return closing(result.code === 'reauthenticate' || result.code === 'suspended' ? result.code : 'auth_failed')
     const e = result.established
     const position = e.mode === 'reset' ? e.floor : auth.cursor.position
     // a long log is told in pieces; a reader that does not say what it knows reads the log itself
@@ -199,6 +200,7 @@ const ESTABLISHING: Row<'establishing'> = {
       asking: false,
       requests: 0,
       checking: null,
+      standing: state.standing,
       presence_due: false,
       keys: keys === null ? null : { th: keys.th, gen: keys.gen },
       rekey: { at: 'none' },
@@ -221,13 +223,13 @@ const ESTABLISHING: Row<'establishing'> = {
       })
     effects.push({ do: 'open', who, session_id, role: roleOf(opened) }, { do: 'read_presence', who })
     if (keys !== null) effects.push({ do: 'arm', timer: 'rekey_age', ms: rules.rekey_after_ms })
-    const next = stepOpen(opened, { is: 'head', position: opened.outbox.head, log_seq: e.log_seq }, rules)
+    const next = stepOpen(opened, { is: 'head', position: opened.outbox.head, log_seq: e.log_seq, standing: null }, rules)
     return { state: next.state, effects: [...effects, ...next.effects] }
   },
   device_checked: ({ auth, who }, { device }, rules) =>
     device !== null && device.account_active && device.revoked_log_seq !== null
       ? refuse(who, auth.log_seq, device.revoked_log_seq, null, rules)
-      : closing('auth_failed'),
+      : closing(device !== null && !device.active ? 'suspended' : 'auth_failed'),
   // a newer session of the device cannot be told from an older one here: establishing runs one at a time per device, and the
   // fence in the store decides in any case
   hint: (state, { hint }, rules) => {

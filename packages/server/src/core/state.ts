@@ -76,6 +76,7 @@ export type State =
       who: Who
       head: number
       log_seq: number
+      standing: number | null
     }
   /** The device was revoked: it gets the entries up to the revocation and nothing else. `dry`: the last read had none of them. */
   | {
@@ -118,8 +119,10 @@ export type Open = {
   asking: boolean
   /** Requests without an answer, jobs and asks included. */
   requests: number
-  /** A look at the device is out: because a run was cut, or the log went on to `log_seq` unheard. */
-  checking: { why: 'cut' | 'log'; log_seq: number } | null
+  /** A look at the device is out: because a run was cut, the log went on to `log_seq` unheard, or an operator decided something. */
+  checking: { why: 'cut' | 'log' | 'standing'; log_seq: number } | null
+  /** What an operator may have changed was looked at up to here; null: not yet. */
+  standing: number | null
   /** Who is online could not be read; the next round asks again. */
   presence_due: boolean
   /** Null for a reader: what it is open over is not sealed by the session. */
@@ -245,7 +248,8 @@ export type Input =
   // hints
   | { is: 'hint'; hint: Hint }
   /** The position of the user and the newest entry of the device log, as the store has them. */
-  | { is: 'head'; position: number; log_seq: number }
+  /** `standing` null: not looked at. */
+  | { is: 'head'; position: number; log_seq: number; standing: number | null }
   /** The store has another past than the one this session was told of. */
   | { is: 'restored' }
 

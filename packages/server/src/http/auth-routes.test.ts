@@ -279,17 +279,18 @@ describe('what ends tokens (G23, R01)', () => {
     const account = await rest.registered()
     const { access_token, refresh_token } = await create(account)
     const { user_no } = (await rest.store.findDevice(account.user_id, account.device.device_id))!
-    const refused = async () => {
-      expect(await use(access_token)).toBe(401)
-      expect(await askRefresh(account, refresh_token)).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
-      expect(await rest.post('/api/auth/token', await assertion(account, 'token'))).toMatchObject({ status: 401 })
+    const refused = async (status: number, code: string) => {
+      expect(await use(access_token)).toBe(status)
+      expect(await askRefresh(account, refresh_token)).toMatchObject({ status, body: { code } })
+      expect(await rest.post('/api/auth/token', await assertion(account, 'token'))).toMatchObject({ status, body: { code } })
     }
     await query(rest.url, `update account set active = false where user_no = ${user_no}`)
-    await refused()
+    // whoever proves to be of it is told
+    await refused(403, 'suspended')
     await query(rest.url, `update account set active = true where user_no = ${user_no}`)
     expect(await use(access_token)).toBe(200)
     expect(await rest.store.deleteAccount(account.user_id, account.device.device_id)).toMatchObject({ counts: { account: 1 } })
-    await refused()
+    await refused(401, 'unauthorized')
   })
 
   it('who cannot be asked for lets nobody in: a store that does not answer is a failure and no caller', async () => {

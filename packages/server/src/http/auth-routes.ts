@@ -4,13 +4,18 @@
  */
 import { ERROR } from '@sealpost/protocol'
 import { randomUUID } from 'node:crypto'
+import type { SecurityAction } from '../audit/actions.ts'
+import { deviceName } from '../audit/entry.ts'
+import type { Audit } from '../audit/recorder.ts'
 import type { Log } from '../log.ts'
 import type { Bus, LogStore, SessionStore, TokenStore } from '../ports.ts'
 import { type AssertionDeps, acceptAssertion } from './assertions.ts'
 import type { Answer, Answers, Call, Caller } from './call.ts'
+import { standingProblem } from './standing.ts'
 import { hashToken, type RefreshTokens } from './refresh-tokens.ts'
 import type { KeySet } from './signing-keys.ts'
-import { thumbprint, type Tokens } from './tokens.ts'
+import { thumbprint } from './jwt.ts'
+import type { Tokens } from './tokens.ts'
 
 export type ProofDeps = AssertionDeps & {
   store: AssertionDeps['store'] & Pick<LogStore, 'findSigner'> & Pick<SessionStore, 'findDevice'>
@@ -22,6 +27,7 @@ export type AuthDeps = AssertionDeps & {
   refresh_tokens: RefreshTokens
   keys: Pick<KeySet, 'jwks'>
   bus: Pick<Bus, 'publish'>
+  audit: Pick<Audit, 'write'>
   logger: Log
 }
 
@@ -46,20 +52,19 @@ export function createAuthRoutes(deps: AuthDeps): Answers<'create_token' | 'refr
   }
 }
 
-/** With the version of its token: what goes on after the answer looks again whether it is the current one. */
-export type TokenCaller = Caller & { token_version: number }
-
-/** The active device behind an `Authorization` header, or null. */
+/** The active device behind an `Authorization` header; `suspended` when an operator shut it out; null for all that is no token in force. */
 export async function authenticate(
   deps: Pick<AuthDeps, 'tokens'> & { store: Pick<SessionStore, 'findDevice'> },
   authorization: string | undefined,
-): Promise<TokenCaller | null> {
+): Promise<Caller | 'suspended' | null> {
   const token = BEARER.exec(authorization ?? '')?.[1]
   const claims = token === undefined ? null : await deps.tokens.verify(token)
   if (claims === null) return null
   const device = await deps.store.findDevice(claims.user_id, claims.device_id)
-  if (device?.active !== true || device.token_version !== claims.token_version) return null
+  if (device === null || device.token_version !== claims.token_version) return null
   if ((await thumbprint(device.sign_pub)) !== claims.jkt) return null
+  const standing = standingProblem(device)
+  if (standing !== null) return standing.problem.code === 'suspended' ? 'suspended' : null
   const { user_no, device_no, user_id, device_id, token_version } = device
   return { user_no, device_no, user_id, device_id, token_version, token_expires_at: claims.expires_at }
 }
@@ -97,28 +102,34 @@ async function refreshToken(deps: AuthDeps, call: Call<'refresh_token'>): Promis
         { ...device, token_version: rotation.token_version },
         deps.refresh_tokens.create(device, family_id, rotation.generation),
       )
-    case 'reused': {
-      const { user_id, device_id, user_no } = device
-      deps.logger.warn(
-        { audit: 'refresh_token_reused', user_id, device_id, request_id: call.request_id, address: call.address },
-        'a refresh token was used twice: the tokens and the session of the device are ended',
-      )
-      deps.bus.publish(user_no, { is: 'ended', device_id, name: 'reauthenticate' })
+    case 'reused':
+      deps.bus.publish(device.user_no, { is: 'ended', device_id: device.device_id, name: 'reauthenticate' })
+      await report(deps, call, device, 'refresh_token_reused')
       return INVALID_TOKEN
-    }
-    case 'replaced': {
-      const { user_id, device_id } = device
-      deps.logger.warn(
-        { audit: 'refresh_token_replaced', user_id, device_id, request_id: call.request_id, address: call.address },
-        'a refresh token came of a family that another took the place of: it is refused, and nothing is ended',
-      )
+    case 'replaced':
+      await report(deps, call, device, 'refresh_token_replaced')
       return INVALID_TOKEN
-    }
     case 'unknown':
       return INVALID_TOKEN
     default:
       return rotation satisfies never
   }
+}
+
+const REPORTS = {
+  refresh_token_reused: 'a refresh token was used twice: the tokens and the session of the device are ended',
+  refresh_token_replaced: 'a refresh token came of a family that another took the place of: it is refused, and nothing is ended',
+} as const satisfies Partial<Record<SecurityAction, string>>
+
+/** Into the log and, on disk before the answer leaves, into the audit log. */
+async function report(
+  { logger, audit }: AuthDeps,
+  { request_id, address }: Call<'refresh_token'>,
+  { user_id, device_id }: { user_id: string; device_id: string },
+  action: keyof typeof REPORTS,
+): Promise<void> {
+  logger.warn({ audit: action, user_id, device_id, request_id, address }, REPORTS[action])
+  await audit.write({ actor: deviceName(device_id), action, outcome: 'done', user_id, origin: { request_id, address } })
 }
 
 const UNAUTHORIZED = { problem: { code: 'unauthorized' } } as const
@@ -132,8 +143,7 @@ export async function proveDevice(deps: ProofDeps, signed: { body: string; sig: 
   )
   const device = await deps.store.findDevice(user_id, signer)
   if (device?.active === true) return device
-  const revoked = device?.account_active === true && device.revoked_log_seq !== null
-  return revoked ? ({ problem: { code: 'device_revoked' } } as const) : UNAUTHORIZED
+  return (device === null ? null : standingProblem(device)) ?? UNAUTHORIZED
 }
 
 async function grant(deps: AuthDeps, device: Parameters<Tokens['issue']>[0], refresh_token: string): Promise<Answer> {

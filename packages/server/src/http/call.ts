@@ -6,8 +6,18 @@ import type { Contract, Media } from './contract.ts'
 import type { Contracts } from './contracts.ts'
 import type { Problem } from './problems.ts'
 
-/** An active device, proved by its token; `token_expires_at` in ms. */
-export type Caller = { user_no: number; device_no: number; user_id: string; device_id: string; token_expires_at: number }
+/**
+ * An active device, proved by its token; `token_expires_at` in ms. What goes on after the answer looks again whether `token_version` is the
+ * current one.
+ */
+export type Caller = {
+  user_no: number
+  device_no: number
+  user_id: string
+  device_id: string
+  token_version: number
+  token_expires_at: number
+}
 
 /** A request for a row of a list of routes, parsed and checked by its contract. */
 export type CallOf<R extends Route, C extends Contract, Who> = {

@@ -45,7 +45,7 @@ const changed = {
   schema: z.strictObject({ log_seq: count, log_head: key, device }),
   headers: ETAG,
 } as const
-const refused = ['not_found', 'forbidden', 'account_gone', 'log_conflict', 'invalid_entry', 'unknown_version'] as const
+const refused = ['not_found', 'forbidden', 'account_gone', 'log_conflict', 'invalid_entry', 'unknown_version', 'invalid_encoding'] as const
 
 export const DEVICE_CONTRACTS = {
   list_devices: {

@@ -33,7 +33,7 @@ export function createDeviceRoutes(
   })
 
   async function change(call: ChangeCall, type: LogBody['type']): Promise<Answer> {
-    const { caller, params, body } = call
+    const { caller, params, body, request_id, address } = call
     const seen = await store.readDevice(caller.user_no, params.device_id)
     if (seen === null) return NOT_FOUND
     const wanted = call.headers['if-match']
@@ -44,7 +44,14 @@ export function createDeviceRoutes(
     if (claimed.user_id !== caller.user_id) return { problem: { code: 'forbidden', detail: 'the entry is for another account' } }
     if (claimed.type !== type || !concerns(claimed, params.device_id))
       return { problem: { code: 'invalid_entry', detail: `the entry is not a ${type} of this device and no other` } }
-    const request = { user_id: caller.user_id, entry, boxes: body.boxes, repair: false, allow_genesis: false }
+    const request = {
+      user_id: caller.user_id,
+      entry,
+      boxes: body.boxes,
+      repair: false,
+      allow_genesis: false,
+      origin: { request_id, address },
+    }
     const result: AppendResult = await appendAndTell(store, deps.bus, request)
     if (!result.ok) return { problem: refusal(result) }
     const device = await store.readDevice(caller.user_no, params.device_id)

@@ -46,6 +46,13 @@ type Asked = { readonly headers: { 'if-none-match'?: string | undefined } }
 
 /** `enabled` false: there are no documents here. */
 export function createDocsRoutes(enabled: boolean): Answers<'read_openapi' | 'read_asyncapi' | 'read_docs' | 'read_docs_file'> {
+  return createDocuments({ openapi: makeOpenApi, asyncapi: makeAsyncApi, enabled })
+}
+
+export type DocumentDeps = { openapi(): object; asyncapi?(): object; enabled?: boolean }
+
+/** The documents of a list of routes, and the page to read them with. */
+export function createDocuments({ openapi, asyncapi, enabled = true }: DocumentDeps) {
   const documents = new Map<string, Promise<Document>>()
   const document = (name: string, media: Media, make: () => Promise<Buffer> | Buffer): Promise<Document> => {
     const known = documents.get(name) ?? Promise.resolve(make()).then((bytes) => ({ bytes, media, etag: etagOf(bytes) }))
@@ -64,10 +71,10 @@ export function createDocsRoutes(enabled: boolean): Answers<'read_openapi' | 're
   const page = (call: Asked): Promise<Answer> => serve(call, () => document('page', 'text/html', () => Buffer.from(PAGE)))
 
   return {
-    read_openapi: (call) => serve(call, () => json('openapi', makeOpenApi)),
-    read_asyncapi: (call) => serve(call, () => json('asyncapi', makeAsyncApi)),
+    read_openapi: (call: Asked) => serve(call, () => json('openapi', openapi)),
+    read_asyncapi: async (call: Asked) => (asyncapi === undefined ? NOT_FOUND : serve(call, () => json('asyncapi', asyncapi))),
     read_docs: page,
-    read_docs_file: async (call) => {
+    read_docs_file: async (call: Asked & { readonly params: { readonly file: string } }): Promise<Answer> => {
       const { file } = call.params
       if (file === '') return page(call)
       const media = Object.hasOwn(FILES, file) ? FILES[file] : undefined

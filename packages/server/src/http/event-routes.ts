@@ -12,9 +12,10 @@ import { follow } from '../relay/follower.ts'
 import type { Relay } from '../relay/relay.ts'
 import { deviceKey } from '../relay/work.ts'
 import type { AssertionDeps } from './assertions.ts'
-import { proveDevice, type TokenCaller } from './auth-routes.ts'
+import { proveDevice } from './auth-routes.ts'
 import type { Answer, Answers, Call } from './call.ts'
 import type { Problem } from './problems.ts'
+import { standingProblem } from './standing.ts'
 
 export type EventDeps = AssertionDeps & {
   store: AssertionDeps['store'] & Pick<LogStore, 'findSigner'> & SessionStore & Pick<Store, 'readTip' | 'history_id'>
@@ -32,14 +33,7 @@ type Query = {
 const START: Cursor = { position: 0, event_id: null, received_at: null, history_id: null }
 const SEAT_RETRY_MS = 5_000
 
-type ReadCall<N extends 'read_events' | 'follow_events'> = Call<N> & { caller: TokenCaller }
-
-export type EventAnswers = Answers<'take_session' | 'append_events'> & {
-  read_events(call: ReadCall<'read_events'>): Promise<Answer>
-  follow_events(call: ReadCall<'follow_events'>): Promise<Answer>
-}
-
-export function createEventRoutes(deps: EventDeps): EventAnswers {
+export function createEventRoutes(deps: EventDeps): Answers<'take_session' | 'append_events' | 'read_events' | 'follow_events'> {
   return {
     take_session: (call) => takeSession(deps, call),
     append_events: (call) => appendEvents(deps, call),
@@ -79,11 +73,10 @@ async function appendEvents({ store, relay }: EventDeps, { caller, body }: Call<
   if (appended.is === 'answered') return { json: { acks: appended.acks, ...(appended.nack === null ? {} : { nack: appended.nack }) } }
   const device = await store.findDevice(caller.user_id, caller.device_id)
   if (device === null) return { problem: { code: 'account_gone' } }
-  if (device.account_active && device.revoked_log_seq !== null) return { problem: { code: 'device_revoked' } }
-  return { problem: { code: device.active ? 'superseded' : 'unauthorized' } }
+  return standingProblem(device) ?? { problem: { code: 'superseded' } }
 }
 
-async function readEvents({ store, relay }: EventDeps, { caller, query }: ReadCall<'read_events'>): Promise<Answer> {
+async function readEvents({ store, relay }: EventDeps, { caller, query }: Call<'read_events'>): Promise<Answer> {
   const { continuation_token: token = null, limit = relay.limits.replay_events_default } = query
   const streams = query.streams?.split(',') ?? null
   const cursor = await cursorOf(store, caller.user_no, query)
@@ -112,7 +105,7 @@ async function readEvents({ store, relay }: EventDeps, { caller, query }: ReadCa
   return { json: { ...head, history_id, ...(reset === null ? {} : { reset }), events: eventsToJson(caller.user_id, page.events) } }
 }
 
-async function followEvents({ store, relay }: EventDeps, call: ReadCall<'follow_events'>): Promise<Answer> {
+async function followEvents({ store, relay }: EventDeps, call: Call<'follow_events'>): Promise<Answer> {
   const { caller, headers, query, address } = call
   if (relay.sessions.isDraining()) return { problem: { code: 'unavailable', detail: 'the server is draining' } }
   const left_ms = caller.token_expires_at - store.now()

@@ -1,6 +1,8 @@
 /** REST put together: which part of the server answers which routes, under which limits. Not yet listening. */
 import { ROUTES } from '@sealpost/protocol'
 import type { FastifyInstance } from 'fastify'
+import { notingRefusals } from '../audit/noted-answers.ts'
+import type { Audit } from '../audit/recorder.ts'
 import type { Config } from '../config.ts'
 import { createAddressRule } from '../limits/address.ts'
 import type { Log } from '../log.ts'
@@ -8,7 +10,7 @@ import type { Bus, Store } from '../ports.ts'
 import type { Relay } from '../relay/relay.ts'
 import type { Secrets } from '../secrets.ts'
 import { authenticate, createAuthRoutes } from './auth-routes.ts'
-import type { Caller } from './call.ts'
+import type { Answers, Caller } from './call.ts'
 import { CONTRACTS } from './contracts.ts'
 import { createDocsRoutes } from './docs-routes.ts'
 import { createDeviceRoutes } from './device-routes.ts'
@@ -18,9 +20,11 @@ import { createPairingRoutes } from './pairing-routes.ts'
 import { createRouter } from './router.ts'
 import { createSlotWaits } from './slot-waits.ts'
 import { createStatusRoutes } from './status-routes.ts'
+import { SUSPENDED } from './standing.ts'
 import { createRefreshTokens } from './refresh-tokens.ts'
 import { createUserRoutes } from './user-routes.ts'
 import type { KeySet } from './signing-keys.ts'
+import { isExpired } from './jwt.ts'
 import { createTokens } from './tokens.ts'
 
 export type HttpDeps = {
@@ -30,14 +34,16 @@ export type HttpDeps = {
   relay: Relay
   keys: KeySet
   secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
+  /** `signup` may change while the relay runs. */
   config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms' | 'quota_bytes' | 'docs'>
+  audit: Pick<Audit, 'note' | 'write'>
   draining(): boolean
   logger: Log
 }
 
 /** Closing it ends every long poll first. */
 export function createHttp(deps: HttpDeps): FastifyInstance {
-  const { store, secrets, logger, config, bus, relay } = deps
+  const { store, secrets, logger, config, bus, relay, audit } = deps
   const limits = relay.rates
   const { server_key } = secrets
   const skew_ms = config.clock_skew_ms
@@ -51,25 +57,32 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
     refresh_tokens: createRefreshTokens(secrets.jwt_sign_seed),
     keys: deps.keys,
     bus,
+    audit,
     logger,
   }
 
+  const answers: Answers = {
+    ...createStatusRoutes({ store, server_key, draining: deps.draining, logger }),
+    ...createLogRoutes({ store, server_key, skew_ms, bus, signup: () => config.signup, limits }),
+    ...createAuthRoutes(auth),
+    ...createDeviceRoutes({ store, bus, presence: deps.relay.presence }),
+    ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, limits, logger }),
+    ...createEventRoutes({ store, server_key, skew_ms, bus, relay }),
+    ...createDocsRoutes(config.docs),
+    ...createPairingRoutes({ store, limits, waits }),
+  }
   const app = createRouter<Caller>({
     routes: ROUTES,
     contracts: CONTRACTS,
-    answers: {
-      ...createStatusRoutes({ store, server_key, draining: deps.draining, logger }),
-      ...createLogRoutes({ store, server_key, skew_ms, bus, signup: config.signup, limits }),
-      ...createAuthRoutes(auth),
-      ...createDeviceRoutes({ store, bus, presence: deps.relay.presence }),
-      ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, limits, logger }),
-      ...createEventRoutes({ store, server_key, skew_ms, bus, relay }),
-      ...createDocsRoutes(config.docs),
-      ...createPairingRoutes({ store, limits, waits }),
-    },
-    admit: async (_, { authorization }) => {
+    answers: notingRefusals(ROUTES, answers, audit),
+    admit: async (name, { authorization, ...origin }) => {
       const caller = await authenticate(auth, authorization)
-      if (caller === null) return { problem: { code: 'unauthorized' } }
+      if (caller === 'suspended') return SUSPENDED
+      if (caller === null) {
+        if (authorization !== undefined && !isExpired(authorization, store.now()))
+          audit.note({ actor: 'stranger', action: 'token_refused', outcome: 'refused', target: name, origin })
+        return { problem: { code: 'unauthorized' } }
+      }
       const { user_id, device_id } = caller
       const retry_after_ms = (await limits.take('rest_device', device_id)) ?? (await limits.take('rest_user', user_id))
       if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }

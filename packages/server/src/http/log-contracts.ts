@@ -32,6 +32,7 @@ export const LOG_CONTRACTS = {
       'name_taken',
       'invalid_entry',
       'unknown_version',
+      'invalid_encoding',
     ],
   },
   read_log: {

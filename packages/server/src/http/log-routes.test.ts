@@ -23,7 +23,7 @@ type Over = { repair?: boolean; address?: string | null; proof_at?: number }
 function start(over: Partial<LogRouteDeps> = {}) {
   const limits = createRateLimits()
   const skew_ms = LIMITS.clockSkewMs
-  const routes = createLogRoutes({ store, server_key, skew_ms, bus: { publish: () => {} }, signup: 'open', limits, ...over })
+  const routes = createLogRoutes({ store, server_key, skew_ms, bus: { publish: () => {} }, signup: () => 'open', limits, ...over })
   const post = async (account: TestAccount, built: NewEntry, { repair = false, address = null, proof_at }: Over = {}): Promise<Answer> => {
     const own = built.boxes[account.device.device_id] ?? ''
     const proof = await assertAs(account, server_key, 'log', { now_ms: proof_at ?? store.now() })
@@ -84,7 +84,7 @@ describe('bounds of POST /api/log', () => {
     const account = await createTestAccount()
     const [genesis] = account.entries
     expect(await start().post(account, genesis!)).toMatchObject({ json: { log_seq: 0 } })
-    const on = start({ signup: 'closed' })
+    const on = start({ signup: () => 'closed' })
     await spend(on, 'genesis', '203.0.113.9', 10)
     for (const repair of [false, true])
       expect(await on.post(account, genesis!, { repair, address: '203.0.113.9' })).toMatchObject({ json: { log_seq: 0 } })
@@ -97,7 +97,7 @@ describe('bounds of POST /api/log', () => {
     const [genesis] = account.entries
     expect(await start().post(account, genesis!)).toMatchObject({ json: { log_seq: 0 } })
     expect(await store.deleteAccount(account.user_id, null)).not.toBeNull()
-    const closed = start({ signup: 'closed' })
+    const closed = start({ signup: () => 'closed' })
     const spent = start()
     await spend(spent, 'genesis', '203.0.113.9', 10)
     for (const on of [closed, spent])

@@ -23,12 +23,15 @@ import { type AssertionDeps, acceptAssertion, readClaims } from './assertions.ts
 import type { Answer, Answers, Call } from './call.ts'
 import { appendAndTell } from '../relay/log-append.ts'
 import type { Problem } from './problems.ts'
+import { SUSPENDED, standingProblem } from './standing.ts'
+import type { Signup } from '../settings.ts'
+import { hashInviteCode } from '../invites.ts'
 import type { RateLimits } from '../limits/rate-limits.ts'
 
 export type LogRouteDeps = AssertionDeps & {
   store: AssertionDeps['store'] & LogStore & Pick<SessionStore, 'findDevice'>
   bus: Pick<Bus, 'publish'>
-  signup: 'open' | 'invite' | 'closed'
+  signup(): Signup
   limits: RateLimits
 }
 
@@ -37,7 +40,8 @@ export function createLogRoutes(deps: LogRouteDeps): Answers<'append_log' | 'rea
 }
 
 async function append(deps: LogRouteDeps, call: Call<'append_log'>): Promise<Answer> {
-  const { body, sig, boxes, proof, repair = false } = call.body
+  const { body, sig, boxes, proof, invite, repair = false } = call.body
+  let invite_hash: Bytes | null = null
   if (repair) {
     const retry_after_ms = await deps.limits.take('repair_address', call.address)
     if (retry_after_ms !== null) return rateLimited(retry_after_ms)
@@ -45,19 +49,24 @@ async function append(deps: LogRouteDeps, call: Call<'append_log'>): Promise<Ans
   const entry = decodeWireEntry({ body, sig })
   const decoded = decodeLogBody(decodeLogFrame(entry.body))
   if (!repair || (await knowsPoster(deps, decoded, readClaims(proof)))) {
-    await acceptAssertion(deps, proof, 'log', (claimed) => findProofKey(deps, decoded, claimed, repair))
+    const poster = await acceptAssertion(deps, proof, 'log', (claimed) => findProofKey(deps, decoded, claimed, repair))
+    const device = poster.signer === 'root' ? null : await deps.store.findDevice(poster.user_id, poster.signer)
+    // one that was revoked may bring back what it knows
+    if (device !== null && standingProblem(device)?.problem.code === 'suspended') return SUSPENDED
   }
   // a known genesis is fine: only a new account needs leave
   const isNew = decoded.type === 'genesis' && (await deps.store.findSigner(decoded.user_id, 'root')) === null
   if (isNew) {
     // so a device that was offline finds out, whatever the rules for new accounts
     if (await deps.store.isDeleted(decoded.user_id)) return { problem: { code: 'account_gone' } }
-    // there are no invitations: whoever asks for one is told that sign-up is closed
-    if (deps.signup !== 'open') return { problem: { code: 'signup_closed' } }
+    const signup = deps.signup()
+    if (signup === 'closed' || (signup === 'invite' && invite === undefined)) return { problem: { code: 'signup_closed' } }
+    if (signup === 'invite' && invite !== undefined) invite_hash = hashInviteCode(invite)
     const retry_after_ms = await deps.limits.take('genesis', call.address)
     if (retry_after_ms !== null) return rateLimited(retry_after_ms)
   }
-  const request = { user_id: decoded.user_id, entry, boxes, repair, allow_genesis: isNew }
+  const { request_id, address } = call
+  const request = { user_id: decoded.user_id, entry, boxes, repair, allow_genesis: isNew, invite_hash, origin: { request_id, address } }
   const result = repair ? await repairEntry(deps, request) : await appendAndTell(deps.store, deps.bus, request)
   if ('problem' in result) return result
   if (!result.ok) return { problem: refusal(result) }
@@ -116,6 +125,7 @@ async function read(deps: LogRouteDeps, call: Call<'read_log'>): Promise<Answer>
   // whoever proved itself may learn it: the root, whose key the account's name is
   if (signer === null) return { problem: { code: (await deps.store.isDeleted(claimed.user_id)) ? 'account_gone' : 'not_found' } }
   const last = signer.active ? LIMITS.logSeqMax : await lastReadable(deps, claimed)
+  if (last === 'suspended') return SUSPENDED
   if (last === null) return { problem: { code: 'unauthorized' } }
   const { entries, has_more } = await deps.store.readEntries(
     signer.user_no,
@@ -133,8 +143,10 @@ async function read(deps: LogRouteDeps, call: Call<'read_log'>): Promise<Answer>
 }
 
 /** A revoked device may read up to the entry that revoked it, which it needs to believe it. Null: nothing at all. */
-async function lastReadable(deps: LogRouteDeps, claimed: Assertion): Promise<number | null> {
-  if (claimed.signer === 'root') return null
+async function lastReadable(deps: LogRouteDeps, claimed: Assertion): Promise<number | 'suspended' | null> {
+  // the root is never revoked
+  if (claimed.signer === 'root') return 'suspended'
   const device = await deps.store.findDevice(claimed.user_id, claimed.signer)
-  return device !== null && device.account_active ? device.revoked_log_seq : null
+  if (device === null) return null
+  return standingProblem(device)?.problem.code === 'suspended' ? 'suspended' : device.revoked_log_seq
 }

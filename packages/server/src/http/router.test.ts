@@ -20,6 +20,7 @@ import { createStore } from '../store/store.ts'
 import { addTestDevice, assertAs, createTestAccount, extendAccount, type TestAccount } from '../testing/account.ts'
 import { createTestDatabase, query, type TestDatabase } from '../testing/database.ts'
 import { createHttp, type HttpDeps } from './http.ts'
+import { unaudited } from '../testing/log.ts'
 import { fixedKeys } from '../testing/keys.ts'
 import { createTokens } from './tokens.ts'
 
@@ -38,6 +39,7 @@ const logged: { object: unknown; message: unknown }[] = []
 
 function start(over: Partial<HttpDeps> = {}): FastifyInstance {
   return createHttp({
+    audit: unaudited,
     store,
     bus: { publish: (user_no, hint) => void hints.push({ user_no, hint }) },
     relay,
@@ -315,11 +317,11 @@ describe('POST /api/log/read', () => {
     await postEntry(account, await extendAccount(account, { type: 'revoke_device', device_id: device.device_id, pins: null }))
     await query(database.url, `update account set active = false where user_id = decode('${toHex(account.root.sign_pub)}', 'hex')`)
     for (const signer of [account.device, device, 'root'] as const)
-      expect(await readLog(account, { signer })).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
+      expect(await readLog(account, { signer })).toMatchObject({ status: 403, body: { code: 'suspended' } })
     for (const signer of [account.device, device])
       expect(await post('/api/auth/token', await assertAs(account, server_key, 'token', { signer }))).toMatchObject({
-        status: 401,
-        body: { code: 'unauthorized' },
+        status: 403,
+        body: { code: 'suspended' },
       })
   })
 

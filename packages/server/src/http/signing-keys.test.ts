@@ -45,8 +45,8 @@ afterEach(async () => {
   await database?.drop()
 })
 
-async function open(of: { secret?: Uint8Array; store?: SigningKeyStore; logger?: Log; purpose?: string } = {}): Promise<Node> {
-  const keys = await openSigningKeys(of.store ?? store, of.secret ?? secret, of.logger ?? silent, of.purpose)
+async function open(of: { secret?: Uint8Array; store?: SigningKeyStore; logger?: Log; purpose?: 'rest' | 'admin' } = {}): Promise<Node> {
+  const keys = await openSigningKeys(of.store ?? store, of.secret ?? secret, of.logger ?? silent, { purpose: of.purpose })
   const node = { ...keys, tokens: createTokens(keys, server_key, () => now) }
   nodes.push(node)
   return node

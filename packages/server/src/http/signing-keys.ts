@@ -7,6 +7,7 @@
 import { type Bytes, LIMITS, toBase64url, tuple } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { type CryptoKey, importJWK, type JWK } from 'jose'
+import type { Audit } from '../audit/recorder.ts'
 import type { Log } from '../log.ts'
 import type { KeySchedule, SigningKeyRow, SigningKeyStore } from '../ports.ts'
 
@@ -19,6 +20,24 @@ export type KeySet = {
   verifying(kid: string): Promise<CryptoKey | null>
   /** All public keys in force (RFC 7517). */
   jwks(): Promise<{ keys: JWK[] }>
+}
+
+export type SigningKeys = KeySet & {
+  /** All in force, as they are. */
+  list(): SigningKeyState[]
+  /** The active key signs nothing more, the next one does. */
+  rotate(): Promise<void>
+  refresh(): Promise<void>
+  close(): Promise<void>
+}
+
+/** Times in ms. */
+export type SigningKeyState = {
+  kid: string
+  state: 'next' | 'active' | 'retired'
+  created_at: number
+  active_at: number | null
+  retired_at: number | null
 }
 
 const DAY_MS = 86_400_000
@@ -35,14 +54,19 @@ export const KEY_SCHEDULE: KeySchedule = {
 
 type Held = { kid: string; generation: number; row: SigningKeyRow }
 
+export type SigningKeyOptions = {
+  purpose?: 'rest' | 'admin' | undefined
+  schedule?: KeySchedule
+  audit?: Pick<Audit, 'note'>
+}
+
 /** Reads and rotates the keys at once and then every minute, until it is closed. Throws what the store throws. */
 export async function openSigningKeys(
   store: SigningKeyStore,
   secret: Bytes,
   logger: Log,
-  purpose = 'rest',
-  schedule = KEY_SCHEDULE,
-): Promise<KeySet & { close(): Promise<void>; refresh(): Promise<void> }> {
+  { purpose = 'rest', schedule = KEY_SCHEDULE, audit }: SigningKeyOptions = {},
+): Promise<SigningKeys> {
   const seedOf = (generation: number): Bytes => nodeCrypto.hkdf(secret, new Uint8Array(), tuple('access-token-key', purpose, generation))
   const publicKeyOf = (generation: number): Bytes => nodeCrypto.ed25519Public(seedOf(generation))
   let held: Held[] = []
@@ -50,18 +74,19 @@ export async function openSigningKeys(
   let reading: Promise<void> | null = null
   const imported = new Map<string, Promise<CryptoKey>>()
 
-  async function read(): Promise<void> {
+  async function read(rules = schedule): Promise<void> {
     refreshed = performance.now()
-    const rows = await store.rotateSigningKeys(purpose, publicKeyOf, schedule)
+    const rows = await store.rotateSigningKeys(purpose, publicKeyOf, rules)
     const before = held
     held = rows.map((row) => ({ kid: kidOf(row.public_key), generation: row.generation, row }))
     const kids = new Set(held.map(({ kid }) => kid))
     for (const name of imported.keys()) if (!kids.has(name.slice(0, KID_CHARS))) imported.delete(name)
-    if (before.some(({ kid, row }) => row.retired_at === null && !kids.has(kid)))
-      logger.error(
-        { audit: 'signing_keys_replaced', purpose },
-        'another relay on this database has other secrets: tokens of each are refused by the other',
-      )
+    if (!before.some(({ kid, row }) => row.retired_at === null && !kids.has(kid))) return
+    logger.error(
+      { audit: 'signing_keys_replaced', purpose },
+      'another relay on this database has other secrets: tokens of each are refused by the other',
+    )
+    audit?.note({ actor: 'server', action: 'signing_keys_replaced', outcome: 'done', target: `keys:${purpose}` })
   }
   const refresh = (): Promise<void> => (reading ??= read().finally(() => (reading = null)))
   const importOnce = (name: string, jwk: JWK): Promise<CryptoKey> => {
@@ -92,6 +117,16 @@ export async function openSigningKeys(
       return found === undefined ? null : importOnce(kid, publicJwk(found.row.public_key))
     },
     jwks: async () => ({ keys: held.map(({ row }) => publishedJwk(row.public_key)) }),
+    list: () =>
+      held.map(({ kid, row: { created_at, active_at, retired_at } }) => {
+        const state = retired_at !== null ? 'retired' : active_at !== null ? 'active' : 'next'
+        return { kid, state, created_at, active_at, retired_at }
+      }),
+    async rotate() {
+      // a reading that is under way knows nothing of it
+      await reading
+      await (reading = read({ ...schedule, active_ms: 0, published_ms: 0 }).finally(() => (reading = null)))
+    },
     refresh,
     close: async () => {
       clearInterval(timer)

@@ -4,7 +4,8 @@ import { nodeCrypto } from '@sealpost/protocol/node'
 import { decodeJwt, decodeProtectedHeader, importJWK, SignJWT } from 'jose'
 import { describe, expect, it } from 'vitest'
 import { fixedKeys } from '../testing/keys.ts'
-import { createTokens, thumbprint } from './tokens.ts'
+import { thumbprint } from './jwt.ts'
+import { createTokens } from './tokens.ts'
 
 const fill = (byte: number) => new Uint8Array(32).fill(byte)
 const serverKey = nodeCrypto.ed25519Public(fill(3))

@@ -30,6 +30,9 @@ export type LastRun = {
 export type Jobs = {
   /** The last run of each job that has run, in their order; `began_at` in ms of this machine's clock. */
   lastRuns(): LastRun[]
+  list(): { name: string; every_ms: number }[]
+  /** Runs it as soon as the one at work has ended. False: there is none of that name. */
+  runSoon(name: string): boolean
   /** Waits for the batch that is under way. */
   close(): Promise<void>
 }
@@ -37,11 +40,14 @@ export type Jobs = {
 const REST_MS_MAX = 1_000
 /** What was held is tried again after this. */
 const SOON_MS = 5_000
+/** A relay that is often started again runs them all the same. */
+const FIRST_MS = 30_000
 
 export function startJobs(jobs: readonly Job[], logger: Log): Jobs {
   const ending = new AbortController()
   const lastRuns = new Map<string, LastRun>()
-  const due = new Map(jobs.map((job) => [job, performance.now() + job.every_ms]))
+  const due = new Map(jobs.map((job) => [job, performance.now() + Math.min(job.every_ms, FIRST_MS)]))
+  let wake = (): void => {}
   const turn: JobTurn = {
     wanted: () => !ending.signal.aborted,
     async batch(work) {
@@ -57,11 +63,21 @@ export function startJobs(jobs: readonly Job[], logger: Log): Jobs {
     await wait(ms, undefined, { ref: false, signal: ending.signal }).catch(() => {})
   }
 
+  /** Or until a job is to run sooner. */
+  async function restUntilWoken(ms: number): Promise<void> {
+    const woken = new AbortController()
+    wake = () => woken.abort()
+    await wait(ms, undefined, { ref: false, signal: AbortSignal.any([ending.signal, woken.signal]) }).catch(() => {})
+  }
+
   async function runAll(): Promise<void> {
     while (turn.wanted()) {
       const next = [...due].reduce((a, b) => (b[1] < a[1] ? b : a))
-      await rest(Math.max(0, next[1] - performance.now()))
-      if (!turn.wanted()) return
+      const ms = next[1] - performance.now()
+      if (ms > 0) {
+        await restUntilWoken(ms)
+        continue
+      }
       const last = await runOne(next[0])
       due.set(next[0], performance.now() + (last.ended === 'held' ? Math.min(SOON_MS, next[0].every_ms) : next[0].every_ms))
     }
@@ -87,6 +103,14 @@ export function startJobs(jobs: readonly Job[], logger: Log): Jobs {
   const running = jobs.length === 0 ? Promise.resolve() : runAll()
   return {
     lastRuns: () => jobs.flatMap((job) => lastRuns.get(job.name) ?? []),
+    list: () => jobs.map(({ name, every_ms }) => ({ name, every_ms })),
+    runSoon(name) {
+      const job = jobs.find((one) => one.name === name)
+      if (job === undefined) return false
+      due.set(job, performance.now())
+      wake()
+      return true
+    },
     async close() {
       ending.abort()
       await running

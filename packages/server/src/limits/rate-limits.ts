@@ -21,6 +21,8 @@ export interface LimitCounter {
 export type RateLimits = {
   /** Counts `points`, 1 by default; null when that is within the limit, else the ms until it may be tried again. A null key is exempt. */
   take(rule: RateRule, key: string | null, points?: number): Promise<number | null>
+  /** From now on. */
+  set(rule: RateRule, points: number): void
   /** Takes back one that was counted. */
   giveBack(rule: RateRule, key: string | null): Promise<void>
 }
@@ -30,8 +32,9 @@ export type Rates = Partial<Record<RateRule, number>>
 
 type Count = { limit: Limit; key: string }
 
-export function createRateLimits(rates: Rates = {}, shared: LimitCounter | null = null): RateLimits {
+export function createRateLimits(configured: Rates = {}, shared: LimitCounter | null = null): RateLimits {
   const local = createMemoryCounter()
+  const rates: Rates = { ...configured }
 
   function countsOf(rule: RateRule, key: string): Count[] {
     const { per, points: standard, duration } = RATES[rule]
@@ -73,6 +76,9 @@ export function createRateLimits(rates: Rates = {}, shared: LimitCounter | null 
         return wait
       }
       return null
+    },
+    set(rule, points) {
+      rates[rule] = points
     },
     async giveBack(rule, key) {
       if (key !== null) await reward(countsOf(rule, key), 1)

@@ -7,7 +7,7 @@ import { LIMITS } from '@sealpost/protocol'
 
 export type RateRow = {
   /** What the key of a count is. */
-  per: 'address' | 'user' | 'device' | 'mailbox'
+  per: 'address' | 'user' | 'device' | 'mailbox' | 'admin'
   points: number
   /** Seconds. */
   duration: number
@@ -29,6 +29,8 @@ export const RATES = {
   mailbox: { per: 'mailbox', points: LIMITS.pairingGetsPerMinute, duration: 60, says: 'reads of a pairing mailbox' },
   mailbox_miss: { per: 'address', points: 600, duration: HOUR, says: 'asks for pairing slots that are not there' },
   offer: { per: 'user', points: LIMITS.pairingOffersPerUserPerHour, duration: HOUR, says: 'new pairing mailboxes' },
+  admin_address: { per: 'address', points: 120, duration: 60, says: 'requests to the listener of admins' },
+  admin: { per: 'admin', points: 1_200, duration: 60, says: 'requests' },
   export: { per: 'user', points: 20, duration: HOUR, says: 'exports' },
 } as const satisfies Record<string, RateRow>
 

@@ -8,7 +8,7 @@ import type { Bytes } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { recordBudget } from '../core/delivery.ts'
 import { createInbox } from '../ingest/inbox.ts'
-import { createLoadShed } from '../limits/load.ts'
+import { createLoadShed, type Load } from '../limits/load.ts'
 import { createRateLimits, type RateLimits } from '../limits/rate-limits.ts'
 import type { Log } from '../log.ts'
 import type { Bus, Store } from '../ports.ts'
@@ -47,6 +47,8 @@ export type Relay = SessionDeps & {
   readonly rates: RateLimits
   /** Null, or ms to stay away: there is no room for new work now. */
   overloaded(): number | null
+  /** The last look at the figures that decide about it. */
+  load(): Load & { shedding: boolean }
   /** A device was seen by other ways than a session. */
   touch(device: { user_no: number; device_no: number }): void
   /** Tells all sessions to go elsewhere, acks what is in flight and closes them; cuts off what is left after `drainMs`. */
@@ -116,6 +118,7 @@ export function createRelay({ store, bus, token_key, logger, ...options }: Relay
     }),
     readEntries: createEntryReader(store, limits),
     rates,
+    load: () => ({ ...shed.load(), shedding: shed.retryAfterMs() !== null }),
     overloaded: () => shed.retryAfterMs() ?? (outbound.bytes > limits.queueBytesMax ? FULL_MS : null),
     touch: (device) => presence.touch(device, 0),
     async drain() {

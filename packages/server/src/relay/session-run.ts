@@ -14,9 +14,9 @@ import {
   type SessionKeys,
   toBase64url,
 } from '@sealpost/protocol'
-import { closing, leave } from '../core/endings.ts'
+import { closing, leave, roleOf } from '../core/endings.ts'
 import { INITIAL, isOverdrawn, isReading, step } from '../core/session.ts'
-import type { Effect, Input, Outcome, PageAsk, Rules, State, Step, Who } from '../core/state.ts'
+import type { Effect, Input, Outcome, PageAsk, Role, Rules, State, Step, Who } from '../core/state.ts'
 import type { Inbox } from '../ingest/inbox.ts'
 import type { RateLimits } from '../limits/rate-limits.ts'
 import type { Log } from '../log.ts'
@@ -71,7 +71,20 @@ export type SessionRun = {
   terminate(): void
   readonly at: State['at']
   /** Of an open session: whose it is, of which history, and how far it was told. */
+  /** Of an open session, for those who run the relay. */
+  readonly summary: SessionSummary | null
   readonly place: { user_no: number; history_id: string; position: number; log_seq: number } | null
+}
+
+/** `opened_at` in ms of this machine's clock. */
+export type SessionSummary = {
+  session_id: string
+  user_id: string
+  device_id: string
+  role: Role
+  opened_at: number
+  position: number
+  log_seq: number
 }
 
 type Do<D extends Effect['do']> = Extract<Effect, { do: D }>
@@ -249,10 +262,11 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
     },
     read_presence: ({ who }) => {
       const read = store.readPresence(who.user_no).then((rows) => {
-        const devices = rows.map(({ device_id, last_seen }) => ({
+        const devices = rows.map(({ device_id, last_seen, suspended }) => ({
           device_id,
           online: presence.isOnline(who.user_no, device_id),
           last_seen,
+          ...(suspended ? { suspended } : {}),
         }))
         input({ is: 'presence', devices })
       })
@@ -305,12 +319,19 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
     return { is: 'appended', id, result }
   }
 
+  const opened_at = Date.now()
   const run: SessionRun = {
     input,
     tick: (now) => outlet.tick(now),
     terminate: () => outlet.terminate(),
     get at() {
       return state.at
+    },
+    get summary() {
+      if (state.at !== 'open') return null
+      const { session_id, who, outbox, log } = state
+      const { user_id, device_id } = who
+      return { session_id, user_id, device_id, role: roleOf(state), opened_at, position: outbox.sent, log_seq: log.told }
     },
     get place() {
       if (state.at !== 'open') return null

@@ -7,7 +7,7 @@
 import type { Store } from '../ports.ts'
 import type { RelayLimits } from './limits.ts'
 import type { Presence } from './presence.ts'
-import type { SessionRun } from './session-run.ts'
+import type { SessionRun, SessionSummary } from './session-run.ts'
 import type { Work } from './work.ts'
 
 export type Sessions = {
@@ -15,6 +15,8 @@ export type Sessions = {
   /** Nothing of the session goes on. */
   remove(run: SessionRun): void
   size(): number
+  /** Those that are open. */
+  list(): SessionSummary[]
   isDraining(): boolean
   /** Tells all to go elsewhere, and waits until they are gone, `drainMs` at most. */
   drain(): Promise<void>
@@ -85,6 +87,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
       if (runs.size === 0) for (const wake of emptied.splice(0)) wake()
     },
     size: () => runs.size,
+    list: () => [...runs].flatMap((run) => run.summary ?? []),
     isDraining: () => draining,
     async drain() {
       draining = true

@@ -22,12 +22,16 @@ import {
   isSafeDeviceName,
   LIMITS,
   type LogBody,
+  SealpostError,
   type Verified,
   verifyEntry,
 } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import type { ClientBase, Pool } from 'pg'
 import type { AppendRequest, AppendResult } from '../ports.ts'
+import { auditEntries } from '../audit/log-entries.ts'
+import { useInvite } from './admin-store.ts'
+import { appendAudit } from './audit-store.ts'
 import { waitForTurn } from './log-rate.ts'
 import { withClient, withTransaction } from './pool.ts'
 import { ROOT_NO } from './read-log.ts'
@@ -35,9 +39,9 @@ import { createVerifiedLogs } from './verified-logs.ts'
 
 type Accepted = Extract<Verified, { ok: true }>
 type Refused = Extract<AppendResult, { ok: false }>
-type AccountRow = { user_no: number; log_seq: number; log_head: Buffer; active: boolean }
+type AccountRow = { user_no: number; log_seq: number; log_head: Buffer; active: boolean; quota_devices: number | null }
 
-const ACCOUNT = 'select a.user_no, a.log_seq, a.log_head, a.active from account a where a.user_id = $1::bytea'
+const ACCOUNT = 'select a.user_no, a.log_seq, a.log_head, a.active, a.quota_devices from account a where a.user_id = $1::bytea'
 const FIND_ACCOUNT = { name: 'find_account', text: ACCOUNT }
 const LOCK_ACCOUNT = { name: 'lock_account', text: `${ACCOUNT} for no key update` }
 const IS_DELETED = { name: 'is_deleted', text: 'select from deleted_account d where d.user_id_hash = $1::bytea' }
@@ -61,6 +65,12 @@ const NAME_OWNER = {
 const LAST_SEQ = {
   name: 'last_device_seq',
   text: 'select d.last_seq from device d where d.user_no = $1::int8 and d.device_id = $2::uuid for no key update',
+}
+
+const IS_SUSPENDED = {
+  name: 'is_suspended',
+  text: `select from device d join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
+ where d.user_no = $1::int8 and d.device_id = $2::uuid and p.suspended_at is not null`,
 }
 
 const INSERT_ENTRY = {
@@ -135,7 +145,7 @@ export function createAppendEntry(pool: Pool, devices_max: number): (request: Ap
       // an account that is not there has no log to be in conflict with
       return before.account === null && code === 'log_conflict' ? refuse('not_found', null) : refuse(code, before.log, verified.reason)
     }
-    const fault = await judgeEntry(request, verified, devices_max)
+    const fault = await judgeEntry(request, verified, before.account?.quota_devices ?? devices_max)
     if (fault !== null) return refuse('invalid_entry', before.log, fault)
 
     const result = await withTransaction(pool, (client) => append(client, request, user_id, before.log, verified))
@@ -179,14 +189,19 @@ async function append(
       await client.query({ text: 'delete from account where user_no = $1::int8', values: [made.user_no] })
       return refuse('account_gone', null)
     }
+    const { invite_hash = null } = request
+    // undoes the account as well
+    if (invite_hash !== null && !(await useInvite(client, invite_hash)))
+      throw new SealpostError('signup_closed', 'the invite is not one, or is used up')
     user_no = made.user_no
   } else {
     const account = await readAccount(client, LOCK_ACCOUNT, user_id)
     if (account === null) return refuse((await isDeleted(client, user_id)) ? 'account_gone' : 'not_found', null)
-    if (!account.active) return refuse('not_found', account)
+    if (!account.active) return refuse('suspended', account)
     if (account.log_seq !== log.log_seq || !equalBytes(account.log_head, log.log_head))
       return lostRace(client, request, user_id, entry_hash)
     user_no = account.user_no
+    if (!request.repair && !(await mayWrite(client, user_no, body.signer))) return refuse('suspended', account)
     const refused = request.repair ? null : await judgeUnderLock(client, account, log, body)
     if (refused !== null) return refused
   }
@@ -198,7 +213,14 @@ async function append(
     const values = [user_no, body.log_seq, to === 'root' ? null : to, Buffer.from(fromBase64url(box))]
     await client.query({ ...INSERT_BOX, values })
   }
+  for (const row of auditEntries(request, body)) await appendAudit(client, row)
   return { ok: true, log_seq: body.log_seq, log_head: entry_hash, user_no, already_known: false, revoked }
+}
+
+/** An operator may have suspended the signer: the log knows nothing of it. */
+async function mayWrite(client: ClientBase, user_no: number, signer: string): Promise<boolean> {
+  if (signer === 'root') return true
+  return (await client.query({ ...IS_SUSPENDED, values: [user_no, signer] })).rowCount === 0
 }
 
 /** The rules that hold by what is stored: the rate, the names, the pins. */

@@ -7,7 +7,7 @@
  * tell whether it is stale. Bound: a start gives up after `STARTING_MS_MAX`.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { chmod, mkdir, mkdtemp, open, readdir, readFile, readlink, rename, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, open, readdir, readFile, readlink, realpath, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -110,6 +110,19 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     }
     await sleep(100)
   }
+}
+
+/** How to reach the PostgreSQL that runs on this data folder, whoever started it; null when none does. It starts and changes nothing. */
+export async function findRunningPostgres(data_dir: string): Promise<EmbeddedPostgres['connection'] | null> {
+  const cluster = join(resolve(data_dir), 'postgres')
+  const postmaster = await readPostmaster(cluster)
+  if (postmaster === null || !(postmaster.pid > 1)) return null
+  // the working folder of a process has no symbolic link in its path
+  const paths = new Set([cluster, await realpath(cluster).catch(() => cluster)])
+  for (const path of paths) {
+    if (await runsOn(postmaster.pid, path)) return { host: postmaster.sockets, user: USER, database: DATABASE }
+  }
+  return null
 }
 
 // ---------------------------------------------------------------- the cluster on disk

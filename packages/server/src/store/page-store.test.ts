@@ -174,8 +174,8 @@ describe('readHeads, readTip', () => {
     const b = await createAccount(store, 2)
     expect(await store.readHeads([a.user_no, b.user_no, 2 ** 40])).toEqual(
       new Map([
-        [a.user_no, { position: 3, log_seq: 1 }],
-        [b.user_no, { position: 0, log_seq: 1 }],
+        [a.user_no, { position: 3, log_seq: 1, standing: 0 }],
+        [b.user_no, { position: 0, log_seq: 1, standing: 0 }],
       ]),
     )
     expect(await store.readHeads([])).toEqual(new Map())

@@ -49,7 +49,7 @@ const TIP = {
 
 const HEADS = {
   name: 'read_heads',
-  text: `select a.user_no, a.log_seq, coalesce(h.last, 0) as position
+  text: `select a.user_no, a.log_seq, a.standing, coalesce(h.last, 0) as position
   from unnest($1::int8[]) u (user_no) join account a on a.user_no = u.user_no
   left join head h on h.user_no = u.user_no and h.stream_no = 0`,
 }
@@ -59,7 +59,7 @@ const STREAMS = {
   text: 'select s.stream_no from stream s where s.user_no = $1::int8 and s.stream_id = any($2::text[])',
 }
 
-type HeadRow = { user_no: number; position: number; log_seq: number }
+type HeadRow = { user_no: number; position: number; log_seq: number; standing: number }
 type TipRow = { tip_event: Buffer | null; tip_received_at: number | null }
 type PageRow = TipRow &
   Omit<StoredEvent, 'client' | 'position'> & {
@@ -104,7 +104,7 @@ export function createPageStore(pool: Pool): ReadStore {
       if (user_nos.length === 0) return new Map()
       const values = [int8Array(user_nos)]
       const { rows } = await withClient(pool, (client) => client.query<HeadRow>({ ...HEADS, values }))
-      return new Map(rows.map(({ user_no, position, log_seq }) => [user_no, { position, log_seq }]))
+      return new Map(rows.map(({ user_no, ...head }) => [user_no, head]))
     },
   }
 }

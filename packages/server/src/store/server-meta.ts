@@ -15,3 +15,11 @@ export async function claimServerKey(pool: Pool, server_key: Bytes): Promise<'ok
   )
   return rows[0]?.same === true ? 'ok' : 'mismatch'
 }
+
+/** SHA-256 of the key that claimed the store; null before. */
+export async function readServerKeyHash(pool: Pool): Promise<Bytes | null> {
+  const { rows } = await withClient(pool, (client) =>
+    client.query<{ server_key_hash: Buffer | null }>('select m.server_key_hash from server_meta m'),
+  )
+  return rows[0]?.server_key_hash ?? null
+}

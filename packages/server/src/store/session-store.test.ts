@@ -157,7 +157,7 @@ describe('establishSession', () => {
     expect(await establish(account.user_no, { device_no: 3 })).toEqual({ ok: false, code: 'auth_failed' })
     expect(await establish(2 ** 40)).toEqual({ ok: false, code: 'account_gone' })
     await store.pools.main.query('update account set active = false where user_no = $1', [account.user_no])
-    expect(await establish(account.user_no)).toEqual({ ok: false, code: 'auth_failed' })
+    expect(await establish(account.user_no)).toEqual({ ok: false, code: 'suspended' })
   })
 
   describe('cursor and mode', () => {

@@ -21,7 +21,7 @@ const ENTRY_BYTES_MAX = LIMITS.frameBytesMax / 2
 
 const FIND = {
   name: 'find_device',
-  text: `select d.user_no, d.device_no, p.sign_pub, a.active and d.active as active, p.revoked_log_seq, a.active as account_active, d.session_id, p.token_version
+  text: `select d.user_no, d.device_no, p.sign_pub, a.active and d.active as active, p.revoked_log_seq, a.active as account_active, d.session_id, p.token_version, a.standing
   from account a
   join device d on d.user_no = a.user_no and d.device_id = $2::uuid
   join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
@@ -54,11 +54,16 @@ const JUDGE = {
 
 const END = { name: 'end_session', text: 'select end_session($1::int8, $2::int4, $3::uuid, $4::int8)' }
 
+const IS_REVOKED = {
+  name: 'is_revoked',
+  text: 'select p.revoked_log_seq is not null as revoked from device_profile p where p.user_no = $1::int8 and p.device_no = $2::int4',
+}
+
 const PRESENCE = {
   name: 'read_presence',
-  text: `select d.device_id, p.last_seen from device d
+  text: `select d.device_id, p.last_seen, p.suspended_at is not null as suspended from device d
   join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
- where d.user_no = $1::int8 and d.active order by d.device_no`,
+ where d.user_no = $1::int8 and p.revoked_log_seq is null order by d.device_no`,
 }
 
 /** Rows are locked in one order, so that two nodes that touch the same devices wait and do not deadlock. */
@@ -97,7 +102,7 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
       if (first === undefined) throw new TypeError('establish_session answers one row')
       return { row: first, history_id: pools.historyOf(client) }
     })
-    if (row.outcome !== 0) return { ok: false, code: refusal(row.outcome) }
+    if (row.outcome !== 0) return { ok: false, code: await refusalOf(row.outcome, user_no, device_no) }
     const entries = await readEntriesUpTo(user_no, device_no, request.log_seq ?? -1, row.log_seq)
     const surplus = claimed > row.stored_seq
     const acked_event_missing = surplus && cursor.history_id === history_id
@@ -142,10 +147,21 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
       return { row: rows[0], history_id: pools.historyOf(client) }
     })
     if (row === undefined) return { ok: false, code: 'account_gone' }
-    if (row.outcome !== 0) return { ok: false, code: refusal(row.outcome) }
+    if (row.outcome !== 0) return { ok: false, code: await refusalOf(row.outcome, user_no, device_no) }
     const { log_seq, log_head, head_position, floor, stored_seq: last_device_seq } = row
     const numbers = { log_seq, log_head, history_id, head_position, floor, last_device_seq, acked_event_missing: false }
     return { ok: true, established: { ...numbers, ...judge(cursor, row, history_id), entries: [] } }
+  }
+
+  /** A device that is not active was revoked by its account, or suspended by an operator. */
+  async function refusalOf(outcome: number, user_no: number, device_no: number): Promise<Extract<EstablishResult, { ok: false }>['code']> {
+    if (outcome === 1) return 'account_gone'
+    if (outcome === 2) return 'suspended'
+    if (outcome === 5) return 'reauthenticate'
+    if (outcome !== 4) return 'auth_failed'
+    const values = [user_no, device_no]
+    const { rows } = await withClient(pool, (client) => client.query<{ revoked: boolean }>({ ...IS_REVOKED, values }))
+    return rows[0]?.revoked === false ? 'suspended' : 'device_revoked'
   }
 
   return {
@@ -161,7 +177,7 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
     },
     async readPresence(user_no) {
       const { rows } = await withClient(pool, (client) =>
-        client.query<{ device_id: string; last_seen: number | null }>({ ...PRESENCE, values: [user_no] }),
+        client.query<{ device_id: string; last_seen: number | null; suspended: boolean }>({ ...PRESENCE, values: [user_no] }),
       )
       return rows
     },
@@ -175,12 +191,6 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
       await withClient(pool, (client) => client.query({ ...TOUCH, values }))
     },
   }
-}
-
-function refusal(outcome: number): Extract<EstablishResult, { ok: false }>['code'] {
-  if (outcome === 1) return 'account_gone'
-  if (outcome === 5) return 'reauthenticate'
-  return outcome === 4 ? 'device_revoked' : 'auth_failed'
 }
 
 /** protocol.md §1: the entry itself decides; where retention took it, the history does; otherwise `reset`. */

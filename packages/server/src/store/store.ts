@@ -7,16 +7,19 @@ import type { ClientConfig, Pool } from 'pg'
 import type { Log } from '../log.ts'
 import type { Store } from '../ports.ts'
 import { createAccountStore } from './account-store.ts'
+import { createAuditStore } from './audit-store.ts'
+import { createAdminStore } from './admin-store.ts'
 import { createAssertionStore } from './assertion-store.ts'
 import { createClock } from './clock.ts'
 import { createExportStore } from './export-store.ts'
 import { createIngestStore } from './ingest-store.ts'
 import { createLogStore } from './log-store.ts'
+import { createOperatedStore } from './operated-store.ts'
 import { createPageStore } from './page-store.ts'
 import { createPairingStore } from './pairing-store.ts'
 import { createPools, type Pools, withClient } from './pool.ts'
 import { createRetentionStore } from './retention-store.ts'
-import { claimServerKey } from './server-meta.ts'
+import { claimServerKey, readServerKeyHash } from './server-meta.ts'
 import { createSessionStore } from './session-store.ts'
 import { createSigningKeyStore } from './signing-key-store.ts'
 import { createTokenStore } from './token-store.ts'
@@ -38,6 +41,8 @@ export type StoreOptions = {
 export type PostgresStore = Store & {
   /** The first server key claims the database; a node with another one must not start. */
   claimServerKey(server_key: Bytes): Promise<'ok' | 'mismatch'>
+  /** SHA-256 of the key that claimed it; null before. */
+  readServerKeyHash(): Promise<Bytes | null>
   /** For gauges. */
   pools: { main: Pool; ingest: Pool }
 }
@@ -94,6 +99,7 @@ export async function createStore(options: StoreOptions): Promise<PostgresStore>
     ping,
     now: clock.now,
     claimServerKey: (server_key) => claimServerKey(pools.main, server_key),
+    readServerKeyHash: () => readServerKeyHash(pools.main),
     pools: { main: pools.main, ingest: pools.ingest },
     close,
   }
@@ -119,5 +125,8 @@ function composeStore(pools: Pools, options: StoreOptions) {
     ...createTokenStore(pools.main),
     ...createSigningKeyStore(pools.main),
     ...createRetentionStore(pools.main, clock_skew_ms),
+    ...createAuditStore(pools.main),
+    ...createAdminStore(pools.main),
+    ...createOperatedStore(pools.main),
   }
 }

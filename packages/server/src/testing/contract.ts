@@ -28,9 +28,9 @@ const TRANSPORT = new Set(['connection', 'content-length', 'content-type', 'date
 
 export function createContract() {
   const openapi = makeOpenApi()
-  const operations = new Map(
+  const operations = new Map<string, { path: string; method: string; operation: Operation }>(
     Object.entries(openapi.paths).flatMap(([path, methods]) =>
-      Object.entries(methods).map(([method, operation]) => [operation.operationId as string, { path, method, operation }]),
+      Object.entries(methods).map(([method, operation]) => [operation.operationId, { path, method, operation }]),
     ),
   )
   const ajv = new Ajv2020({ strict: false })

@@ -14,7 +14,7 @@ import { createStore, type PostgresStore } from '../store/store.ts'
 import { createAccount, type TestAccount, type TestDevice } from './accounts.ts'
 import { useDatabase } from './database.ts'
 import { fixedKeys } from './keys.ts'
-import { silent } from './log.ts'
+import { silent, unaudited } from './log.ts'
 import { connectRaw, makeRecord, type RawEvent, type RawOptions } from './raw-client.ts'
 
 // oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is what the tests look at
@@ -53,7 +53,7 @@ export function useEventServer(limits: Partial<GatewayLimits> = {}): EventServer
     const config = { signup: 'open' as const, trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true }
     const secrets = { server_key, jwt_sign_seed: nodeCrypto.random(32) }
     const keys = fixedKeys([nodeCrypto.random(32)])
-    const http = createHttp({ store, bus, relay, keys, secrets, config, draining: () => false, logger: silent })
+    const http = createHttp({ audit: unaudited, store, bus, relay, keys, secrets, config, draining: () => false, logger: silent })
     const gateway = createGateway({
       relay,
       secrets: { server_sign_seed: seed, server_key },

@@ -9,7 +9,7 @@ import type { Store } from '../ports.ts'
 import { createRelay, type Relay } from '../relay/relay.ts'
 import type { TestAccount } from './accounts.ts'
 import { fixedKeys } from './keys.ts'
-import { silent } from './log.ts'
+import { silent, unaudited } from './log.ts'
 
 export type HttpServerOptions = {
   config?: Partial<HttpDeps['config']>
@@ -36,6 +36,7 @@ export async function startHttpServer(store: Store, options: HttpServerOptions =
   const rates = createRateLimits(options.rates)
   const relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, rates })
   const http = createHttp({
+    audit: unaudited,
     store,
     bus,
     relay: { ...relay, ...(options.overloaded === undefined ? {} : { overloaded: options.overloaded }) },

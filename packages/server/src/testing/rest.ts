@@ -11,7 +11,7 @@ import { createStore, type PostgresStore } from '../store/store.ts'
 import { assertAs, createTestAccount, type TestAccount } from './account.ts'
 import { useDatabase } from './database.ts'
 import { fixedKeys } from './keys.ts'
-import { silent } from './log.ts'
+import { silent, unaudited } from './log.ts'
 
 // oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is what the tests look at
 export type Asked = { status: number; body: any; text: string; headers: Record<string, string | string[] | number | undefined> }
@@ -54,6 +54,7 @@ export function useRest(over: Partial<HttpDeps> = {}): Rest {
     const store = await createStore({ connection: database.connection, log: silent })
     const relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent })
     const app = createHttp({
+      audit: unaudited,
       store,
       bus,
       relay,

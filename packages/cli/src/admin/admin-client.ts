@@ -1,0 +1,129 @@
+/**
+ * The admin listener from the command line: a token by an assertion of the key at the first call, then one call after another. The relay's
+ * key is compared with the pinned one before anything is signed for it. Bounds: 20 s and 32 MiB per answer.
+ */
+import { createHash } from 'node:crypto'
+import {
+  ADMIN_ROUTES,
+  type AdminRouteName,
+  adminRoutePath,
+  type Bytes,
+  createAdminAssertion,
+  equalBytes,
+  ERROR,
+  type ErrorCode,
+  fromBase64url,
+  SealpostError,
+} from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
+import { type AdminKey, pinServer } from './admin-key.ts'
+
+export type AdminAsk = { params?: Record<string, string>; query?: Record<string, string | undefined>; body?: object }
+
+export type AdminClient = {
+  readonly server_key: Bytes
+  // oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is shown as it is
+  call(name: AdminRouteName, ask?: AdminAsk): Promise<any>
+  /** The items of a list, page by page. */
+  // oxlint-disable-next-line typescript/no-explicit-any -- as above
+  all(name: AdminRouteName, member: string, ask?: AdminAsk, max?: number): AsyncIterable<any>
+}
+
+const TIMEOUT_MS = 20_000
+const ANSWER_BYTES_MAX = 32 * 1_048_576
+const PAGE = '1000'
+
+export async function openAdminClient(url: string, key: AdminKey, signal: AbortSignal): Promise<AdminClient> {
+  const base = url.replace(/\/$/, '')
+  const server_key = fromBase64url(String((await ask(base, 'read_server', {}, null, signal)).server_key), 32)
+  const hash = createHash('sha256').update(server_key).digest()
+  if (key.server_key_hash === null) await pinServer(key, hash)
+  else if (!equalBytes(key.server_key_hash, hash))
+    throw new SealpostError('server_identity', `what answers at ${base} is not the relay that this key is for; nothing was signed`)
+  let token: string | null = null
+
+  const call: AdminClient['call'] = async (name, o = {}) => {
+    token ??= await createToken()
+    return ask(base, name, o, token, signal)
+  }
+  async function createToken(): Promise<string> {
+    const signed = await createAdminAssertion(nodeCrypto, key.sign_seed, server_key, Date.now())
+    return String((await ask(base, 'create_admin_token', { body: signed }, null, signal)).access_token)
+  }
+
+  return {
+    server_key,
+    call,
+    async *all(name, member, o = {}, max = Infinity) {
+      let given = 0
+      for (let cursor: string | null | undefined; cursor !== null; ) {
+        const page = await call(name, { ...o, query: { limit: PAGE, ...o.query, cursor } })
+        for (const item of page[member] as unknown[]) {
+          if (given === max) return
+          given += 1
+          yield item
+        }
+        cursor = page.next_cursor as string | null
+      }
+    },
+  }
+}
+
+// oxlint-disable-next-line typescript/no-explicit-any -- as above
+async function ask(
+  base: string,
+  name: AdminRouteName,
+  { params, query, body }: AdminAsk,
+  token: string | null,
+  signal: AbortSignal,
+): Promise<any> {
+  const search = new URLSearchParams(Object.entries(query ?? {}).filter((entry): entry is [string, string] => entry[1] !== undefined))
+  const row = ADMIN_ROUTES[name]
+  const json = body ?? (row.body === 'json' ? {} : undefined)
+  let response: Response
+  let text: string
+  try {
+    response = await fetch(`${base}${adminRoutePath(name, params)}${search.size === 0 ? '' : `?${search.toString()}`}`, {
+      method: row.method,
+      headers: {
+        accept: 'application/json',
+        ...(json === undefined ? {} : { 'content-type': 'application/json' }),
+        ...(token === null ? {} : { authorization: `Bearer ${token}` }),
+      },
+      ...(json === undefined ? {} : { body: JSON.stringify(json) }),
+      redirect: 'error',
+      signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
+    })
+    text = await readText(response)
+  } catch (cause) {
+    if (signal.aborted) throw new SealpostError('aborted', 'ended', { cause })
+    throw new SealpostError('unreachable', `no relay of admins answers at ${base}`, { cause })
+  }
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (cause) {
+    throw new SealpostError('invalid_message', `what answers at ${base} is no admin listener`, { cause })
+  }
+  if (response.ok) return value
+  throw problemOf(value, response.status)
+}
+
+function problemOf(value: unknown, status: number): SealpostError {
+  const { code, detail } = (typeof value === 'object' && value !== null ? value : {}) as { code?: unknown; detail?: unknown }
+  const known: ErrorCode =
+    typeof code === 'string' && Object.hasOwn(ERROR, code) ? (code as ErrorCode) : status >= 500 ? 'unavailable' : 'invalid_request'
+  if (known === 'unauthorized') return new SealpostError('not_admin', 'the relay does not know this key as an admin, or removed it')
+  return new SealpostError(known, typeof detail === 'string' ? detail : ERROR[known])
+}
+
+async function readText(response: Response): Promise<string> {
+  const parts: Uint8Array[] = []
+  let length = 0
+  for await (const part of response.body ?? []) {
+    length += part.length
+    if (length > ANSWER_BYTES_MAX) throw new Error('the answer is too long')
+    parts.push(part)
+  }
+  return Buffer.concat(parts).toString('utf8')
+}

@@ -1,0 +1,75 @@
+/**
+ * The listener of admins put together (G24): its own routes, tokens and keys, on an address that devices need not reach. Nothing that a device can
+ * present is worth anything here, nor the other way round. Not yet listening.
+ */
+import { ADMIN_ROUTES, type AdminRouteName } from '@sealpost/protocol'
+import type { FastifyInstance } from 'fastify'
+import { makeAdminOpenApi } from '../api/admin-openapi.ts'
+import type { Audit } from '../audit/recorder.ts'
+import type { Config } from '../config.ts'
+import type { Gateway } from '../gateway/gateway.ts'
+import { createDocuments } from '../http/docs-routes.ts'
+import { createRouter } from '../http/router.ts'
+import type { SigningKeys } from '../http/signing-keys.ts'
+import { createStatusRoutes } from '../http/status-routes.ts'
+import type { Jobs } from '../jobs/schedule.ts'
+import { createAddressRule } from '../limits/address.ts'
+import type { Log } from '../log.ts'
+import type { Bus } from '../ports.ts'
+import type { Relay } from '../relay/relay.ts'
+import type { Secrets } from '../secrets.ts'
+import type { Settings } from '../settings.ts'
+import type { PostgresStore } from '../store/store.ts'
+import { createAdminRoutes } from './admin-routes.ts'
+import { createAdminTokens } from './admin-tokens.ts'
+import { createAuditRoutes } from './audit-routes.ts'
+import { admitAdmin, audited } from './authority.ts'
+import { type AdminAnswers, type AdminCaller, CONTRACTS } from './contracts.ts'
+import { createSystemRoutes } from './system-routes.ts'
+import { createAdminUserRoutes } from './user-routes.ts'
+
+export type AdminHttpDeps = {
+  store: PostgresStore
+  bus: Pick<Bus, 'publish'>
+  relay: Relay
+  gateway: Pick<Gateway, 'stats'>
+  keys: Readonly<Record<'rest' | 'admin', SigningKeys>>
+  secrets: Pick<Secrets, 'server_key'>
+  settings: Settings
+  jobs: Pick<Jobs, 'list' | 'lastRuns' | 'runSoon'>
+  audit: Audit
+  config: Pick<Config, 'trusted_proxies' | 'clock_skew_ms' | 'shown'>
+  draining(): boolean
+  logger: Log
+}
+
+export function createAdminHttp(deps: AdminHttpDeps): FastifyInstance {
+  const { store, bus, relay, gateway, keys, secrets, settings, jobs, audit, config, logger } = deps
+  const { server_key } = secrets
+  const tokens = createAdminTokens(keys.admin, server_key, () => store.now())
+  const addresses = createAddressRule(config.trusted_proxies)
+  const limits = relay.rates
+  // its own documents, whatever devices are shown
+  const { read_openapi, read_docs, read_docs_file } = createDocuments({ openapi: makeAdminOpenApi })
+  const answers: AdminAnswers<AdminRouteName> = {
+    ...createStatusRoutes({ store, server_key, draining: deps.draining, logger }),
+    ...createAdminRoutes({ store, server_key, skew_ms: config.clock_skew_ms, tokens, keys, audit }),
+    ...createAdminUserRoutes({ store, bus, sessions: relay.sessions }),
+    ...createSystemRoutes({ store, settings, jobs, variables: config.shown, stats: gateway.stats, load: relay.load }),
+    ...createAuditRoutes(store, audit),
+    read_openapi,
+    read_docs,
+    read_docs_file,
+  }
+  return createRouter<AdminCaller>({
+    routes: ADMIN_ROUTES,
+    contracts: CONTRACTS,
+    answers: audited(answers, audit),
+    admit: (name, asking) => admitAdmin({ store, tokens, limits, audit }, name, asking),
+    addressOf: (request) => addresses.limitedAddress(request.raw.socket.remoteAddress, request.headers),
+    // who has to help an overloaded relay is let in
+    overloaded: () => null,
+    takeAddress: (address) => limits.take('admin_address', address),
+    logger,
+  })
+}

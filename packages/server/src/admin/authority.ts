@@ -1,0 +1,132 @@
+/**
+ * Who may do what, and that it leaves a trace (G24, docs/operations/admin.md). Every request with a token goes through `admit`: the token, the
+ * admin as the database has it now, the role that the row of the route asks for. Every answerer is wrapped by `audited`: what changes
+ * something is written into the audit log before it begins, and when it ended; what only looks is noted. So no route can be served
+ * without a rule or without a trace, and nothing is done that could not be written down first.
+ */
+import { ADMIN_ROUTES, type AdminRoute, type AdminRouteName, mayAct } from '@sealpost/protocol'
+import { type AuditEntry, type AuditOutcome, deviceName, type Origin } from '../audit/entry.ts'
+import type { Audit } from '../audit/recorder.ts'
+import type { Answer } from '../http/call.ts'
+import { thumbprint } from '../http/jwt.ts'
+import type { Problem } from '../http/problems.ts'
+import type { Asking } from '../http/router.ts'
+import type { RateLimits } from '../limits/rate-limits.ts'
+import type { AdminStore } from '../ports.ts'
+import type { AdminTokens } from './admin-tokens.ts'
+import type { AdminCaller } from './contracts.ts'
+
+export type AuthorityDeps = {
+  store: Pick<AdminStore, 'findAdmin'>
+  tokens: Pick<AdminTokens, 'verify'>
+  limits: Pick<RateLimits, 'take'>
+  audit: Audit
+}
+
+const BEARER = /^Bearer ([A-Za-z0-9._-]+)$/i
+
+export async function admitAdmin(
+  deps: AuthorityDeps,
+  name: string,
+  { authorization, ...origin }: Asking,
+): Promise<{ caller: AdminCaller } | { problem: Problem }> {
+  const token = BEARER.exec(authorization ?? '')?.[1]
+  const claims = token === undefined ? null : await deps.tokens.verify(token)
+  const admin = claims === null ? null : await deps.store.findAdmin(claims.admin_id)
+  if (claims === null || admin === null || admin.removed_at !== null || (await thumbprint(admin.public_key)) !== claims.jkt) {
+    if (token !== undefined) deps.audit.note({ actor: 'stranger', action: 'admin_token_refused', outcome: 'refused', target: name, origin })
+    return { problem: { code: 'unauthorized' } }
+  }
+  const { admin_id, role } = admin
+  const retry_after_ms = await deps.limits.take('admin', admin_id)
+  if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
+  const least = leastRole(name)
+  if (least === null || !mayAct(role, least)) {
+    deps.audit.note({ actor: actorOf(admin_id), action: 'role_refused', outcome: 'refused', target: name, origin, detail: { role } })
+    return { problem: { code: 'forbidden', detail: `this asks for the role ${least ?? 'of nobody'}, and yours is ${role}` } }
+  }
+  return { caller: { admin_id, name: admin.name, role } }
+}
+
+/** Null: there is no rule, and so it is nobody's. */
+function leastRole(name: string): AdminCaller['role'] | null {
+  const row: AdminRoute | undefined = Object.hasOwn(ADMIN_ROUTES, name) ? ADMIN_ROUTES[name as AdminRouteName] : undefined
+  return row?.auth === 'token' ? row.role : null
+}
+
+type SomeCall = {
+  caller: AdminCaller | null
+  params?: Readonly<Record<string, string>> | undefined
+  body?: unknown
+} & Origin
+type SomeAnswers = Readonly<Record<string, (call: never) => Promise<Answer>>>
+
+/** The same answers, each of which leaves a trace. */
+export function audited(answers: SomeAnswers, audit: Audit): SomeAnswers {
+  return Object.fromEntries(
+    Object.entries(answers).map(([name, answer]) => {
+      const row: AdminRoute | undefined = Object.hasOwn(ADMIN_ROUTES, name) ? ADMIN_ROUTES[name as AdminRouteName] : undefined
+      if (row?.auth !== 'token') return [name, answer]
+      return [name, row.method === 'GET' ? noted(name, answer, audit) : written(name, answer, audit)]
+    }),
+  )
+}
+
+function noted(name: string, answer: (call: never) => Promise<Answer>, audit: Audit) {
+  return async (call: SomeCall): Promise<Answer> => {
+    const given = await answer(call as never)
+    audit.note(entryOf(name, call, outcomeOf(given), codeOf(given)))
+    return given
+  }
+}
+
+function written(name: string, answer: (call: never) => Promise<Answer>, audit: Audit) {
+  return async (call: SomeCall): Promise<Answer> => {
+    await audit.write(entryOf(name, call, 'begun', null))
+    try {
+      const given = await answer(call as never)
+      await audit.write(entryOf(name, call, outcomeOf(given), codeOf(given)))
+      return given
+    } catch (error) {
+      // that it began is on disk; how it ended may not be
+      await audit.write(entryOf(name, call, 'failed', null)).catch(() => {})
+      throw error
+    }
+  }
+}
+
+function entryOf(action: string, call: SomeCall, outcome: AuditOutcome, code: string | null): AuditEntry {
+  const { user_id = null, device_id, ...others } = call.params ?? {}
+  const detail = { ...others, ...plainOf(call.body), ...(code === null ? {} : { code }) }
+  return {
+    actor: call.caller === null ? 'stranger' : actorOf(call.caller.admin_id),
+    action,
+    outcome,
+    user_id,
+    target: device_id === undefined ? (Object.values(others)[0] ?? null) : deviceName(device_id),
+    origin: { request_id: call.request_id, address: call.address },
+    detail: Object.keys(detail).length === 0 ? null : detail,
+  }
+}
+
+/** What was asked for: numbers and short texts, as no body of an operator holds a secret. */
+function plainOf(body: unknown): Record<string, string | number | boolean | null> {
+  if (typeof body !== 'object' || body === null) return {}
+  const entries = Object.entries(body).filter(
+    (entry): entry is [string, string | number | boolean | null] =>
+      entry[1] === null || ['string', 'number', 'boolean'].includes(typeof entry[1]),
+  )
+  return Object.fromEntries(entries)
+}
+
+export function actorOf(admin_id: string): string {
+  return `admin:${admin_id}`
+}
+
+function outcomeOf(answer: Answer): AuditOutcome {
+  return 'problem' in answer ? 'refused' : 'done'
+}
+
+function codeOf(answer: Answer): string | null {
+  return 'problem' in answer ? answer.problem.code : null
+}

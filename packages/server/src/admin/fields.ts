@@ -1,0 +1,37 @@
+/** Parts that the contracts of admin routes share. */
+import { ROLES } from '@sealpost/protocol'
+import { z } from 'zod'
+import { count, countText, key, uuid } from '../http/fields.ts'
+
+export const adminId = z.string().regex(/^[A-Za-z0-9_-]{22}$/)
+export const role = z.enum(ROLES)
+/** How an admin is called: by people, in lists and in the audit log. */
+export const adminName = z
+  .string()
+  .min(1)
+  .max(64)
+  .regex(/^[\p{L}\p{N}][\p{L}\p{N} ._@-]*$/u)
+/** What a person writes down; no control characters. */
+export const note = z
+  .string()
+  .max(200)
+  .regex(/^\P{Cc}*$/u)
+export const userParams = z.strictObject({ user_id: key })
+export const deviceParams = z.strictObject({ user_id: key, device_id: uuid })
+export const nothing = z.strictObject({})
+/** Where a page ended: what the next one is asked with. Opaque. */
+export const cursor = z
+  .string()
+  .max(200)
+  .regex(/^[A-Za-z0-9_-]+$/)
+export const nextCursor = cursor.nullable().describe('Asks for the next page; null at the end.')
+export const page = { cursor: cursor.optional(), limit: countText(1, 1_000).optional() }
+export const timeMs = count.describe('Time in ms.')
+export const timeMsOrNull = count.nullable().describe('Time in ms.')
+
+export const done = {
+  status: 200,
+  media: 'application/json',
+  schema: z.strictObject({ done: z.literal(true) }),
+  example: { done: true },
+} as const

@@ -1,0 +1,78 @@
+/**
+ * The first owner of a relay (G24): written by whoever has its data folder or its database, for nobody else can. With a relay at work on
+ * the folder its PostgreSQL is used, otherwise one is started for this. That it was done stands in the audit log.
+ */
+import { adminIdOf, type Bytes, SealpostError } from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { ClientConfig } from 'pg'
+import type { Config } from '../config.ts'
+import { openDataFolder } from '../data-folder.ts'
+import type { Log } from '../log.ts'
+import { openEmbeddedDatabase, openExternalDatabase } from '../store/database.ts'
+import { findRunningPostgres } from '../store/embedded-postgres.ts'
+import { migrate } from '../store/migrate.ts'
+import { createStore } from '../store/store.ts'
+import { actorOf } from './authority.ts'
+
+export type FirstOwner = {
+  name: string
+  public_key: Bytes
+  /** Also when there is an owner: for those who lost the keys of all. */
+  another: boolean
+}
+
+/** SHA-256 of the server key, which pins the relay; null when it was never started. Throws `admin_exists`. */
+export async function writeFirstOwner(
+  config: Pick<Config, 'data_dir' | 'database_url' | 'database_wait_ms_max'>,
+  owner: FirstOwner,
+  logger: Log,
+): Promise<{ admin_id: string; server_key_hash: Bytes | null }> {
+  return withDatabase(config, logger, async (connection) => {
+    await migrate(connection)
+    const store = await createStore({ connection, log: logger })
+    try {
+      const { name, public_key, another } = owner
+      const admin_id = await adminIdOf(nodeCrypto, public_key)
+      const added = await store.addAdmin({ admin_id, role: 'owner', name, public_key }, !another)
+      if (added.is === 'exists')
+        throw new SealpostError('admin_exists', another ? 'there is an admin of that name already' : 'this relay has an owner already')
+      await store.appendAudit([
+        { actor: 'server', action: 'admin_created', outcome: 'done', target: actorOf(admin_id), detail: { name, another } },
+      ])
+      return { admin_id, server_key_hash: await store.readServerKeyHash() }
+    } finally {
+      await store.close()
+    }
+  })
+}
+
+async function withDatabase<T>(
+  config: Pick<Config, 'data_dir' | 'database_url' | 'database_wait_ms_max'>,
+  logger: Log,
+  use: (connection: ClientConfig) => Promise<T>,
+): Promise<T> {
+  if (config.database_url !== null)
+    return use((await openExternalDatabase(config.database_url, logger, config.database_wait_ms_max)).connection)
+  const { data_dir } = config
+  // a folder that is not there would be made, and belong to no relay
+  if ((await stat(join(data_dir, 'version')).catch(() => null)) === null)
+    throw new SealpostError(
+      'invalid_config',
+      `there is no relay in ${data_dir}; start it once (sealpost serve), or name its folder with --data`,
+    )
+  const running = await findRunningPostgres(data_dir)
+  if (running !== null) return use(running)
+  const folder = await openDataFolder(data_dir)
+  try {
+    const database = await openEmbeddedDatabase({ data_dir: folder.path, logger })
+    try {
+      return await use(database.connection)
+    } finally {
+      await database.stop()
+    }
+  } finally {
+    folder.close()
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * What an operator sees of accounts, and decides about them: states, quotas, the ends of sessions. There is no way from here to a payload, nor
+ * into a device log: nobody but the account has the keys. What is decided is told to the sessions of all nodes at once by the bus, and
+ * found by them in the store if the bus fails (`account.standing`).
+ */
+import type { Answer } from '../http/call.ts'
+import type { AccountStore, Bus, OperatedDevice, OperatedStore, OperatedUser } from '../ports.ts'
+import type { Sessions } from '../relay/sessions.ts'
+import type { AdminAnswers } from './contracts.ts'
+import { decodeCursor, encodeCursor } from './cursor.ts'
+
+export type AdminUserDeps = {
+  store: OperatedStore & Pick<AccountStore, 'deleteAccount'>
+  bus: Pick<Bus, 'publish'>
+  sessions: Pick<Sessions, 'list'>
+}
+
+type Names =
+  | 'list_users'
+  | 'read_user'
+  | 'list_user_devices'
+  | 'suspend_user'
+  | 'resume_user'
+  | 'disconnect_user'
+  | 'suspend_device'
+  | 'resume_device'
+  | 'disconnect_device'
+  | 'set_user_quota'
+  | 'delete_user'
+  | 'list_sessions'
+
+const PAGE = 100
+const NOT_FOUND = { problem: { code: 'not_found' } } as const
+const DONE = { json: { done: true } } as const
+
+export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): AdminAnswers<Names> {
+  /** Ends what is open of these devices; the store has let them go, or lets them come back. */
+  function end(found: { user_no: number; device_ids: readonly string[] } | null, name: 'suspended' | 'reauthenticate'): Answer {
+    if (found === null) return NOT_FOUND
+    for (const device_id of found.device_ids) bus.publish(found.user_no, { is: 'ended', device_id, name })
+    return DONE
+  }
+
+  async function devicesOf(user_id: string, device_id?: string): Promise<{ user_no: number; device_ids: string[] } | null> {
+    const user = await store.readOperatedUser(user_id)
+    if (user === null) return null
+    const devices = (await store.listOperatedDevices(user_id)).filter((device) => device_id === undefined || device.device_id === device_id)
+    return devices.length === 0 ? null : { user_no: user.user_no, device_ids: devices.map((device) => device.device_id) }
+  }
+
+  return {
+    async list_users({ query }) {
+      const limit = query.limit ?? PAGE
+      const suspended = query.state === undefined ? null : query.state === 'suspended'
+      const users = await store.listUsers(decodeCursor(query.cursor) ?? 0, suspended, limit)
+      const last = users.length < limit ? undefined : users.at(-1)
+      return { json: { users: users.map(showUser), next_cursor: last === undefined ? null : encodeCursor(last.user_no) } }
+    },
+    async read_user({ params }) {
+      const user = await store.readOperatedUser(params.user_id)
+      return user === null ? NOT_FOUND : { json: showUser(user) }
+    },
+    async list_user_devices({ params }) {
+      if ((await store.readOperatedUser(params.user_id)) === null) return NOT_FOUND
+      return { json: { devices: (await store.listOperatedDevices(params.user_id)).map(showDevice) } }
+    },
+    suspend_user: async ({ params }) => end(await store.suspendUser(params.user_id, true), 'suspended'),
+    resume_user: async ({ params }) => ((await store.suspendUser(params.user_id, false)) === null ? NOT_FOUND : DONE),
+    disconnect_user: async ({ params }) => end(await devicesOf(params.user_id), 'reauthenticate'),
+    suspend_device: async ({ params }) => end(await store.suspendDevice(params.user_id, params.device_id, true), 'suspended'),
+    resume_device: async ({ params }) => ((await store.suspendDevice(params.user_id, params.device_id, false)) === null ? NOT_FOUND : DONE),
+    disconnect_device: async ({ params }) => end(await devicesOf(params.user_id, params.device_id), 'reauthenticate'),
+    set_user_quota: async ({ params, body }) => ((await store.setUserQuota(params.user_id, body)) ? DONE : NOT_FOUND),
+    async delete_user({ params }) {
+      const deleted = await store.deleteAccount(params.user_id, null)
+      if (deleted === null) return NOT_FOUND
+      bus.publish(deleted.user_no, { is: 'deleted' })
+      return { json: { deleted: deleted.counts } }
+    },
+    async list_sessions({ query }) {
+      const limit = query.limit ?? PAGE
+      const at = decodeCursor(query.cursor) ?? 0
+      const all = sessions.list().filter((session) => query.user_id === undefined || session.user_id === query.user_id)
+      const shown = all.slice(at, at + limit)
+      return { json: { sessions: shown, total: all.length, next_cursor: at + limit < all.length ? encodeCursor(at + limit) : null } }
+    },
+  }
+}
+
+function showUser({ user_no: _, quota_bytes, quota_streams, quota_devices, ...user }: OperatedUser): object {
+  const quota = { bytes: quota_bytes, streams: quota_streams, devices: quota_devices }
+  // retention removes whole prefixes of positions, and leaves a row for every other
+  return { ...user, events: user.head_position - user.floor, quota }
+}
+
+function showDevice({ active, ...device }: OperatedDevice): object {
+  const state = device.revoked_log_seq !== null ? 'revoked' : active ? 'active' : 'suspended'
+  return { ...device, state }
+}

@@ -1,0 +1,31 @@
+/** Assertions that do not hold, as the routes that ask for one refuse them, are noted in the audit log. */
+import { type Route, SealpostError } from '@sealpost/protocol'
+import type { Answer } from '../http/call.ts'
+import type { Origin } from './entry.ts'
+import type { Audit } from './recorder.ts'
+
+type SomeAnswers = Readonly<Record<string, (call: never) => Promise<Answer>>>
+
+export function notingRefusals(routes: Readonly<Record<string, Route>>, answers: SomeAnswers, audit: Pick<Audit, 'note'>): SomeAnswers {
+  return Object.fromEntries(
+    Object.entries(answers).map(([name, answer]) => [name, routes[name]?.auth === 'assertion' ? noting(name, answer, audit) : answer]),
+  )
+}
+
+function noting(name: string, answer: (call: never) => Promise<Answer>, audit: Pick<Audit, 'note'>) {
+  return async (call: Origin): Promise<Answer> => {
+    const note = (code: string): void => {
+      if (code !== 'unauthorized' && code !== 'invalid_token') return
+      const { request_id, address } = call
+      audit.note({ actor: 'stranger', action: 'assertion_refused', outcome: 'refused', target: name, origin: { request_id, address } })
+    }
+    try {
+      const given = await answer(call as never)
+      if ('problem' in given) note(given.problem.code)
+      return given
+    } catch (error) {
+      if (error instanceof SealpostError) note(error.code)
+      throw error
+    }
+  }
+}
