@@ -4,7 +4,7 @@ import { describeExits, EXIT, failureOf, OUTCOMES, UsageError } from './exit-cod
 
 describe('exit codes', () => {
   test('are the documented ones', () => {
-    expect(Object.values(EXIT).map(({ code }) => code)).toEqual([0, 1, 2, 3, 4, 5, 6, 69, 74, 75])
+    expect(Object.values(EXIT).map(({ code }) => code)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 69, 74, 75])
     for (const { code, says } of Object.values(EXIT)) expect(describeExits()).toMatch(new RegExp(`^ +${code}  ${says}$`, 'm'))
   })
 
