@@ -88,7 +88,8 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
       const interrupt = (): void => end(new SealpostError('aborted', 'interrupted'))
       const began = performance.now()
       const check = (): void => {
-        if (isGone()) end(new SealpostError('unreachable', 'the server cannot be reached'))
+        if (isGone())
+          end(sealpost.trouble?.code === 'suspended' ? sealpost.trouble : new SealpostError('unreachable', 'the server cannot be reached'))
         else if (waitsFor === 'acks' && trouble !== null && performance.now() - Math.max(began, trouble.since) > TROUBLE_MS)
           end(trouble.error)
       }

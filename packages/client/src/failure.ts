@@ -46,6 +46,7 @@ export function stopError(code: ErrorCode): SealpostError {
 
 /** A socket that ended by itself; 1006: it was never there, or is gone without a word. */
 export function closeError(code: number, cause: unknown, server_url: string): SealpostError {
+  if (code === CLOSE.suspended.code) return new SealpostError('suspended', ERROR.suspended, { cause })
   return code === 1006
     ? unreachableError(server_url, cause)
     : new SealpostError('unreachable', `the server closed the connection (${code})`, { cause })

@@ -101,6 +101,8 @@ const FRESH: Run = { attempt: 0, bad_frames: 0, retry_after_ms: null, checked: [
 const BAD_FRAMES_MAX = 5
 const REKEY_LEAST_MS = 60_000
 const STEADY_MS = 60_000
+/** At least so long, and up to twice. */
+const SUSPENDED_MS = 30_000
 
 export function createMachine(): MachineState {
   return { at: 'idle', run: FRESH }
@@ -277,7 +279,8 @@ function onClosed(state: MachineState, code: number, jitter: number): Stepped {
     const error = errorOfClose(code)
     return { state: { at: 'stopped', run, code: error }, effects: [...left, ...stopped(error)] }
   }
-  const waited = wait(run, jitter)
+  // who was suspended asks now and then whether that is over
+  const waited = wait(name === 'suspended' ? { ...run, retry_after_ms: Math.round(SUSPENDED_MS * (1 + jitter)) } : run, jitter)
   return { state: waited.state, effects: [...left, ...waited.effects] }
 }
 

@@ -13,7 +13,7 @@ import type { Outbox } from './outbox.ts'
 import type { Replay } from './replay.ts'
 import { refusal, type Requests } from './requests.ts'
 
-export type Presence = { device_id: string; online: boolean; last_seen: number | null }
+export type Presence = { device_id: string; online: boolean; last_seen: number | null; suspended?: boolean }
 
 export type RouterPorts = {
   connection: Connection

@@ -24,6 +24,8 @@ export type Device = {
   /** Null: not known while offline. */
   online: boolean | null
   last_seen: number | null
+  /** By an operator of the server; as far as it told. */
+  suspended: boolean
   self: boolean
 }
 
@@ -150,6 +152,7 @@ export class Sealpost {
         revoked: revoked === null ? null : { by_name: account.deviceName(revoked.by), at: revoked.created_at },
         online: revoked === null ? (seen.get(device_id)?.online ?? null) : false,
         last_seen: seen.get(device_id)?.last_seen ?? null,
+        suspended: revoked === null && seen.get(device_id)?.suspended === true,
         self: device_id === this.device_id,
       }
     })

@@ -26,7 +26,7 @@ export type AdminClient = {
   call(name: AdminRouteName, ask?: AdminAsk): Promise<any>
   /** The items of a list, page by page. */
   // oxlint-disable-next-line typescript/no-explicit-any -- as above
-  all(name: AdminRouteName, member: string, ask?: AdminAsk, max?: number): AsyncIterable<any>
+  all(name: AdminRouteName, member: string, ask?: AdminAsk, how?: { paged?: boolean; max?: number | undefined }): AsyncIterable<any>
 }
 
 const TIMEOUT_MS = 20_000
@@ -54,16 +54,16 @@ export async function openAdminClient(url: string, key: AdminKey, signal: AbortS
   return {
     server_key,
     call,
-    async *all(name, member, o = {}, max = Infinity) {
+    async *all(name, member, o = {}, { paged = true, max = Infinity } = {}) {
       let given = 0
       for (let cursor: string | null | undefined; cursor !== null; ) {
-        const page = await call(name, { ...o, query: { limit: PAGE, ...o.query, cursor } })
+        const page = await call(name, { ...o, query: { ...o.query, ...(paged ? { limit: PAGE, cursor } : {}) } })
         for (const item of page[member] as unknown[]) {
           if (given === max) return
           given += 1
           yield item
         }
-        cursor = page.next_cursor as string | null
+        cursor = (page.next_cursor ?? null) as string | null
       }
     },
   }

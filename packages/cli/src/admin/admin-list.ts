@@ -19,7 +19,7 @@ export type AdminCommand = {
   route: AdminRouteName | ((options: Options) => AdminRouteName)
   ask?(args: readonly string[], options: Options): AdminAsk
   /** A list: the member that holds the rows, all pages of it; and the columns of the table. */
-  list?: { member: string; columns: readonly (readonly [title: string, cell: (row: Row) => unknown])[] }
+  list?: { member: string; paged?: true; columns: readonly (readonly [title: string, cell: (row: Row) => unknown])[] }
   /** Asks before it does it. */
   confirm?(args: readonly string[]): string
   /** What is said to a person when it was done; otherwise the answer is shown as it is. */
@@ -81,6 +81,7 @@ export const ADMIN_COMMANDS: readonly AdminCommand[] = [
     ask: (_, { state }) => ({ query: { state: text(state) } }),
     list: {
       member: 'users',
+      paged: true,
       columns: [
         ['USER', (row) => row.user_id],
         ['CREATED', (row) => time(row.created_at)],
@@ -160,6 +161,7 @@ export const ADMIN_COMMANDS: readonly AdminCommand[] = [
     ask: (_, { user }) => ({ query: { user_id: text(user) } }),
     list: {
       member: 'sessions',
+      paged: true,
       columns: [
         ['SESSION', (row) => row.session_id],
         ['USER', (row) => row.user_id],
@@ -213,6 +215,7 @@ export const ADMIN_COMMANDS: readonly AdminCommand[] = [
     route: 'list_invites',
     list: {
       member: 'invites',
+      paged: true,
       columns: [
         ['INVITE', (row) => row.invite_id],
         ['UNTIL', (row) => time(row.expires_at)],
@@ -238,7 +241,7 @@ export const ADMIN_COMMANDS: readonly AdminCommand[] = [
     ask: (_, { uses, for: lifetime, note }) => ({
       body: {
         uses: whole(text(uses) ?? '1', '--uses'),
-        expires_in_s: Math.ceil(parseDuration(text(lifetime) ?? '7d') / 1_000),
+        expires_in_s: parseDuration(text(lifetime) ?? '7d'),
         note: text(note) ?? null,
       },
     }),

@@ -106,7 +106,7 @@ function addAudit(admin: Command): void {
       run(async (client, _, options) => {
         const { newest, action, admin: admin_id, user, count } = options
         const query = { order: newest === true ? 'newest' : 'oldest', action: text(action), admin_id: text(admin_id), user_id: text(user) }
-        const rows = (await client()).all('list_audit', 'rows', { query }, Number(text(count) ?? 100))
+        const rows = (await client()).all('list_audit', 'rows', { query }, { max: Number(text(count) ?? 100) })
         await printList(rows, AUDIT_COLUMNS, options.json === true)
         return 'ok'
       }),
@@ -179,9 +179,9 @@ function addListed(admin: Command, row: AdminCommand): void {
       const route = routeOf(row, options, wanted.body !== undefined)
       const opened = await client()
       if (row.list !== undefined) {
-        const { member, columns } = row.list
-        const max = text(options.count)
-        await printList(opened.all(route, member, wanted, max === undefined ? undefined : Number(max)), columns, options.json === true)
+        const { member, columns, paged = false } = row.list
+        const max = text(options.count) === undefined ? undefined : Number(options.count)
+        await printList(opened.all(route, member, wanted, { paged, max }), columns, options.json === true)
         return 'ok'
       }
       const answer = (await opened.call(route, wanted)) as object

@@ -57,8 +57,9 @@ function describe(devices: readonly Device[]): string {
   return formatTable([['NAME', 'TYPE', 'ID', 'ADDED', 'STATE'], ...rows])
 }
 
-function presenceOf({ revoked, online, last_seen }: Device): string {
+function presenceOf({ revoked, suspended, online, last_seen }: Device): string {
   if (revoked !== null) return `revoked by ${revoked.by_name} ${day(revoked.at)}`
+  if (suspended) return 'suspended by the operator of the server'
   if (online === true) return 'online'
   if (last_seen !== null) return `last seen ${day(last_seen)}`
   return online === false ? 'offline' : 'unknown'

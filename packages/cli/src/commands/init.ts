@@ -9,7 +9,7 @@ import { type Exit, UsageError } from '../exit-codes.ts'
 import { OutputClosed, print, say } from '../output.ts'
 import { createRecoveryFile } from '../recovery-file.ts'
 
-type Options = { server: string; name: string; type: DeviceType; recoveryFile?: string }
+type Options = { server: string; name: string; type: DeviceType; recoveryFile?: string; invite?: string }
 
 export const DEVICE_TYPES = ['desktop', 'mobile', 'web'] as const satisfies readonly DeviceType[]
 
@@ -25,6 +25,7 @@ export function addInit(program: Command): void {
     .requiredOption('--name <name>', 'name of this device')
     .addOption(new Option('--type <type>', 'type of this device').choices(DEVICE_TYPES).default('desktop'))
     .option('--recovery-file <file>', 'write the recovery words to a new file (0600)')
+    .option('--invite <code>', 'an invite, where the relay asks for one')
     .addHelpText(
       'after',
       examples(
@@ -46,6 +47,7 @@ async function init({ home, signal }: Context, options: Options): Promise<Exit> 
         server: options.server,
         name: options.name,
         device_type: options.type,
+        ...(options.invite === undefined ? {} : { invite: options.invite }),
         connect: false,
         // The words exist nowhere else: they are with the person before there is an account to lose.
         onWords: async (words) => {

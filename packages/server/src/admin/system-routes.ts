@@ -6,6 +6,7 @@ import { createInviteCode, hashInviteCode } from '../invites.ts'
 import type { Jobs } from '../jobs/schedule.ts'
 import { RATES, type RateRule } from '../limits/rules.ts'
 import type { Load } from '../limits/load.ts'
+import type { Sessions } from '../relay/sessions.ts'
 import type { AdminStore, InviteRow, OperatedStore } from '../ports.ts'
 import type { Settings } from '../settings.ts'
 import type { ShownVariable } from '../shown-variable.ts'
@@ -19,6 +20,7 @@ export type SystemDeps = {
   settings: Settings
   jobs: Pick<Jobs, 'list' | 'lastRuns' | 'runSoon'>
   variables: readonly ShownVariable[]
+  sessions: Pick<Sessions, 'size'>
   stats(): GatewayStats
   load(): Load & { shedding: boolean }
 }
@@ -48,12 +50,15 @@ export function createSystemRoutes({ store, settings, jobs, ...deps }: SystemDep
   const started_at = Date.now()
   return {
     async read_figures() {
-      const { sockets: _, queue_bytes, batches: __, ...stats } = deps.stats()
+      const { users_online, queue_bytes, outbound_bytes, events_stored } = deps.stats()
       const { loop_ms, shedding } = deps.load()
       const node = {
         started_at,
-        ...stats,
+        sessions: deps.sessions.size(),
+        users_online,
         inbox_bytes: queue_bytes,
+        outbound_bytes,
+        events_stored,
         rss_bytes: process.memoryUsage.rss(),
         loop_delay_ms: Math.round(loop_ms * 10) / 10,
         shedding,

@@ -1,4 +1,5 @@
 /** Contracts of what operators see of accounts, and decide. */
+import { LIMITS } from '@sealpost/protocol'
 import { z } from 'zod'
 import type { Contract } from '../http/contract.ts'
 import { DEVICE_ID, SESSION_ID, TIME_MS, USER_ID } from '../http/examples.ts'
@@ -8,7 +9,7 @@ import { deviceParams, done, nextCursor, note, page, timeMs, timeMsOrNull, userP
 const quota = {
   bytes: count.nullable().describe('Stored bytes; null = as configured.'),
   streams: count.max(1_000_000).nullable().describe('Null = as configured.'),
-  devices: count.min(1).max(1_000).nullable().describe('Active ones; null = as configured.'),
+  devices: count.min(1).max(LIMITS.devicesPerUserMax).nullable().describe('Active ones; null = as configured.'),
 }
 
 const user = z.strictObject({

@@ -10,7 +10,7 @@ import type { AdminAnswers } from './contracts.ts'
 import { decodeCursor, encodeCursor } from './cursor.ts'
 
 export type AdminUserDeps = {
-  store: OperatedStore & Pick<AccountStore, 'deleteAccount'>
+  store: OperatedStore & Pick<AccountStore, 'deleteAccount'> & { now(): number }
   bus: Pick<Bus, 'publish'>
   sessions: Pick<Sessions, 'list'>
 }
@@ -41,6 +41,11 @@ export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): 
     return DONE
   }
 
+  /** The other devices of the account see what was done to this one. */
+  function tellOthers(user_no: number, device_id: string, suspended: boolean): void {
+    bus.publish(user_no, { is: 'presence', device_id, online: false, last_seen: Math.floor(store.now()), suspended })
+  }
+
   async function devicesOf(user_id: string, device_id?: string): Promise<{ user_no: number; device_ids: string[] } | null> {
     const user = await store.readOperatedUser(user_id)
     if (user === null) return null
@@ -67,8 +72,17 @@ export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): 
     suspend_user: async ({ params }) => end(await store.suspendUser(params.user_id, true), 'suspended'),
     resume_user: async ({ params }) => ((await store.suspendUser(params.user_id, false)) === null ? NOT_FOUND : DONE),
     disconnect_user: async ({ params }) => end(await devicesOf(params.user_id), 'reauthenticate'),
-    suspend_device: async ({ params }) => end(await store.suspendDevice(params.user_id, params.device_id, true), 'suspended'),
-    resume_device: async ({ params }) => ((await store.suspendDevice(params.user_id, params.device_id, false)) === null ? NOT_FOUND : DONE),
+    suspend_device: async ({ params: { user_id, device_id } }) => {
+      const found = await store.suspendDevice(user_id, device_id, true)
+      if (found !== null) tellOthers(found.user_no, device_id, true)
+      return end(found, 'suspended')
+    },
+    async resume_device({ params: { user_id, device_id } }) {
+      const found = await store.suspendDevice(user_id, device_id, false)
+      if (found === null) return NOT_FOUND
+      tellOthers(found.user_no, device_id, false)
+      return DONE
+    },
     disconnect_device: async ({ params }) => end(await devicesOf(params.user_id, params.device_id), 'reauthenticate'),
     set_user_quota: async ({ params, body }) => ((await store.setUserQuota(params.user_id, body)) ? DONE : NOT_FOUND),
     async delete_user({ params }) {

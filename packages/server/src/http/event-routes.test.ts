@@ -217,7 +217,14 @@ describe('G09: what was under way when it was ended', () => {
       server_key: nodeCrypto.random(32),
       skew_ms: 0,
     })
-    const caller = { user_no: account.user_no, device_no: 2, user_id: account.user_id, device_id, token_version: 0, token_expires_at: Date.now() }
+    const caller = {
+      user_no: account.user_no,
+      device_no: 2,
+      user_id: account.user_id,
+      device_id,
+      token_version: 0,
+      token_expires_at: Date.now(),
+    }
     const event = toJson(account.user_id, makeRecord(device_id, 1, { epoch: account.log_seq })) as never
     const rest = {
       params: undefined,
