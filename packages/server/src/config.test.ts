@@ -19,11 +19,11 @@ describe('the configuration', () => {
   })
 
   it('takes flags before the environment', () => {
-    const env = { SEALPOST_PORT: '1', SEALPOST_DATA: '/a', DATABASE_URL: 'postgres://h/a' }
-    expect(readConfig(env, { port: '0', data: '/b', database_url: 'postgres://h/b' })).toMatchObject({
+    const env = { SEALPOST_PORT: '1', SEALPOST_DATA: '/a', DATABASE_URL: 'postgres://localhost/a' }
+    expect(readConfig(env, { port: '0', data: '/b', database_url: 'postgres://localhost/b' })).toMatchObject({
       port: 0,
       data_dir: '/b',
-      database_url: 'postgres://h/b',
+      database_url: 'postgres://localhost/b',
     })
   })
 
@@ -45,9 +45,9 @@ describe('the configuration', () => {
   it('reads the value from a file for X_FILE, and refuses both', () => {
     const read = (path: string): string => {
       if (path !== '/run/secrets/db') throw new Error('ENOENT')
-      return 'postgresql://u:p@h/db\n'
+      return 'postgresql://u:p@localhost/db\n'
     }
-    expect(readConfig({ DATABASE_URL_FILE: '/run/secrets/db' }, {}, read).database_url).toBe('postgresql://u:p@h/db')
+    expect(readConfig({ DATABASE_URL_FILE: '/run/secrets/db' }, {}, read).database_url).toBe('postgresql://u:p@localhost/db')
     expect(() => readConfig({ DATABASE_URL_FILE: '/missing' }, {}, read)).toThrow('DATABASE_URL_FILE: the file cannot be read')
     expect(() => readConfig({ DATABASE_URL_FILE: '/run/secrets/db', DATABASE_URL: 'x' }, {}, read)).toThrow('keep one')
   })

@@ -54,8 +54,8 @@ export const VARIABLES = {
     schema: databaseUrl().nullable().default(null),
     type: 'URL',
     secret: true,
-    example: 'postgresql://user:password@host:5432/database',
-    says: 'External PostgreSQL 14 to 18; without it an embedded one in the data folder.',
+    example: 'postgresql://user:password@host:5432/database?sslmode=verify-full',
+    says: 'External PostgreSQL 14 to 18; without it an embedded one in the data folder. On another machine it says its sslmode: verify-full, or disable where the network is trusted.',
   },
   SEALPOST_SIGNUP: { schema: oneOf(SIGNUP).default('open'), type: SIGNUP.join(' · '), says: 'Who may create accounts.' },
   SEALPOST_PUBLIC_URL: {
@@ -288,7 +288,20 @@ const HOST_LABEL = /^[a-z\d]([a-z\d_-]{0,61}[a-z\d])?$/i
 
 function databaseUrl() {
   const message = 'expected postgresql://user:password@host:port/database'
-  return z.string().refine((text) => /^postgres(ql)?:\/\//.test(text) && URL.canParse(text), message)
+  const over =
+    'a database on another machine is reached over TLS: add ?sslmode=verify-full, or ?sslmode=disable where the network is trusted'
+  return z
+    .string()
+    .refine((text) => /^postgres(ql)?:\/\//.test(text) && URL.canParse(text), { message, abort: true })
+    .refine((text) => isOnThisMachine(new URL(text)) || SSL_MODES.has(new URL(text).searchParams.get('sslmode') ?? ''), over)
+}
+
+/** Those that leave nothing open: `prefer` and `allow` do without TLS when they are told to by whoever is in between. */
+const SSL_MODES: ReadonlySet<string> = new Set(['disable', 'require', 'verify-ca', 'verify-full'])
+
+function isOnThisMachine({ hostname, searchParams }: URL): boolean {
+  const host = searchParams.get('host') ?? decodeURIComponent(hostname)
+  return host === '' || host.startsWith('/') || /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/i.test(host)
 }
 
 function publicUrl() {

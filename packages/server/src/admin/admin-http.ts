@@ -47,7 +47,6 @@ export function createAdminHttp(deps: AdminHttpDeps): FastifyInstance {
   const { store, bus, relay, gateway, keys, secrets, settings, jobs, audit, config, logger } = deps
   const { server_key } = secrets
   const tokens = createAdminTokens(keys.admin, server_key, () => store.now())
-  const addresses = createAddressRule(config.trusted_proxies)
   const limits = relay.rates
   // its own documents, whatever devices are shown
   const { read_openapi, read_docs, read_docs_file } = createDocuments({ openapi: makeAdminOpenApi })
@@ -74,7 +73,7 @@ export function createAdminHttp(deps: AdminHttpDeps): FastifyInstance {
     contracts: CONTRACTS,
     answers: audited(answers, audit),
     admit: (name, asking) => admitAdmin({ store, tokens, limits, audit }, name, asking),
-    addressOf: (request) => addresses.limitedAddress(request.raw.socket.remoteAddress, request.headers),
+    addresses: createAddressRule(config.trusted_proxies),
     // who has to help an overloaded relay is let in
     overloaded: () => null,
     takeAddress: (address) => limits.take('admin_address', address),

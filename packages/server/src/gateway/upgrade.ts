@@ -7,6 +7,8 @@ import type { Problem } from '../http/problems.ts'
 
 export const SOCKET_PATH = '/api/socket'
 export const SUBPROTOCOL = 'sealpost.1'
+/** 16 bytes in base64. */
+const KEY = /^[A-Za-z0-9+/]{22}==$/
 
 /** Null when the request may be upgraded. */
 export function checkUpgrade(request: Pick<IncomingMessage, 'url' | 'headers'>, origins: readonly string[]): Problem | null {
@@ -14,6 +16,9 @@ export function checkUpgrade(request: Pick<IncomingMessage, 'url' | 'headers'>, 
   if (path !== SOCKET_PATH) return { code: 'not_found', detail: 'there is no socket here' }
   const offered = (request.headers['sec-websocket-protocol'] ?? '').split(',').map((name) => name.trim())
   if (!offered.includes(SUBPROTOCOL)) return { code: 'invalid_request', detail: `the subprotocol ${SUBPROTOCOL} is required` }
+  const key = request.headers['sec-websocket-key'] ?? ''
+  const isWebSocket = /^websocket$/i.test(request.headers.upgrade ?? '') && request.headers['sec-websocket-version'] === '13'
+  if (!isWebSocket || !KEY.test(key)) return { code: 'invalid_request', detail: 'this is no handshake of a WebSocket (RFC 6455 §4.2.1)' }
   const { origin } = request.headers
   if (origin !== undefined && !origins.includes(origin)) return { code: 'forbidden', detail: 'this origin may not connect' }
   return null

@@ -1,6 +1,6 @@
 /**
- * Connections are bounded before there is a request (protocol.md §9): in the process, and per peer. A peer on loopback is exempt,
- * which a proxy on this machine is too; what stands behind a proxy is bounded by the proxy.
+ * Connections are bounded before there is a request (protocol.md §9): in the process, and per peer. A proxy is exempt from the
+ * latter: what stands behind it is bounded by it.
  *
  * Bound: one count per peer that has a connection.
  */
@@ -8,14 +8,16 @@ import { LIMITS } from '@sealpost/protocol'
 import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
 
-export type ConnectionBounds = { total: number; perPeer: number; isExempt(peer: string): boolean }
+export type ConnectionBounds = { total: number; perPeer: number; isExempt(peer: string | undefined): boolean }
 
-export function boundConnections(server: Server, bounds: ConnectionBounds = DEFAULT): void {
+export const CONNECTION_BOUNDS = { total: LIMITS.connectionsMax, perPeer: LIMITS.connectionsPerPeerMax } as const
+
+export function boundConnections(server: Server, bounds: ConnectionBounds): void {
   const counts = new Map<string, number>()
   server.maxConnections = bounds.total
   server.on('connection', (socket: Socket) => {
+    if (bounds.isExempt(socket.remoteAddress)) return
     const peer = socket.remoteAddress ?? ''
-    if (bounds.isExempt(peer)) return
     const count = counts.get(peer) ?? 0
     if (count >= bounds.perPeer) return void socket.destroy()
     counts.set(peer, count + 1)
@@ -25,10 +27,4 @@ export function boundConnections(server: Server, bounds: ConnectionBounds = DEFA
       else counts.set(peer, left)
     })
   })
-}
-
-const DEFAULT: ConnectionBounds = {
-  total: LIMITS.connectionsMax,
-  perPeer: LIMITS.connectionsPerPeerMax,
-  isExempt: (peer) => peer === '::1' || /^(::ffff:)?127\./.test(peer),
 }

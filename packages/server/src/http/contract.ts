@@ -38,6 +38,7 @@ export const EVERY_ANSWER = {
   'x-request-id': 'Names this request in the log of the server; the one that was sent, if it is well formed.',
   'cache-control': 'Whether and how long the answer may be kept; `no-store` where nothing else is said.',
   'x-content-type-options': 'Always `nosniff`.',
+  'content-security-policy': 'What a browser may make of the answer: nothing, unless it is the page that shows the documents.',
 } as const
 
 /** Objects are strict: a member that is not named is refused. */

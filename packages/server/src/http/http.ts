@@ -35,11 +35,14 @@ export type HttpDeps = {
   keys: KeySet
   secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
   /** `signup` may change while the relay runs. */
-  config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms' | 'quota_bytes' | 'docs'>
+  config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms' | 'quota_bytes' | 'docs'> & Partial<Pick<Config, 'public_url'>>
   audit: Pick<Audit, 'note' | 'write'>
   draining(): boolean
   logger: Log
 }
+
+/** Where devices come by TLS they shall come by nothing else (RFC 6797). */
+const HTTPS_ONLY = { 'strict-transport-security': 'max-age=31536000' }
 
 /** Closing it ends every long poll first. */
 export function createHttp(deps: HttpDeps): FastifyInstance {
@@ -48,7 +51,6 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
   const { server_key } = secrets
   const skew_ms = config.clock_skew_ms
   const waits = createSlotWaits()
-  const addresses = createAddressRule(config.trusted_proxies)
   const auth = {
     store,
     server_key,
@@ -89,7 +91,8 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
       relay.touch(caller)
       return { caller }
     },
-    addressOf: (request) => addresses.limitedAddress(request.raw.socket.remoteAddress, request.headers),
+    headers: config.public_url?.startsWith('https:') === true ? HTTPS_ONLY : {},
+    addresses: createAddressRule(config.trusted_proxies),
     overloaded: relay.overloaded,
     takeAddress: (address) => limits.take('rest_address', address),
     logger,

@@ -9,6 +9,16 @@ import { encodeProblem, type Problem } from './problems.ts'
 
 /** Whoever does not take the answer is not waited for. */
 const TAKE_MS = 1_000
+/** On every answer, whatever was asked. */
+export function everyAnswer(request_id: string): Record<string, string> {
+  return {
+    'x-request-id': request_id,
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  }
+}
+
 const REQUEST_ID = /^[A-Za-z0-9._-]{8,128}$/
 
 /** The one that was sent, if it is well formed (R05). */
@@ -22,7 +32,7 @@ export function sendRawProblem(socket: Duplex, problem: Problem, request_id: str
   if (!socket.writable || socket.destroyed) return void socket.destroy()
   const { status, headers, body } = encodeProblem(problem, request_id)
   const text = JSON.stringify(body)
-  const all = { ...headers, 'x-request-id': request_id, 'content-length': Buffer.byteLength(text), connection: 'close' }
+  const all = { ...headers, ...everyAnswer(request_id), 'content-length': Buffer.byteLength(text), connection: 'close' }
   const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`)
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${text}`)
   setTimeout(() => socket.destroy(), TAKE_MS).unref()

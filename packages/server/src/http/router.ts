@@ -9,13 +9,14 @@ import type { Route } from '@sealpost/protocol'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { Readable } from 'node:stream'
 import { z } from 'zod'
+import type { AddressRule } from '../limits/address.ts'
 import type { Log } from '../log.ts'
 import { type Answer, parseInput } from './call.ts'
 import type { Contract } from './contract.ts'
-import { boundConnections } from './connections.ts'
+import { boundConnections, CONNECTION_BOUNDS } from './connections.ts'
 import { parseJsonBody } from './json-body.ts'
 import { encodeProblem, type Problem, problemOf } from './problems.ts'
-import { problemOfParser, requestIdOf, sendRawProblem } from './raw-problem.ts'
+import { everyAnswer, problemOfParser, requestIdOf, sendRawProblem } from './raw-problem.ts'
 
 /** What is known of a request before its body is read. */
 export type Asking = { authorization: string | undefined; address: string | null; request_id: string }
@@ -30,10 +31,12 @@ export type Surface<Who> = {
 }
 
 export type RouterDeps<Who> = Surface<Who> & {
-  /** The address that limits count for; null = exempt. */
-  addressOf(request: FastifyRequest): string | null
+  /** Whom limits count for. */
+  addresses: AddressRule
   /** Null, or how long to stay away, in ms. */
   overloaded(): number | null
+  /** On every answer of a route, beside those of `raw-problem.ts`. */
+  headers?: Readonly<Record<string, string>>
   /** Null, or the ms until this address may ask again. */
   takeAddress(address: string | null): Promise<number | null>
   logger: Log
@@ -48,6 +51,8 @@ const CHECK_MS = 1_000
 /** Not yet listening. */
 export function createRouter<Who>(deps: RouterDeps<Who>): FastifyInstance {
   const { logger, routes, contracts, answers } = deps
+  const addressOf = (request: FastifyRequest): string | null =>
+    deps.addresses.limitedAddress(request.raw.socket.remoteAddress, request.headers)
   const callers = new WeakMap<FastifyRequest, Who>()
   const gones = new WeakMap<FastifyRequest, AbortSignal>()
   const app = Fastify({
@@ -64,7 +69,7 @@ export function createRouter<Who>(deps: RouterDeps<Who>): FastifyInstance {
     },
     clientErrorHandler: (error, socket: Socket) => sendRawProblem(socket, problemOfParser(error), requestIdOf(undefined)),
   })
-  boundConnections(app.server)
+  boundConnections(app.server, { ...CONNECTION_BOUNDS, isExempt: deps.addresses.isProxy })
   // what may be expected is 100-continue, which Node answers itself
   app.server.on('checkExpectation', (request, response) => {
     const { status, headers, body } = encodeProblem({ code: 'invalid_request' }, requestIdOf(request.headers['x-request-id']))
@@ -76,7 +81,7 @@ export function createRouter<Who>(deps: RouterDeps<Who>): FastifyInstance {
   app.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (_request: FastifyRequest, body: Buffer) => parseJsonBody(body))
   app.addHook('onRequest', async (request, reply) => {
-    reply.headers(everyAnswer(request.id))
+    reply.headers({ ...everyAnswer(request.id), ...deps.headers })
     gones.set(request, goneOf(reply))
   })
   app.addHook('onResponse', async (request, reply) => logRequest(logger, request, reply))
@@ -110,7 +115,7 @@ export function createRouter<Who>(deps: RouterDeps<Who>): FastifyInstance {
     if (row.unlimited) return null
     const shed_ms = deps.overloaded()
     if (shed_ms !== null) return { problem: { code: 'overloaded', retry_after_ms: shed_ms } }
-    const address = deps.addressOf(request)
+    const address = addressOf(request)
     const retry_after_ms = await deps.takeAddress(address)
     if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
     if (row.auth !== 'token') return null
@@ -133,7 +138,7 @@ export function createRouter<Who>(deps: RouterDeps<Who>): FastifyInstance {
     }
     const caller = callers.get(request) ?? null
     const gone = gones.get(request) ?? goneOf(reply)
-    const call = { ...input, caller, address: deps.addressOf(request), request_id: request.id, gone }
+    const call = { ...input, caller, address: addressOf(request), request_id: request.id, gone }
     // the contract of this very route gave the parts of the call their types
     return (answerer as (call: unknown) => Promise<Answer>)(call)
   }
@@ -168,12 +173,17 @@ function send(reply: FastifyReply, request_id: string, status: number, answer: A
   reply.code(status)
   if ('stream' in answer) return reply.type(answer.media).send(Readable.from(answer.stream, { objectMode: false }))
   if ('headers' in answer && answer.headers !== undefined) reply.headers(answer.headers)
-  if ('bytes' in answer) return reply.type(answer.media ?? 'application/octet-stream').send(Buffer.from(answer.bytes))
+  if ('bytes' in answer) return reply.type(typeOf(answer.media ?? 'application/octet-stream')).send(Buffer.from(answer.bytes))
   if ('json' in answer) {
     if (answer.etag !== undefined) reply.header('etag', `"${answer.etag}"`)
     return reply.type('application/json; charset=utf-8').send(JSON.stringify(answer.json))
   }
   return reply.send()
+}
+
+/** Text says how it is written. */
+function typeOf(media: string): string {
+  return media.startsWith('text/') ? `${media}; charset=utf-8` : media
 }
 
 function refuse(logger: Log, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
@@ -184,10 +194,6 @@ function refuse(logger: Log, error: unknown, request: FastifyRequest, reply: Fas
     logger.error({ request_id: request.id, err: error }, 'a request failed')
   // also of a request that was refused before any hook saw it
   return send(reply.headers(everyAnswer(request.id)), request.id, 0, { problem })
-}
-
-function everyAnswer(request_id: string): Record<string, string> {
-  return { 'x-request-id': request_id, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' }
 }
 
 /** The route's pattern and not the URL: ids of mailboxes stay out of the log. */

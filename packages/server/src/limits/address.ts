@@ -7,6 +7,8 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
 
 export type AddressRule = {
+  /** A proxy stands for many peers; one on this machine need not be named. */
+  isProxy(peer: string | undefined): boolean
   /** The address to count for; null = exempt. */
   limitedAddress(peer: string | undefined, headers: IncomingHttpHeaders): string | null
 }
@@ -37,6 +39,10 @@ export function createAddressRule(trusted_proxies: readonly string[]): AddressRu
   const isTrusted = (address: string): boolean => trusted.check(address, isIPv6(address) ? 'ipv6' : 'ipv4')
 
   return {
+    isProxy: (peer) => {
+      const address = plain(peer ?? '')
+      return isIP(address) !== 0 && (isLoopback(address) || isTrusted(address))
+    },
     limitedAddress: (peer, headers) => {
       const address = plain(peer ?? '')
       if (isIP(address) === 0) return 'unknown'

@@ -109,7 +109,8 @@ export async function withClient<T>(pool: Pool, use: (client: PoolClient) => Pro
   try {
     client = await pool.connect()
   } catch (error) {
-    throw toSealpostError(error)
+    // whatever a server says that lets nobody in, later it may
+    throw error instanceof SealpostError ? error : new SealpostError('unavailable', 'the database lets nobody in', { cause: error })
   }
   // without a listener an error between two statements ends the process; the next statement reports it
   const ignore = (): void => {}

@@ -1,0 +1,55 @@
+/** What a browser is told with every answer. OWASP ASVS 5.0: 3.4.1, 3.4.3, 3.4.4, 3.4.6, 4.1.1. */
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { describe, expect, it } from 'vitest'
+import { useEventServer } from '../src/testing/event-server.ts'
+
+const server = useEventServer()
+
+async function raw(text: string): Promise<string> {
+  const { hostname, port } = new URL(server.url)
+  const socket = connect(Number(port), hostname)
+  let answer = ''
+  socket.on('data', (part) => (answer += part.toString('latin1')))
+  socket.on('error', () => {})
+  await once(socket, 'connect')
+  socket.write(text)
+  const timer = setTimeout(() => socket.destroy(), 3_000)
+  await once(socket, 'close')
+  clearTimeout(timer)
+  return answer
+}
+
+const upgrade = (path: string, more = ''): string =>
+  `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n${more}\r\n`
+const SUBPROTOCOL = 'Sec-WebSocket-Protocol: sealpost.1\r\n'
+
+describe('every answer, also of what is no request of a route', () => {
+  it.each(['/docs', '/docs/swagger-ui.css', '/docs/start.js'])('%s says its charset (4.1.1)', async (path) => {
+    expect((await fetch(server.url + path)).headers.get('content-type')).toMatch(/^text\/\w+; charset=utf-8$/)
+  })
+
+  it.each([
+    ['an upgrade of another path', upgrade('/nowhere')],
+    ['an upgrade without the subprotocol', upgrade('/api/socket')],
+    ['an upgrade from another origin', upgrade('/api/socket', `${SUBPROTOCOL}Origin: https://evil.example\r\n`)],
+    ['an upgrade whose key is none', upgrade('/api/socket', SUBPROTOCOL).replace('AAAAAAAAAAAAAAAAAAAAAA==', 'x')],
+    ['two lengths', 'POST /api/log HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef'],
+    ['headers that are too long', `GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ${'a'.repeat(20_000)}\r\n\r\n`],
+    ['no HTTP', 'garbage\r\n\r\n'],
+  ])('%s is refused with nosniff and a type with its charset (3.4.4, 4.1.1)', async (_, text) => {
+    const answer = await raw(text)
+    expect(answer).toMatch(/^HTTP\/1\.1 4\d\d /)
+    expect(answer).toMatch(/\r\nX-Content-Type-Options: nosniff\r\n/i)
+    if (/\r\nContent-Type: text\//i.test(answer)) expect(answer).toMatch(/\r\nContent-Type: text\/\w+; charset=utf-8\r\n/i)
+  })
+
+  it.each(['/api/user', '/nowhere', '/.well-known/sealpost.json', '/livez'])(
+    '%s stands in no frame and loads nothing (3.4.3, 3.4.6)',
+    async (path) => {
+      const policy = (await fetch(server.url + path)).headers.get('content-security-policy') ?? ''
+      expect(policy).toContain("frame-ancestors 'none'")
+      expect(policy).toContain("default-src 'none'")
+    },
+  )
+})
