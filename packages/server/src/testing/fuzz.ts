@@ -1,0 +1,158 @@
+/**
+ * REST over which many requests go: no rate stands in the way, and whatever comes back is checked for what holds of every answer. A
+ * part of the requests goes over a real socket, the others do without.
+ */
+import type { AddressInfo } from 'node:net'
+import { nodeCrypto } from '@sealpost/protocol/node'
+import type { FastifyInstance, InjectOptions } from 'fastify'
+import { afterAll, beforeAll } from 'vitest'
+import { makeOpenApi } from '../api/openapi.ts'
+import type { Operation } from '../api/operations.ts'
+import { createMemoryBus } from '../bus/memory-bus.ts'
+import { createHttp } from '../http/http.ts'
+import { createRateLimits } from '../limits/rate-limits.ts'
+import { RATES, type RateRule } from '../limits/rules.ts'
+import { createRelay, type Relay } from '../relay/relay.ts'
+import { createStore, type PostgresStore } from '../store/store.ts'
+import { useDatabase } from './database.ts'
+import { fixedKeys } from './keys.ts'
+import { silent, unaudited } from './log.ts'
+import type { FuzzRequest } from './schema-values.ts'
+
+/** A request when its turn comes: what is signed holds the time. */
+export type Recipe = { operation: Operation; make(): Promise<FuzzRequest>; overSocket: boolean }
+export type FuzzAnswer = { status: number; text: string; headers: Record<string, unknown>; code: string | null }
+
+const SLOW_MS = 1_000
+/** Nothing of it is said to anybody. */
+const INSIDE = /\bat .*\.[tj]s:|node_modules|\/src\/|duplicate key|syntax error|ECONN|pg_/i
+
+export type Fuzz = {
+  readonly store: PostgresStore
+  readonly server_key: Uint8Array
+  readonly operations: readonly { path: string; method: string; operation: Operation }[]
+  /** How many of each outcome; the codes of refusals are told apart. */
+  readonly outcomes: Map<string, number>
+  /** Sends, and throws for an answer that none may give; `seed` repeats it. */
+  send(recipe: Recipe, seed: number): Promise<FuzzAnswer>
+  /** What took long among others and on a busy machine, asked by itself. */
+  askSlowOnes(seed: number): Promise<void>
+}
+
+export function useFuzz(): Fuzz {
+  const database = useDatabase()
+  const server_key = nodeCrypto.ed25519Public(nodeCrypto.random(32))
+  const outcomes = new Map<string, number>()
+  const slow: Recipe[] = []
+  let store: PostgresStore | undefined
+  let relay: Relay | undefined
+  let app: FastifyInstance | undefined
+  let url = ''
+  const there = <T>(value: T | undefined): T => {
+    if (value === undefined) throw new Error('there from the first beforeAll on')
+    return value
+  }
+
+  beforeAll(async () => {
+    store = await createStore({ connection: database.connection, log: silent })
+    const bus = createMemoryBus()
+    const rates = Object.fromEntries(Object.keys(RATES).map((rule) => [rule, 1_000_000_000])) as Record<RateRule, number>
+    const limits = { followersPerDeviceMax: 100_000, socketsPerAddressMax: 100_000 }
+    relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, rates: createRateLimits(rates), limits })
+    app = createHttp({
+      audit: unaudited,
+      store,
+      bus,
+      relay,
+      keys: fixedKeys([nodeCrypto.random(32)]),
+      secrets: { server_key, jwt_sign_seed: nodeCrypto.random(32) },
+      config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true },
+      draining: () => false,
+      logger: silent,
+    })
+    await app.listen({ host: '127.0.0.1', port: 0 })
+    url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`
+  })
+  afterAll(async () => {
+    await relay?.drain()
+    await app?.close()
+    await relay?.close()
+    await store?.close()
+  })
+
+  async function ask({ operation, overSocket }: Recipe, request: FuzzRequest): Promise<FuzzAnswer> {
+    const answer =
+      overSocket || operation.operationId === 'follow_events' ? await askSocket(url, request) : await askHere(there(app), request)
+    const isProblem = String(answer.headers['content-type']).startsWith('application/problem+json')
+    return { ...answer, code: isProblem ? (JSON.parse(answer.text) as { code: string }).code : null }
+  }
+
+  async function measure(recipe: Recipe, seed: number): Promise<{ answer: FuzzAnswer; ms: number }> {
+    const request = await recipe.make()
+    const began = performance.now()
+    const answer = await ask(recipe, request)
+    const ms = performance.now() - began
+    const fault = faultOf(recipe.operation, answer)
+    if (fault === null) return { answer, ms }
+    const sent = JSON.stringify(request).slice(0, 1_500)
+    throw new Error(`FUZZ_SEED=${seed}: ${fault}: ${recipe.operation.operationId}: ${sent} → ${answer.status} ${answer.text.slice(0, 500)}`)
+  }
+
+  return {
+    get store() {
+      return there(store)
+    },
+    server_key,
+    operations: Object.entries(makeOpenApi().paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
+    ),
+    outcomes,
+    async send(recipe, seed) {
+      const { answer, ms } = await measure(recipe, seed)
+      if (ms > SLOW_MS) slow.push(recipe)
+      const outcome = answer.code ?? String(answer.status)
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
+      return answer
+    },
+    async askSlowOnes(seed) {
+      for (const recipe of slow) {
+        const { ms } = await measure(recipe, seed)
+        if (ms > SLOW_MS) throw new Error(`FUZZ_SEED=${seed}: ${recipe.operation.operationId} took ${Math.round(ms)} ms`)
+      }
+    },
+  }
+}
+
+/** What no answer to this operation may be; null when there is nothing. */
+function faultOf(operation: Operation, { status, text, headers, code }: FuzzAnswer): string | null {
+  if (status >= 500) return 'a failure of the server'
+  // hashes and ids may hold any letters
+  if (status >= 400 && INSIDE.test(text.replace(/"[\w-]{22,}"/g, '""'))) return 'something of the inside'
+  if (headers['x-content-type-options'] !== 'nosniff' || headers['x-request-id'] === undefined) return 'headers'
+  // an address that is of no route any more
+  if (code === 'not_found') return null
+  const examples = operation.responses[status]?.content?.['application/problem+json']?.examples
+  const isKnown = code === null ? Object.hasOwn(operation.responses, status) : Object.hasOwn(examples ?? {}, code)
+  return isKnown ? null : 'not in the document'
+}
+
+async function askHere(app: FastifyInstance, request: FuzzRequest): Promise<Omit<FuzzAnswer, 'code'>> {
+  const { statusCode, payload, headers } = await app.inject(request as InjectOptions)
+  return { status: statusCode, text: payload, headers }
+}
+
+/** A stream is left after its first bytes: it does not end by itself. */
+async function askSocket(url: string, { url: path, payload, method, headers }: FuzzRequest): Promise<Omit<FuzzAnswer, 'code'>> {
+  const leaving = new AbortController()
+  const body = payload === undefined ? {} : { body: payload as string }
+  const response = await fetch(`${url}${path}`, { method, headers, ...body, signal: leaving.signal })
+  const isStream = response.headers.get('content-type')?.startsWith('text/event-stream') === true
+  const text = isStream ? await firstOf(response) : await response.text()
+  leaving.abort()
+  return { status: response.status, text, headers: Object.fromEntries(response.headers) }
+}
+
+async function firstOf({ body }: Response): Promise<string> {
+  const { value } = (await body?.getReader().read()) ?? {}
+  return new TextDecoder().decode(value)
+}
