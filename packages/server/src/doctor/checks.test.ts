@@ -73,7 +73,7 @@ const url: PublicUrl = {
   socket_failed: null,
 }
 const config = readConfig({
-  DATABASE_URL: 'postgresql://u:p@db.example/d',
+  DATABASE_URL: 'postgresql://u:p@db.example/d?sslmode=verify-full',
   SEALPOST_PUBLIC_URL: url.url,
   SEALPOST_SIGNUP: 'closed',
   SEALPOST_TRUSTED_PROXIES: '127.0.0.1',
