@@ -1,5 +1,5 @@
 import { createHmac, generateKeyPairSync, sign as signWith } from 'node:crypto'
-import { toBase64url, tuple, utf8 } from '@sealpost/protocol'
+import { ROUTES, type RouteName, routePath, toBase64url, tuple, utf8 } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { CompactEncrypt } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -9,6 +9,8 @@ import { query } from '../testing/database.ts'
 import { silent } from '../testing/log.ts'
 import { useRest } from '../testing/rest.ts'
 import { authenticate } from './auth-routes.ts'
+import type { Contract } from './contract.ts'
+import { CONTRACTS } from './contracts.ts'
 import { kidOf, openSigningKeys } from './signing-keys.ts'
 import { thumbprint } from './jwt.ts'
 import { createTokens, type Tokens } from './tokens.ts'
@@ -304,23 +306,25 @@ describe('forged access tokens (G23, R01)', () => {
     expect(await asDevice(forge({}, await of(suspended.user_id, suspended.devices[0]!)))).toBe('suspended')
   })
 
-  it('over HTTP each is 401, the same for all, and ends nothing', async () => {
-    const logout = async (token: string) =>
-      rest.app.inject({
-        method: 'POST',
-        url: '/api/auth/logout',
-        headers: { authorization: `Bearer ${token}`, 'x-request-id': 'the-same' },
-      })
-    const answers = new Set<string>()
-    for (const [, make] of FORGERIES) {
-      const token = await make()
-      if (!/^[\x20-\x7e]*$/.test(token)) continue
-      const { statusCode, body } = await logout(token)
-      answers.add(`${statusCode} ${body}`)
+  it('over HTTP each is 401 on every route that asks for a token, the same for all, and ends nothing', async () => {
+    const ask = async (name: RouteName, token: string): Promise<{ statusCode: number; body: string }> => {
+      const { example = {} }: Contract = CONTRACTS[name]
+      const headers = { authorization: `Bearer ${token}`, 'x-request-id': 'the-same' }
+      return rest.app.inject({ method: ROUTES[name].method, url: routePath(name, example.params), headers })
     }
-    expect([...answers].slice(0, 3)).toHaveLength(1)
-    expect([...answers][0]).toMatch(/^401 .*"code":"unauthorized"/)
-    expect((await logout(good.token)).statusCode).toBe(204)
-    expect((await logout(good.token)).statusCode).toBe(401)
+    const made = await Promise.all(FORGERIES.map(async ([what, make]): Promise<[string, string]> => [what, await make()]))
+    // no header can hold the others
+    const sendable = made.filter(([, token]) => /^[\x20-\x7e]*$/.test(token))
+    expect(sendable.length).toBeGreaterThanOrEqual(60)
+    const refused = (await ask('logout', '')).body
+    expect(refused).toContain('"code":"unauthorized"')
+    const routes = (Object.keys(ROUTES) as RouteName[]).filter((name) => ROUTES[name].auth === 'token')
+    for (const name of routes) {
+      const answers = await Promise.all(sendable.map(async ([what, token]) => ({ what, ...(await ask(name, token)) })))
+      const others = answers.filter(({ statusCode, body }) => statusCode !== 401 || body !== refused)
+      expect(others.map(({ what, statusCode, body }) => `${name}, ${what}: ${statusCode} ${body}`)).toEqual([])
+    }
+    expect((await ask('logout', good.token)).statusCode).toBe(204)
+    expect((await ask('logout', good.token)).statusCode).toBe(401)
   })
 })
