@@ -7,9 +7,12 @@ import { type BaseLogger, type DestinationStream, destination, pino } from 'pino
 /** What the parts of the server need of a logger: pino's four levels. */
 export type Log = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'>
 
+/** Its level may be set while it is used. */
+export type LeveledLog = Log & { level: string }
+
 const CAUSES_MAX = 4
 
-export function createLog(level: string, out: DestinationStream = destination({ fd: 2, sync: true })): Log {
+export function createLog(level: string, out: DestinationStream = destination({ fd: 2, sync: true })): LeveledLog {
   return pino({ level, base: null, serializers: { err: describeError } }, out)
 }
 

@@ -10,7 +10,7 @@ import { SealpostError, serverKeyFingerprint, toBase64url } from '@sealpost/prot
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { type Config, readConfig } from './config.ts'
 import type { ConfigFlags } from './variables.ts'
-import { createLog, type Log } from './log.ts'
+import { createLog, type LeveledLog } from './log.ts'
 import { type RunningServer, startServer } from './server.ts'
 
 const SAME_SIGNAL_MS = 1000
@@ -51,13 +51,13 @@ async function describe(config: Config, server: RunningServer): Promise<string> 
 server key fingerprint: ${await serverKeyFingerprint(nodeCrypto, server.server_key)}
 next, on the first device:
   npx sealpost init --name laptop --server ${config.public_url ?? server.url}/#${toBase64url(server.server_key)}
-`
+${server.admin_url === null ? '' : `for admins: ${server.admin_url} (the first owner: npx sealpost admin init --name NAME)\n`}`
 }
 
 /** Null when the signal came before there was anything to stop. */
-async function start(config: Config, logger: Log, signal: AbortSignal): Promise<RunningServer | null> {
+async function start(config: Config, logger: LeveledLog, signal: AbortSignal): Promise<RunningServer | null> {
   try {
-    return await startServer(config, { logger, signal })
+    return await startServer(config, { logger, setLogLevel: (level) => void (logger.level = level), signal })
   } catch (error) {
     if (signal.aborted && error instanceof SealpostError && error.code === 'aborted') return null
     throw error
