@@ -69,13 +69,13 @@ export async function openAdminClient(url: string, key: AdminKey, signal: AbortS
   }
 }
 
-// oxlint-disable-next-line typescript/no-explicit-any -- as above
 async function ask(
   base: string,
   name: AdminRouteName,
   { params, query, body }: AdminAsk,
   token: string | null,
   signal: AbortSignal,
+  // oxlint-disable-next-line typescript/no-explicit-any -- as above
 ): Promise<any> {
   const search = new URLSearchParams(Object.entries(query ?? {}).filter((entry): entry is [string, string] => entry[1] !== undefined))
   const row = ADMIN_ROUTES[name]

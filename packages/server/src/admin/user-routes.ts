@@ -101,10 +101,12 @@ export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): 
   }
 }
 
-function showUser({ user_no: _, quota_bytes, quota_streams, quota_devices, ...user }: OperatedUser): object {
-  const quota = { bytes: quota_bytes, streams: quota_streams, devices: quota_devices }
+function showUser(user: OperatedUser): object {
+  const { user_id, created_at, suspended_at, last_activity, log_seq, floor, head_position, stored_bytes, devices } = user
+  const quota = { bytes: user.quota_bytes, streams: user.quota_streams, devices: user.quota_devices }
   // retention removes whole prefixes of positions, and leaves a row for every other
-  return { ...user, events: user.head_position - user.floor, quota }
+  const events = head_position - floor
+  return { user_id, created_at, suspended_at, last_activity, log_seq, floor, head_position, events, stored_bytes, devices, quota }
 }
 
 function showDevice({ active, ...device }: OperatedDevice): object {

@@ -460,6 +460,28 @@ describe('the open session', () => {
     'closed',
   )
   rule(
+    'what an operator decided is looked at once for each standing',
+    open,
+    { is: 'head', position: 4, log_seq: 2, standing: 1 },
+    ['check_device'],
+    'open',
+  )
+  rule('and nothing is looked at while it stands', open, { is: 'head', position: 4, log_seq: 2, standing: 0 }, [], 'open')
+  rule(
+    'a device that is still active goes on',
+    { ...open, checking: { why: 'standing', log_seq: 2 } },
+    { is: 'device_checked', device: { ...device, standing: 1 } },
+    [],
+    'open',
+  )
+  rule(
+    'one that is not leaves',
+    { ...open, checking: { why: 'standing', log_seq: 2 } },
+    { is: 'device_checked', device: { ...device, active: false, standing: 1 } },
+    ['leave', 'close suspended'],
+    'closed',
+  )
+  rule(
     'or deleted',
     { ...open, checking: { why: 'cut', log_seq: 2 } },
     { is: 'device_checked', device: null },
