@@ -1,4 +1,7 @@
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { type AddressInfo, connect } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type LogChange, toBase64url } from '@sealpost/protocol'
 import { Client } from 'pg'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -306,5 +309,21 @@ describe('B08: export', () => {
     const both = await Promise.all([1, 2].map(() => rest.as(token, 'GET', '/api/user/export')))
     expect(both.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, 429])
     expect(await rest.as(token, 'GET', '/api/user/export')).toMatchObject({ status: 200 })
+  })
+
+  it('whoever leaves gives the seat back, however early that is', async () => {
+    await rest.app.listen({ host: '127.0.0.1', port: 0 })
+    const { port } = rest.app.server.address() as AddressInfo
+    const tokens = await Promise.all(Array.from({ length: 9 }, async () => rest.tokenOf(await rest.registered())))
+    const cut = async (token: string, after_ms: number): Promise<void> => {
+      const socket = connect(port, '127.0.0.1').on('error', () => {})
+      await once(socket, 'connect')
+      socket.write(`GET /api/user/export HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n\r\n`)
+      await sleep(after_ms)
+      socket.destroy()
+    }
+    for (let ms = 0; ms < 8; ms++) await Promise.all(tokens.map((token) => cut(token, ms)))
+    for (const token of tokens)
+      await expect.poll(async () => (await rest.as(token, 'GET', '/api/user/export')).status, { timeout: 5_000 }).toBe(200)
   })
 })
