@@ -39,9 +39,9 @@ const STREAMS = {
 
 const FAMILIES = {
   name: 'export_refresh_families',
-  text: `select d.device_id, f.generation, f.created_at, f.rotated_at, f.expires_at
+  text: `select f.device_no, d.device_id, f.generation, f.created_at, f.rotated_at, f.expires_at
   from refresh_family f join device d on d.user_no = f.user_no and d.device_no = f.device_no
- where f.user_no = $1::int8 order by f.device_no limit ${PAGE_ROWS}`,
+ where f.user_no = $1::int8 and f.device_no > $2::int4 order by f.device_no limit ${PAGE_ROWS}`,
 }
 
 const PAIRINGS = {
@@ -49,14 +49,32 @@ const PAIRINGS = {
   text: `select p.mailbox_id, d.device_id, p.expires_at, s.slot, s.box
   from pairing p left join device d on d.user_no = p.user_no and d.device_no = p.device_no
   left join pairing_slot s on s.mailbox_id = p.mailbox_id
- where p.user_no = $1::int8 order by p.mailbox_id, s.slot limit ${PAGE_ROWS}`,
+ where p.user_no = $1::int8 and (p.mailbox_id, coalesce(s.slot, '')) > ($2::text, $3::text)
+ order by p.mailbox_id, coalesce(s.slot, '') limit ${PAGE_ROWS}`,
 }
 
+type Query = { name: string; text: string }
+type Key = (number | string)[]
+type DeviceNoRow = { device_no: number; [name: string]: unknown }
+type DeviceRow = DeviceNoRow & { sign_pub: Buffer }
+type StreamRow = { stream_no: number; [name: string]: unknown }
+type PairingRow = { mailbox_id: string; slot: string | null; box: Buffer | null; [name: string]: unknown }
 type EntryRow = { log_seq: number; stored_at: number; body: Buffer; sig: Buffer; boxes: Record<string, string> | null }
 
 export function createExportStore(pool: Pool, pages: Pick<ReadStore, 'readPage'>): ExportStore {
-  const read = <R extends object>(query: { name: string; text: string }, ...values: number[]): Promise<R[]> =>
+  const read = <R extends object>(query: Query, ...values: Key): Promise<R[]> =>
     withClient(pool, async (client) => (await client.query<R>({ ...query, values })).rows)
+
+  /** Page by page, each from behind the key of the last row on. */
+  async function* readAll<R extends object>(query: Query, user_no: number, first: Key, keyOf: (row: R) => Key): AsyncGenerator<R> {
+    for (let after = first; ; ) {
+      const rows = await read<R>(query, user_no, ...after)
+      yield* rows
+      const last = rows.at(-1)
+      if (last === undefined || rows.length < PAGE_ROWS) return
+      after = keyOf(last)
+    }
+  }
 
   return {
     async *exportRows(user_no, user: UserSummary) {
@@ -72,14 +90,9 @@ export function createExportStore(pool: Pool, pages: Pick<ReadStore, 'readPage'>
         head_position,
         stored_bytes: user.stored_bytes,
       }
-      for (let after = 0; ; ) {
-        type Row = { device_no: number; sign_pub: Buffer; [name: string]: unknown }
-        const rows = await read<Row>(DEVICES, user_no, after)
-        for (const { device_no, sign_pub, ...row } of rows) {
-          after = device_no
-          yield { kind: 'device', ...row, sign_pub: toBase64url(sign_pub) }
-        }
-        if (rows.length < PAGE_ROWS) break
+      for await (const row of readAll<DeviceRow>(DEVICES, user_no, [0], (device) => [device.device_no])) {
+        const { device_no: _, sign_pub, ...shown } = row
+        yield { kind: 'device', ...shown, sign_pub: toBase64url(sign_pub) }
       }
       for (let after = -1; after < log_seq; ) {
         const rows = await read<EntryRow>(ENTRIES, user_no, after)
@@ -89,13 +102,9 @@ export function createExportStore(pool: Pool, pages: Pick<ReadStore, 'readPage'>
           if (row.log_seq <= log_seq) yield exportEntry(row)
         }
       }
-      for (let after = 0; ; ) {
-        const rows = await read<{ stream_no: number; [name: string]: unknown }>(STREAMS, user_no, after)
-        for (const { stream_no, ...row } of rows) {
-          after = stream_no
-          yield { kind: 'stream', ...row }
-        }
-        if (rows.length < PAGE_ROWS) break
+      for await (const row of readAll<StreamRow>(STREAMS, user_no, [0], (stream) => [stream.stream_no])) {
+        const { stream_no: _, ...shown } = row
+        yield { kind: 'stream', ...shown }
       }
       for (let after = 0; after < head_position; ) {
         const page = await pages.readPage({ user_no, after, limit: PAGE_ROWS, bytes: PAGE_BYTES, own: null, streams: null })
@@ -104,9 +113,13 @@ export function createExportStore(pool: Pool, pages: Pick<ReadStore, 'readPage'>
         for (const event of page.events)
           if (event.position <= head_position) yield { kind: 'event', ...eventToJson(user_id, event), ...tombstoneMark(event) }
       }
-      for (const row of await read<object>(FAMILIES, user_no)) yield { kind: 'refresh_family', ...row }
-      for (const { box, ...row } of await read<{ box: Buffer | null }>(PAIRINGS, user_no))
-        yield { kind: 'pairing', ...row, box: box === null ? null : toBase64url(box) }
+      for await (const row of readAll<DeviceNoRow>(FAMILIES, user_no, [0], (family) => [family.device_no])) {
+        const { device_no: _, ...shown } = row
+        yield { kind: 'refresh_family', ...shown }
+      }
+      const keyOf = ({ mailbox_id, slot }: PairingRow): Key => [mailbox_id, slot ?? '']
+      for await (const { box, ...shown } of readAll<PairingRow>(PAIRINGS, user_no, ['', ''], keyOf))
+        yield { kind: 'pairing', ...shown, box: box === null ? null : toBase64url(box) }
     },
   }
 }
