@@ -1,29 +1,40 @@
-/** Deletion against everything that writes, on a real PostgreSQL over two nodes (G04, G10, C5). */
+/** Deletion against everything that writes, on a real PostgreSQL over several nodes, and what others feel of it (G04, G10, C5). */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { toBase64url } from '@sealpost/protocol'
+import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Store, Verdict } from '../ports.ts'
+import { assertAs } from '../testing/account.ts'
 import { createAccount, makeDevice, makeEntry, makeRun, openSession, type TestAccount } from '../testing/accounts.ts'
 import { useDatabase } from '../testing/database.ts'
 import { silent } from '../testing/log.ts'
+import { useRest } from '../testing/rest.ts'
 import { createStore, type PostgresStore } from './store.ts'
 
 const USERS = 40
 const ROUNDS = 25
+/** A node deletes two accounts at a time. */
+const DELETING = 3
 
 const database = useDatabase()
 let nodes: PostgresStore[]
 
 beforeAll(async () => {
-  const open = () => createStore({ connection: database.connection, log: silent, ingest_connections_max: 6, main_connections_max: 6 })
-  nodes = [await open(), await open()]
+  const open = (connections: number) =>
+    createStore({
+      connection: database.connection,
+      log: silent,
+      ingest_connections_max: connections,
+      main_connections_max: connections,
+    })
+  nodes = await Promise.all([open(6), ...Array.from({ length: DELETING }, () => open(2))])
 })
 afterAll(async () => {
   await Promise.all(nodes.map((node) => node.close()))
 })
 const here = (): Store => nodes[0]!
-const there = (): Store => nodes[1]!
+const there = (n = 0): Store => nodes[1 + (n % DELETING)]!
 
 const TABLES = ['event', 'head', 'stream', 'log_box', 'log_entry', 'refresh_family', 'device_profile', 'device', 'pairing', 'account']
 
@@ -53,7 +64,7 @@ async function raceDeletion<T>(
       Array.from({ length: USERS }, async (_, user) => {
         const account = await createAccount(here(), 1)
         const session_id = await openSession(here(), account.user_no, 1)
-        const remove = () => there().deleteAccount(account.user_id, account.devices[0]!.device_id)
+        const remove = () => there(user).deleteAccount(account.user_id, account.devices[0]!.device_id)
         const [result, deleted] = await together(round + user, () => work(account, session_id), remove)
         expect(deleted).toMatchObject({ user_no: account.user_no, counts: { account: 1, device: expect.any(Number) } })
         expect(await rowsOf(account.user_no)).toBe(0)
@@ -158,4 +169,136 @@ it('an account that is deleted meanwhile breaks its export off', async () => {
     }
   }).rejects.toMatchObject({ code: 'account_gone' })
   expect(kinds).toEqual(['account'])
+})
+
+/** Deletions take so long from here on; `off` ends that. */
+async function slowDown(url: string, seconds: number): Promise<{ off(): Promise<void> }> {
+  const client = new Client({ connectionString: url })
+  await client.connect()
+  await client.query(`create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(${seconds}); return null; end'`)
+  await client.query('create trigger slow after delete on event for each statement execute function slow()')
+  return {
+    async off() {
+      await client.query('drop function slow cascade')
+      await client.end()
+    },
+  }
+}
+
+it('G04: takes longer than the driver waits for a statement by default', async () => {
+  const account = await createAccount(here(), 1)
+  const connection = { ...database.connection, query_timeout: 400 }
+  const store = await createStore({ connection, log: silent })
+  const slow = await slowDown(database.url, 1)
+  try {
+    await expect(store.pools.main.query('select pg_sleep(1)')).rejects.toThrow('Query read timeout')
+    expect(await store.deleteAccount(account.user_id, null)).toMatchObject({ counts: { account: 1, event: 0 } })
+    expect(await rowsOf(account.user_no)).toBe(0)
+  } finally {
+    await slow.off()
+    await store.close()
+  }
+})
+
+it('the number of events that are held is known without counting them', async () => {
+  const { pools } = nodes[0]!
+  const account = await createAccount(here(), 1)
+  const { user_no } = account
+  const session_id = await openSession(here(), user_no, 1)
+  let first_seq = 1
+  const store = async (count: number, ttl?: number): Promise<void> => {
+    const events = Array.from({ length: count }, (_, i) => ({ stream_id: `s${i % 3}`, ...(ttl === undefined ? {} : { ttl }) }))
+    const run = makeRun({ user_no, device_no: 1, session_id, first_seq, epoch: account.log_seq }, events)
+    expect((await here().ingest([run], true))[0]!.is).toBe('stored')
+    first_seq += count
+  }
+  const isRight = async (events: number): Promise<void> => {
+    const { rows } = await pools.main.query<{ n: number }>('select count(*)::int4 as n from event where user_no = $1', [user_no])
+    expect([rows[0]!.n, (await here().readUser(user_no))!.events]).toEqual([events, events])
+  }
+  const age = (older: string): Promise<unknown> =>
+    pools.main.query(
+      `update event set received_at = received_at - 100000, expires_at = expires_at - 1000000 where user_no = $1 and ${older}`,
+      [user_no],
+    )
+  await isRight(0)
+  await store(30)
+  await store(10, 60)
+  await isRight(40)
+  await age('position <= 12')
+  expect(await here().removePrefix(user_no, { age_ms: 50_000, tombstone_ms: null, bytes: null })).toMatchObject({ is: 'done', rows: 12 })
+  await isRight(28)
+  await age('expires_at is not null')
+  expect(await here().sweepExpiredEvents(0)).toMatchObject({ is: 'done', rows: 10 })
+  await isRight(28)
+  await store(5)
+  await isRight(33)
+  expect(await here().removePrefix(user_no, { age_ms: 0, tombstone_ms: null, bytes: null })).toMatchObject({ rows: 33 })
+  await isRight(0)
+  await store(2)
+  await isRight(2)
+})
+
+describe('others over REST', () => {
+  const rest = useRest()
+  const MOST_MS = 1_000
+
+  /** An account, and what its own requests take while something else goes on. */
+  async function another() {
+    const account = await rest.registered()
+    const token = await rest.tokenOf(account)
+    return async (until: () => boolean): Promise<number> => {
+      let most = 0
+      const timed = async (work: () => Promise<{ status: number } | string>): Promise<void> => {
+        const began = performance.now()
+        const answer = await work()
+        most = Math.max(most, performance.now() - began)
+        expect(typeof answer === 'string' ? 200 : answer.status).toBe(200)
+      }
+      do {
+        await timed(() => rest.as(token, 'GET', '/api/user'))
+        await timed(() => rest.as(token, 'GET', '/api/devices'))
+        await timed(() => rest.tokenOf(account))
+        await sleep(20)
+      } while (!until())
+      return most
+    }
+  }
+
+  it('wait for nothing while the devices of an account whose row is held ask for tokens', async () => {
+    const requests = await another()
+    const held = await rest.registered()
+    const asked = await Promise.all(Array.from({ length: 24 }, () => assertAs(held, rest.server_key, 'token')))
+    const client = new Client({ connectionString: rest.url })
+    await client.connect()
+    await client.query('begin')
+    await client.query('select from account where user_id = $1 for update', [Buffer.from(held.user_id, 'base64url')])
+    try {
+      let left = asked.length
+      const answers = asked.map((assertion) => rest.post('/api/auth/token', assertion).finally(() => left--))
+      expect(await requests(() => left === 0)).toBeLessThan(MOST_MS)
+      for (const answer of answers) expect(await answer).toMatchObject({ status: 503, body: { code: 'unavailable' } })
+    } finally {
+      await client.query('rollback')
+      await client.end()
+    }
+    // and among themselves they take turns
+    const again = await Promise.all(Array.from({ length: 24 }, () => rest.tokenOf(held)))
+    expect(new Set(again).size).toBe(24)
+  })
+
+  it('wait for nothing while accounts are deleted that take long, however many', { timeout: 60_000 }, async () => {
+    const requests = await another()
+    const gone = await Promise.all(Array.from({ length: 8 }, () => rest.registered()))
+    const asked = await Promise.all(gone.map((account) => assertAs(account, rest.server_key, 'delete-account')))
+    const slow = await slowDown(rest.url, 1.3)
+    try {
+      let left = asked.length
+      const deleted = asked.map((payload) => rest.ask({ method: 'DELETE', url: '/api/user', payload }).finally(() => left--))
+      expect(await requests(() => left === 0)).toBeLessThan(MOST_MS)
+      for (const answer of deleted) expect(await answer).toMatchObject({ status: 200, body: { deleted: { account: 1 } } })
+    } finally {
+      await slow.off()
+    }
+  })
 })

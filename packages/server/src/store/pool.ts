@@ -4,13 +4,14 @@
  * generic plans (a custom plan costs 2.2 times a batch of one), never a server in recovery (C7).
  *
  * Rules: a transaction uses the one connection it has; a connection whose statement failed in an unknown way is closed,
- * not given back. Bounds: `main_max` and `ingest_max` connections, statements 5 s, locks 2 s.
+ * not given back. Bounds: `main_max` and `ingest_max` connections, statements 5 s, locks 2 s, one connection for the row of one account.
  */
 import { LIMITS, SealpostError } from '@sealpost/protocol'
 import { type ClientBase, type ClientConfig, DatabaseError, Pool, type PoolClient } from 'pg'
 import type { Log } from '../log.ts'
 import { COLUMN_TYPES } from './column-types.ts'
 import { HISTORY_SQL, type HistoryRow, historyId, incarnationOf } from './history.ts'
+import { createTurns, type Turns } from './turns.ts'
 
 export type Pools = {
   main: Pool
@@ -76,7 +77,7 @@ export function createPools(options: PoolOptions): Pools {
       types: COLUMN_TYPES,
       application_name,
       connectionTimeoutMillis: CONNECT_MS,
-      query_timeout: QUERY_MS,
+      query_timeout: options.connection.query_timeout ?? QUERY_MS,
       keepAlive: true,
       // oxlint-disable-next-line typescript/no-misused-promises -- pg awaits the answer, though its types do not say so
       onConnect: prepare,
@@ -101,6 +102,18 @@ export function createPools(options: PoolOptions): Pools {
       await Promise.all([main.end(), ingest.end()])
     },
   }
+}
+
+const turns = new WeakMap<Pool, Turns>()
+
+/**
+ * For who takes the row of an account: one at a time per account, for that row lets no second one on. As long as somebody else holds
+ * it, of this account one connection waits for it and all others are free.
+ */
+export function inTurn<T>(pool: Pool, user_no: number, work: () => Promise<T>): Promise<T> {
+  const ofPool = turns.get(pool) ?? createTurns({ width: 1, wait_ms: LIMITS.lockTimeoutMs })
+  turns.set(pool, ofPool)
+  return ofPool(user_no, work)
 }
 
 /** Lends a connection. One whose use failed is closed, unless the server itself refused the statement and lives on. */

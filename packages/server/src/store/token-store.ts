@@ -1,11 +1,11 @@
 /**
  * Families of refresh tokens (protocol.md §10): one per device, known by the hashes of its last two tokens.
  *
- * Isolation: read committed. Locks: the account row, then the family. All times are the database's.
+ * Isolation: read committed. Locks: the account row, in turn, then the family. All times are the database's.
  */
 import type { ClientBase, Pool } from 'pg'
 import type { FamilyRotation, TokenStore } from '../ports.ts'
-import { withClient, withTransaction } from './pool.ts'
+import { inTurn, withClient, withTransaction } from './pool.ts'
 
 const LOCK_ACCOUNT = {
   name: 'lock_token_account',
@@ -67,16 +67,18 @@ const SWEEP = {
 type FamilyRow = { generation: number; is_family: boolean; is_current: boolean; is_previous: boolean; rotated_ms_ago: number }
 
 export function createTokenStore(pool: Pool): TokenStore {
+  const change = <T>(user_no: number, work: (client: ClientBase) => Promise<T>): Promise<T> =>
+    inTurn(pool, user_no, () => withTransaction(pool, work))
   return {
     startFamily: (user_no, device_no, family, lifetime_ms) =>
-      withTransaction(pool, async (client) => {
+      change(user_no, async (client) => {
         const token_version = await lockDevice(client, user_no, device_no)
         if (token_version === null) return null
         await client.query({ ...START, values: [user_no, device_no, family.family_id, Buffer.from(family.token_hash), lifetime_ms] })
         return { token_version }
       }),
     rotateFamily: (user_no, device_no, ask, rules) =>
-      withTransaction(pool, async (client): Promise<FamilyRotation> => {
+      change(user_no, async (client): Promise<FamilyRotation> => {
         const token_version = await lockDevice(client, user_no, device_no)
         if (token_version === null) return { is: 'unknown' }
         const values = [user_no, device_no, ask.family_id, Buffer.from(ask.token_hash)]
@@ -97,7 +99,7 @@ export function createTokenStore(pool: Pool): TokenStore {
         return { is: 'reused' }
       }),
     endFamily: (user_no, device_no) =>
-      withTransaction(pool, async (client) => {
+      change(user_no, async (client) => {
         if ((await lockDevice(client, user_no, device_no)) !== null) await endTokens(client, user_no, device_no)
       }),
     sweepTokens: (limit) => withClient(pool, async (client) => (await client.query({ ...SWEEP, values: [limit] })).rowCount ?? 0),
