@@ -8,8 +8,8 @@ export type ExportCheck = {
   end(): Record<string, number>
 }
 
-/** No line is nearly as long. */
-const LINE_BYTES_MAX = 16 * 1_048_576
+/** No line of an export is nearly as long. */
+export const LINE_BYTES_MAX = 16 * 1_048_576
 const KIND_BYTES = 64
 const KIND = /^\{"kind":"([a-z_]{1,32})"/
 

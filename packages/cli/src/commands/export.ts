@@ -2,13 +2,13 @@
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { createInterface } from 'node:readline'
 import { type Bytes, SealpostError, utf8Decode } from '@sealpost/protocol'
 import type { ExportItem } from '@sealpost/client'
 import type { Command } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
 import type { Exit } from '../exit-codes.ts'
-import { createExportCheck } from '../export-check.ts'
+import { createExportCheck, LINE_BYTES_MAX } from '../export-check.ts'
+import { createLineSplitter } from '../line-splitter.ts'
 import { print, say } from '../output.ts'
 import { type Session, withSession } from '../session.ts'
 
@@ -111,14 +111,29 @@ async function decrypt(context: Context, name: string): Promise<Exit> {
   return withSession(context, open, false)
 }
 
+/** Without their terminators. Throws `invalid_message` where there is no line of an export. */
 async function* readLines(name: string): AsyncGenerator<string> {
-  const input = createReadStream(resolve(name), 'utf8')
+  const splitter = createLineSplitter(LINE_BYTES_MAX)
+  for await (const chunk of readFile(name)) yield* decoded(splitter.push(chunk))
+  yield* decoded(splitter.end())
+}
+
+async function* readFile(name: string): AsyncGenerator<Bytes> {
+  const input = createReadStream(resolve(name))
   try {
-    yield* createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })
+    for await (const chunk of input) yield chunk as Buffer
   } catch (cause) {
     throw new SealpostError('disk', `${name} cannot be read`, { cause })
   } finally {
     input.destroy()
+  }
+}
+
+function* decoded(lines: Iterable<Bytes>): Generator<string> {
+  try {
+    for (const line of lines) yield utf8Decode(line).trimEnd()
+  } catch (cause) {
+    throw new SealpostError('invalid_message', 'this file is not an export of Sealpost: a line is too long, or no text', { cause })
   }
 }
 
