@@ -268,6 +268,9 @@ export type UserSummary = {
   events: number
 }
 
+/** For the audit log; by default the device or the root itself. */
+export type DeletedBy = { actor?: string; origin: Origin }
+
 export interface AccountStore {
   /** Active ones, or also the newest of the revoked; oldest first. */
   listDevices(user_no: number, include_revoked: boolean): Promise<DeviceSummary[]>
@@ -278,7 +281,11 @@ export interface AccountStore {
    * Deletes all of it in one transaction and remembers the hash of its id; the rows per table. By a device that is active at that
    * moment, or (null) by the root. Null: there is no such account or device.
    */
-  deleteAccount(user_id: string, device_id: string | null): Promise<{ user_no: number; counts: Record<string, number> } | null>
+  deleteAccount(
+    user_id: string,
+    device_id: string | null,
+    by?: DeletedBy,
+  ): Promise<{ user_no: number; counts: Record<string, number> } | null>
 }
 
 /** One line of an export (docs/export.md). */

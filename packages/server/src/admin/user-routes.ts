@@ -6,6 +6,7 @@
 import type { Answer } from '../http/call.ts'
 import type { AccountStore, Bus, OperatedDevice, OperatedStore, OperatedUser } from '../ports.ts'
 import type { Sessions } from '../relay/sessions.ts'
+import { actorOf } from './authority.ts'
 import type { AdminAnswers } from './contracts.ts'
 import { decodeCursor, encodeCursor } from './cursor.ts'
 
@@ -85,8 +86,9 @@ export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): 
     },
     disconnect_device: async ({ params }) => end(await devicesOf(params.user_id, params.device_id), 'reauthenticate'),
     set_user_quota: async ({ params, body }) => ((await store.setUserQuota(params.user_id, body)) ? DONE : NOT_FOUND),
-    async delete_user({ params }) {
-      const deleted = await store.deleteAccount(params.user_id, null)
+    async delete_user({ params, caller, request_id, address }) {
+      const by = { actor: actorOf(caller.admin_id), origin: { request_id, address } }
+      const deleted = await store.deleteAccount(params.user_id, null, by)
       if (deleted === null) return NOT_FOUND
       bus.publish(deleted.user_no, { is: 'deleted' })
       return { json: { deleted: deleted.counts } }

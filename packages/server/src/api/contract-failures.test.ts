@@ -159,6 +159,23 @@ describe('each call of the store that an operation makes fails in turn', () => {
   })
 })
 
+describe('an operator shut it out (G24)', () => {
+  it.each(routes.filter(([, row]) => row.auth !== 'none'))('%s', async (name) => {
+    for (const state of ['account', 'device']) {
+      const account = await createAccount(store, 2)
+      const token = await failing.token(account)
+      const what = {
+        ...(ROUTES[name].auth === 'token' ? { token } : {}),
+        headers: from(),
+        ...(await RIGHT[name]?.(failing, account, token)),
+      }
+      if (state === 'account') await store.suspendUser(account.user_id, true)
+      else await store.suspendDevice(account.user_id, account.devices[0]!.device_id, true)
+      await contract.drive(failing.url, name, what, 'suspended')
+    }
+  })
+})
+
 describe('too much (R12)', () => {
   it('each operation sends away who asks too often, and everyone when there is no room', async () => {
     const [strict, full] = [await start({ rates: { rest_address: 1 } }), await start({ overloaded: () => 1_500 })]

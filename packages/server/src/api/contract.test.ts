@@ -183,6 +183,7 @@ describe('every operation, as the document says', () => {
     await drive('append_log', { json: { ...genesis, proof: await asRoot('log') } }, 200)
     await server.store.deleteAccount(stranger.user_id, null)
     await drive('append_log', { json: { ...genesis, proof: await asRoot('log') } }, 'account_gone')
+    await drive('read_log', { json: await asRoot('log-read') }, 'account_gone')
   })
 
   it('devices', async () => {
@@ -261,13 +262,16 @@ describe('every operation, as the document says', () => {
     await drive('append_events', { token: await server.token(account), json: { session_id, events } }, 200)
     await follow('event', { query: '?after_position=0' })
     await follow('log_entry', { query: '?log_seq=0' })
-    await follow('presence')
+    const { device_id } = account.devices[0]!
+    await server.store.suspendDevice(account.user_id, device_id, true)
+    const presence = (await follow('presence')).items.find(({ event }) => event === 'presence')
+    expect((presence!['data'] as { devices: object[] }).devices).toContainEqual(expect.objectContaining({ device_id, suspended: true }))
     const nowhere = { position: 1, event_id: randomUUID(), received_at: 1, history_id: server.store.history_id }
     await follow('reset', { headers: { 'last-event-id': encodeFollowId({ cursor: nowhere, log_seq: 1 }) } })
     await drive('follow_events', { token, headers: { 'last-event-id': '%' } }, 'invalid_request')
 
     const drained = await startHttpServer(server.store)
-    const ending = contract.drive(drained.url, 'follow_events', { token: await drained.token(account), until: 'closed' }, 200)
+    const ending = contract.drive(drained.url, 'follow_events', { token: await drained.token(account, 1), until: 'closed' }, 200)
     await expect.poll(() => drained.relay.sessions.size()).toBe(1)
     await drained.close()
     expect((await ending).items.slice(-2)).toMatchObject([{ event: 'going_away' }, { event: 'closed', data: { name: 'draining' } }])

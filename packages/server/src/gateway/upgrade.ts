@@ -8,7 +8,7 @@ import type { Problem } from '../http/problems.ts'
 export const SOCKET_PATH = '/api/socket'
 export const SUBPROTOCOL = 'sealpost.1'
 /** 16 bytes in base64. */
-const KEY = /^[A-Za-z0-9+/]{22}==$/
+const KEY = /^[A-Za-z0-9+/]{22}={2}$/
 
 /** Null when the request may be upgraded. */
 export function checkUpgrade(request: Pick<IncomingMessage, 'url' | 'headers'>, origins: readonly string[]): Problem | null {

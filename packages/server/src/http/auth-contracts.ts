@@ -25,7 +25,7 @@ const granted = {
 } as const
 
 export const AUTH_CONTRACTS = {
-  create_token: { body: assertion, answer: granted, problems: ['device_revoked'], example: { body: ASSERTION } },
+  create_token: { body: assertion, answer: granted, problems: ['device_revoked', 'suspended'], example: { body: ASSERTION } },
   refresh_token: {
     body: assertion.extend({
       refresh_token: z
@@ -34,7 +34,7 @@ export const AUTH_CONTRACTS = {
         .regex(/^[A-Za-z0-9_-]+$/),
     }),
     answer: granted,
-    problems: ['device_revoked', 'invalid_token'],
+    problems: ['device_revoked', 'suspended', 'invalid_token'],
     example: { body: { ...ASSERTION, refresh_token: REFRESH_TOKEN } },
   },
   logout: { answer: { status: 204, media: 'application/json' }, problems: [] },

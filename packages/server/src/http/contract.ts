@@ -66,6 +66,8 @@ export function commonProblems(row: Route): ProblemCode[] {
   if (row.method !== 'GET') codes.add('too_large')
   if (row.auth !== 'none') codes.add('unauthorized')
   if (row.auth === 'assertion') codes.add('expired')
+  // a device is let in, or an operator shut it out; an admin is let in by its role
+  if (row.auth === 'token') codes.add('role' in row ? 'forbidden' : 'suspended')
   return [...codes]
 }
 

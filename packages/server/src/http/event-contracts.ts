@@ -31,7 +31,7 @@ export const EVENT_CONTRACTS = {
         floor: 0,
       },
     },
-    problems: ['device_revoked', 'account_gone'],
+    problems: ['device_revoked', 'suspended', 'account_gone'],
     example: { body: { ...ASSERTION, last_device_seq: 6 } },
   },
   append_events: {

@@ -25,6 +25,7 @@ export const LOG_CONTRACTS = {
     example: { body: { ...LOG_ENTRY, proof: ASSERTION } },
     problems: [
       'signup_closed',
+      'suspended',
       'account_gone',
       'not_found',
       'log_conflict',
@@ -46,7 +47,7 @@ export const LOG_CONTRACTS = {
       }),
       example: { entries: [{ body: LOG_ENTRY.body, sig: LOG_ENTRY.sig, box: BOX }], has_more: false },
     },
-    problems: ['not_found'],
+    problems: ['not_found', 'account_gone', 'suspended'],
     example: { body: ASSERTION },
   },
 } as const satisfies Record<string, Contract>

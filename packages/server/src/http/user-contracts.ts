@@ -52,7 +52,7 @@ export const USER_CONTRACTS = {
       schema: z.strictObject({ deleted: z.record(z.string(), count).describe('Rows per table.') }),
       example: { deleted: { event: 4_711, head: 2, stream: 1, log_box: 5, log_entry: 2, device_profile: 2, device: 2, account: 1 } },
     },
-    problems: ['device_revoked'],
+    problems: ['device_revoked', 'suspended'],
     example: { body: ASSERTION },
   },
 } as const satisfies Record<string, Contract>

@@ -6,6 +6,7 @@ import { type Bytes, fromBase64url, toBase64url } from '@sealpost/protocol'
 import type { AccountStore, Bus, LogStore } from '../ports.ts'
 import { type AssertionDeps, acceptAssertion } from './assertions.ts'
 import type { Answer, Answers, Call } from './call.ts'
+import { standingProblem } from './standing.ts'
 import { createExportRoute, type ExportDeps } from './export-route.ts'
 
 export type UserRouteDeps = AssertionDeps &
@@ -17,14 +18,14 @@ export type UserRouteDeps = AssertionDeps &
   }
 
 /** It was there when the token was looked at. */
-const GONE = { problem: { code: 'unauthorized' } } as const
+const UNAUTHORIZED = { problem: { code: 'unauthorized' } } as const
 
 export function createUserRoutes(deps: UserRouteDeps): Answers<'read_user' | 'delete_user' | 'export_user'> {
   const { store } = deps
   return {
     read_user: async ({ caller }) => {
       const user = await store.readUser(caller.user_no)
-      if (user === null) return GONE
+      if (user === null) return UNAUTHORIZED
       const { user_id, log_head, ...figures } = user
       const { quota_bytes } = deps
       return {
@@ -41,13 +42,14 @@ async function deleteUser(deps: UserRouteDeps, call: Call<'delete_user'>): Promi
   const { user_id, signer } = await acceptAssertion(deps, call.body, 'delete-account', (claimed) => findKey(deps, claimed))
   if (signer !== 'root') {
     const device = await store.findDevice(user_id, signer)
-    if (device?.active !== true)
-      return { problem: { code: device !== null && device.revoked_log_seq !== null ? 'device_revoked' : 'unauthorized' } }
+    const refused = device === null ? UNAUTHORIZED : standingProblem(device)
+    if (refused !== null) return refused
   }
-  const deleted = await store.deleteAccount(user_id, signer === 'root' ? null : signer)
-  if (deleted === null) return { problem: { code: 'unauthorized' } }
+  const { request_id, address } = call
+  const deleted = await store.deleteAccount(user_id, signer === 'root' ? null : signer, { origin: { request_id, address } })
+  if (deleted === null) return UNAUTHORIZED
   bus.publish(deleted.user_no, { is: 'deleted' })
-  logger.info({ audit: 'account_deleted', user_id, signer, request_id: call.request_id, counts: deleted.counts }, 'an account was deleted')
+  logger.info({ audit: 'account_deleted', user_id, signer, request_id, counts: deleted.counts }, 'an account was deleted')
   return { json: { deleted: deleted.counts } }
 }
 

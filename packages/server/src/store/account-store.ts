@@ -8,7 +8,9 @@
 import { createHash } from 'node:crypto'
 import { fromBase64url } from '@sealpost/protocol'
 import type { ClientBase, Pool } from 'pg'
-import type { AccountStore, DeviceSummary, UserSummary } from '../ports.ts'
+import type { AccountStore, DeletedBy, DeviceSummary, UserSummary } from '../ports.ts'
+import { deviceName } from '../audit/entry.ts'
+import { appendAudit } from './audit-store.ts'
 import { withClient, withTransaction } from './pool.ts'
 import { createTurns } from './turns.ts'
 
@@ -101,7 +103,8 @@ export function createAccountStore(pool: Pool): AccountStore {
       ),
     readUser: (user_no) =>
       withClient(pool, async (client) => (await client.query<UserSummary>({ ...USER, values: [user_no] })).rows[0] ?? null),
-    deleteAccount: (user_id, device_id) => deletions(ALL, () => withTransaction(pool, (client) => remove(client, user_id, device_id))),
+    deleteAccount: (user_id, device_id, by) =>
+      deletions(ALL, () => withTransaction(pool, (client) => remove(client, user_id, device_id, by))),
   }
 }
 
@@ -109,6 +112,7 @@ async function remove(
   client: ClientBase,
   user_id: string,
   device_id: string | null,
+  by: DeletedBy | undefined,
 ): Promise<{ user_no: number; counts: Record<string, number> } | null> {
   const key = Buffer.from(fromBase64url(user_id, 32))
   await client.query(`set local statement_timeout = ${DELETE_MS_MAX}`)
@@ -120,6 +124,8 @@ async function remove(
   await client.query({ ...LOCK_PROFILES, values: [user_no] })
   for (const [table, rows] of TABLES) counts[table] = await deleteRows(client, table, rows, user_no)
   await client.query({ ...REMEMBER, values: [createHash('sha256').update(key).digest()] })
+  const actor = by?.actor ?? (device_id === null ? 'root' : deviceName(device_id))
+  await appendAudit(client, { actor, action: 'account_deleted', outcome: 'done', user_id, origin: by?.origin ?? null, detail: counts })
   return { user_no, counts }
 }
 

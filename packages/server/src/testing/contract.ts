@@ -183,4 +183,4 @@ async function readUntil({ body }: Response, kind: string): Promise<string> {
 }
 
 /** What any operation may answer, however right its request is. */
-export const FAILURES: ReadonlySet<string> = new Set(['internal', 'unavailable', 'rate_limited', 'overloaded'])
+export const FAILURES: ReadonlySet<string> = new Set(['internal', 'unavailable', 'rate_limited', 'overloaded', 'suspended'])
