@@ -59,7 +59,7 @@ export function createPools(options: PoolOptions): Pools {
   const prepare = async (client: ClientBase): Promise<void> => {
     // pg answers several statements in one text with a list
     const results = (await client.query(SETTINGS)) as unknown as { rows: { standby?: boolean }[] }[]
-    if (results.at(-1)?.rows[0]?.standby !== false) throw new SealpostError('unavailable', 'the database is a standby')
+    if (results.at(-1)?.rows[0]?.standby !== false) throw new SealpostError('unavailable', 'the store is a standby')
     const { rows } = await client.query<HistoryRow & { incarnation: string }>(HISTORY_SQL)
     if (rows[0] === undefined) throw new SealpostError('internal', 'the database has no identity: it was not migrated')
     latest = historyId(rows[0])
@@ -123,7 +123,7 @@ export async function withClient<T>(pool: Pool, use: (client: PoolClient) => Pro
     client = await pool.connect()
   } catch (error) {
     // whatever a server says that lets nobody in, later it may
-    throw error instanceof SealpostError ? error : new SealpostError('unavailable', 'the database lets nobody in', { cause: error })
+    throw error instanceof SealpostError ? error : new SealpostError('unavailable', 'the store lets nobody in', { cause: error })
   }
   // without a listener an error between two statements ends the process; the next statement reports it
   const ignore = (): void => {}
