@@ -44,8 +44,6 @@ export type Answer =
   | { json: object; etag?: string; headers?: Record<string, string> }
   | { bytes: Bytes; media?: Media; headers?: Record<string, string> }
   | { empty: true }
-  /** Sent as it comes, no faster than it is read; a failure breaks it off. */
-  | { stream: AsyncIterable<Uint8Array | string>; media: Media }
   /** The route writes the response itself; headers of every answer are set already. */
   | { take_over(response: ServerResponse): void }
   | { problem: Problem }

@@ -9,7 +9,6 @@ import { toBase64url } from '@sealpost/protocol'
 import type { RateLimits } from '../limits/rate-limits.ts'
 import type { Log } from '../log.ts'
 import type { ExportStore, SessionStore, Store, UserSummary } from '../ports.ts'
-import { RELAY_LIMITS } from '../relay/limits.ts'
 import { createSeats } from '../relay/seats.ts'
 import type { Answerer, Caller } from './call.ts'
 import { answerLines, type Host } from './export-answer.ts'
@@ -18,8 +17,7 @@ export type ExportDeps = {
   store: ExportStore & Pick<SessionStore, 'findDevice'> & Pick<Store, 'readUser' | 'now' | 'history_id'>
   server_key: Uint8Array
   limits: RateLimits
-  /** By default one with the protocol's bounds that does not end. */
-  relay?: Host | undefined
+  relay: Host
   logger: Log
 }
 
@@ -28,8 +26,7 @@ const EXPORTS_PER_ADDRESS_MAX = 2
 const AGAIN_MS = 10_000
 
 export function createExportRoute(deps: ExportDeps): Answerer<'export_user'> {
-  const { store, logger } = deps
-  const relay: Host = deps.relay ?? { limits: RELAY_LIMITS, outbound: { bytes: 0 }, sessions: { isDraining: () => false } }
+  const { store, relay, logger } = deps
   const seats = createSeats({
     socketsPerAddressMax: EXPORTS_PER_ADDRESS_MAX,
     unauthenticatedPerAddressMax: EXPORTS_PER_ADDRESS_MAX,

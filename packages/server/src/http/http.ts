@@ -68,7 +68,7 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
     ...createLogRoutes({ store, server_key, skew_ms, bus, signup: () => config.signup, limits }),
     ...createAuthRoutes(auth),
     ...createDeviceRoutes({ store, bus, presence: deps.relay.presence }),
-    ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, limits, logger }),
+    ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, limits, relay, logger }),
     ...createEventRoutes({ store, server_key, skew_ms, bus, relay }),
     ...createDocsRoutes(config.docs),
     ...createPairingRoutes({ store, limits, waits }),

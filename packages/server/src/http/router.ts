@@ -7,7 +7,6 @@
 import type { Socket } from 'node:net'
 import type { Route } from '@sealpost/protocol'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import { Readable } from 'node:stream'
 import { z } from 'zod'
 import type { AddressRule } from '../limits/address.ts'
 import type { Log } from '../log.ts'
@@ -171,7 +170,6 @@ function send(reply: FastifyReply, request_id: string, status: number, answer: A
     return reply
   }
   reply.code(status)
-  if ('stream' in answer) return reply.type(answer.media).send(Readable.from(answer.stream, { objectMode: false }))
   if ('headers' in answer && answer.headers !== undefined) reply.headers(answer.headers)
   if ('bytes' in answer) return reply.type(typeOf(answer.media ?? 'application/octet-stream')).send(Buffer.from(answer.bytes))
   if ('json' in answer) {

@@ -33,7 +33,7 @@ import { auditEntries } from '../audit/log-entries.ts'
 import { useInvite } from './admin-store.ts'
 import { appendAudit } from './audit-store.ts'
 import { waitForTurn } from './log-rate.ts'
-import { withClient, withTransaction } from './pool.ts'
+import { inTurn, withClient, withTransaction } from './pool.ts'
 import { ROOT_NO } from './read-log.ts'
 import { createVerifiedLogs } from './verified-logs.ts'
 
@@ -148,7 +148,8 @@ export function createAppendEntry(pool: Pool, devices_max: number): (request: Ap
     const fault = await judgeEntry(request, verified, before.account?.quota_devices ?? devices_max)
     if (fault !== null) return refuse('invalid_entry', before.log, fault)
 
-    const result = await withTransaction(pool, (client) => append(client, request, user_id, before.log, verified))
+    const write = (): Promise<AppendResult> => withTransaction(pool, (client) => append(client, request, user_id, before.log, verified))
+    const result = await (before.account === null ? write() : inTurn(pool, before.account.user_no, write))
     if (result.ok && !result.already_known) logs.remember(result.user_no, verified.log)
     return result
   }

@@ -6,11 +6,11 @@
  * Isolation: read committed. Locks: the account row, then the device row.
  */
 import { type Bytes, bytesToUuid, type Cursor, fromBase64url, LIMITS, toBase64url, uuidToBytes } from '@sealpost/protocol'
-import type { Pool } from 'pg'
+import type { ClientBase, Pool } from 'pg'
 import type { Log } from '../log.ts'
 import type { DeviceRow, Established, EstablishRequest, EstablishResult, Reader, SessionStore, StoredLogEntry } from '../ports.ts'
 import { int4Array, int8Array } from './binary-array.ts'
-import { type Pools, withClient } from './pool.ts'
+import { inTurn, type Pools, withClient } from './pool.ts'
 import { readLogEntries } from './read-log.ts'
 
 /** A claim never brings the numbers of a device near to 2^53, where the next one would not be a number any more. */
@@ -96,12 +96,13 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
     const { cursor, user_no, device_no } = request
     const event = cursor.event_id === null ? null : Buffer.from(uuidToBytes(cursor.event_id))
     const values = [user_no, device_no, request.session_id, cursor.position, event, cursor.received_at, claimed]
-    const { row, history_id } = await withClient(pool, async (client) => {
+    const establish = async (client: ClientBase): Promise<{ row: EstablishedRow; history_id: string }> => {
       // one statement, so one transaction
       const first = (await client.query<EstablishedRow>({ ...ESTABLISH, values })).rows[0]
       if (first === undefined) throw new TypeError('establish_session answers one row')
       return { row: first, history_id: pools.historyOf(client) }
-    })
+    }
+    const { row, history_id } = await inTurn(pool, user_no, () => withClient(pool, establish))
     if (row.outcome !== 0) return { ok: false, code: await refusalOf(row.outcome, user_no, device_no) }
     const entries = await readEntriesUpTo(user_no, device_no, request.log_seq ?? -1, row.log_seq)
     const surplus = claimed > row.stored_seq
@@ -173,7 +174,8 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
       return rows[0] === undefined ? null : { ...rows[0], user_id: toBase64url(fromBase64url(user_id, 32)), device_id }
     },
     async endSession(user_no, device_no, session_id, seen) {
-      await withClient(pool, (client) => client.query({ ...END, values: [user_no, device_no, session_id, seen.position] }))
+      const values = [user_no, device_no, session_id, seen.position]
+      await inTurn(pool, user_no, () => withClient(pool, (client) => client.query({ ...END, values })))
     },
     async readPresence(user_no) {
       const { rows } = await withClient(pool, (client) =>

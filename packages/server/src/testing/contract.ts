@@ -5,6 +5,7 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import { expect } from 'vitest'
+import type { OpenApi } from '../api/describe-routes.ts'
 import { makeOpenApi } from '../api/openapi.ts'
 import type { Content, Operation } from '../api/operations.ts'
 
@@ -26,8 +27,8 @@ export type Item = { readonly kind?: string; readonly event?: string; readonly [
 /** What HTTP itself puts on an answer. */
 const TRANSPORT = new Set(['connection', 'content-length', 'content-type', 'date', 'keep-alive', 'transfer-encoding'])
 
-export function createContract() {
-  const openapi = makeOpenApi()
+/** Of REST, or of another list of routes. */
+export function createContract(openapi: OpenApi = makeOpenApi()) {
   const operations = new Map<string, { path: string; method: string; operation: Operation }>(
     Object.entries(openapi.paths).flatMap(([path, methods]) =>
       Object.entries(methods).map(([method, operation]) => [operation.operationId, { path, method, operation }]),
