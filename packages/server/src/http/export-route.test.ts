@@ -47,7 +47,7 @@ describe('who reads', () => {
     const refused = await ask(impatient, callerOf(other), '192.0.2.9')
     expect(refused).toMatchObject({ statusCode: 503, headers: { 'retry-after': '10' } })
     await expect.poll(async () => (await ask(impatient, callerOf(other), '192.0.2.9')).statusCode, { timeout: 5_000 }).toBe(200)
-    await expect.poll(() => impatient.relay.outbound.bytes).toBe(0)
+    await expect.poll(() => impatient.relay.outbound.bytes, { timeout: 10_000 }).toBe(0)
     for (const response of stuck) expect((await readSlowly(response, 0)).whole).toBe(false)
   })
 
