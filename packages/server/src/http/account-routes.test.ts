@@ -299,7 +299,7 @@ describe('B08: export', () => {
     expect({ status, type: headers['content-type'] }).toEqual({ status: 200, type: 'application/x-ndjson' })
     const lines = linesOf(text)
     expect(lines[0]).toMatchObject({ kind: 'export', format: 1, user_id: account.user_id })
-    expect(lines.at(-1)).toEqual({ kind: 'end', counts: { account: 1, device: 2, log_entry: 2, refresh_family: 1 } })
+    expect(lines.at(-1)).toEqual({ kind: 'end', counts: { account: 1, audit: 2, device: 2, log_entry: 2, refresh_family: 1 } })
     const entries = lines.filter((line) => line['kind'] === 'log_entry')
     expect(entries.map(({ body, sig, boxes }) => ({ body, sig, boxes }))).toEqual(account.entries.map(wire))
   })

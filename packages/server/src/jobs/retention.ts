@@ -7,11 +7,14 @@
  * while the total is judged.
  */
 import { setTimeout as wait } from 'node:timers/promises'
-import type { AccountBatch, AccountDue, PairingStore, RetentionRules, RetentionStore, TokenStore } from '../ports.ts'
+import type { AccountBatch, AdminStore, AccountDue, PairingStore, RetentionRules, RetentionStore, TokenStore } from '../ports.ts'
 import type { Job, JobResult, JobTurn } from './schedule.ts'
 import { waterLevel } from './water-level.ts'
 
-export type SweptStore = RetentionStore & Pick<PairingStore, 'sweepExpired'> & Pick<TokenStore, 'sweepTokens'>
+export type SweptStore = RetentionStore &
+  Pick<PairingStore, 'sweepExpired'> &
+  Pick<TokenStore, 'sweepTokens'> &
+  Pick<AdminStore, 'sweepInvites'>
 
 /** What ends by itself. */
 const EXPIRY_EVERY_MS = 60_000
@@ -51,10 +54,10 @@ export function createRetentionJobs(store: SweptStore, rules: RetentionRules): J
   return jobs
 }
 
-/** Mailboxes, remembered assertions, families of refresh tokens. */
+/** Mailboxes, remembered assertions, families of refresh tokens, invites. */
 async function sweepRows(store: SweptStore, turn: JobTurn): Promise<JobResult> {
   let rows = 0
-  for (const sweep of [store.sweepExpired, store.sweepTokens]) {
+  for (const sweep of [store.sweepExpired, store.sweepTokens, store.sweepInvites]) {
     for (let swept = ROWS_MAX; swept >= ROWS_MAX && turn.wanted(); rows += swept) swept = await turn.batch(() => sweep(ROWS_MAX))
   }
   return { rows }

@@ -51,7 +51,7 @@ export interface AccountStore {
 
 /** One line of an export (docs/export.md). */
 export type ExportRow = {
-  kind: 'account' | 'device' | 'log_entry' | 'stream' | 'event' | 'refresh_family' | 'pairing'
+  kind: 'account' | 'device' | 'log_entry' | 'stream' | 'event' | 'refresh_family' | 'pairing' | 'audit'
   [name: string]: unknown
 }
 

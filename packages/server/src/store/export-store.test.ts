@@ -36,6 +36,6 @@ it('B08: has every row of every kind, however many there are', async () => {
     counts[row.kind] = (counts[row.kind] ?? 0) + 1
     seen.add(JSON.stringify(row))
   }
-  expect(counts).toEqual({ account: 1, device: ROWS, log_entry: 1, stream: ROWS, refresh_family: ROWS, pairing: (ROWS * 4) / 3 })
+  expect(counts).toEqual({ account: 1, device: ROWS, log_entry: 1, audit: 1, stream: ROWS, refresh_family: ROWS, pairing: (ROWS * 4) / 3 })
   expect(seen.size).toBe(Object.values(counts).reduce((sum, count) => sum + count, 0))
 })

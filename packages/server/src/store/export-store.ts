@@ -13,10 +13,16 @@ const PAGE_BYTES = 1_048_576
 const RECORD_ROOM = 64
 const LOG_PAGE = 20
 
+/** What an operator decided, and what is ruled for this account alone. */
+const ACCOUNT = {
+  name: 'export_account',
+  text: 'select a.suspended_at, a.quota_bytes, a.quota_streams, a.quota_devices from account a where a.user_no = $1::int8',
+}
+
 const DEVICES = {
   name: 'export_devices',
-  text: `select d.device_id, p.name, p.device_type, p.sign_pub, p.added_log_seq, p.revoked_log_seq, p.last_seen, p.seen_position, d.last_seq as last_device_seq,
-       d.device_no
+  text: `select d.device_id, p.name, p.device_type, p.sign_pub, p.added_log_seq, p.revoked_log_seq, p.suspended_at, p.cleared_at, p.last_seen, p.seen_position,
+       d.last_seq as last_device_seq, d.swept_seq as swept_device_seq, d.session_id is not null as has_session, p.token_version, d.device_no
   from device d join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
  where d.user_no = $1::int8 and d.device_no > $2::int4 order by d.device_no limit ${PAGE_ROWS}`,
 }
@@ -32,14 +38,14 @@ const ENTRIES = {
 
 const STREAMS = {
   name: 'export_streams',
-  text: `select s.stream_no, s.stream_id, coalesce(h.last, 0) as stream_seq, coalesce(h.bytes, 0) as stored_bytes
+  text: `select s.stream_no, s.stream_id, coalesce(h.last, 0) as stream_seq, coalesce(h.bytes, 0) as stored_bytes, coalesce(h.swept, 0) as swept_position
   from stream s left join head h on h.user_no = s.user_no and h.stream_no = s.stream_no
  where s.user_no = $1::int8 and s.stream_no > $2::int4 order by s.stream_no limit ${PAGE_ROWS}`,
 }
 
 const FAMILIES = {
   name: 'export_refresh_families',
-  text: `select f.device_no, d.device_id, f.generation, f.created_at, f.rotated_at, f.expires_at
+  text: `select f.device_no, d.device_id, f.family_id, f.generation, f.created_at, f.rotated_at, f.expires_at
   from refresh_family f join device d on d.user_no = f.user_no and d.device_no = f.device_no
  where f.user_no = $1::int8 and f.device_no > $2::int4 order by f.device_no limit ${PAGE_ROWS}`,
 }
@@ -53,11 +59,20 @@ const PAIRINGS = {
  order by p.mailbox_id, coalesce(s.slot, '') limit ${PAGE_ROWS}`,
 }
 
+/** Rows about the account in the audit log, where it stands as a hash. */
+const AUDIT = {
+  name: 'export_audit',
+  text: `select a.seq, a.at, a.actor, a.action, a.outcome, a.target, a.request_id, a.address, a.detail
+  from audit a where a.user_hash = (select sha256(u.user_id) from account u where u.user_no = $1::int8) and a.seq > $2::int8
+ order by a.seq limit ${PAGE_ROWS}`,
+}
+
 type Query = { name: string; text: string }
 type Key = (number | string)[]
 type DeviceNoRow = { device_no: number; [name: string]: unknown }
 type DeviceRow = DeviceNoRow & { sign_pub: Buffer }
 type StreamRow = { stream_no: number; [name: string]: unknown }
+type AuditedRow = { seq: number; [name: string]: unknown }
 type PairingRow = { mailbox_id: string; slot: string | null; box: Buffer | null; [name: string]: unknown }
 type EntryRow = { log_seq: number; stored_at: number; body: Buffer; sig: Buffer; boxes: Record<string, string> | null }
 
@@ -80,6 +95,8 @@ export function createExportStore(pool: Pool, pages: Pick<ReadStore, 'readPage'>
     async *exportRows(user_no, user: UserSummary) {
       const user_id = toBase64url(user.user_id)
       const { log_seq, head_position } = user
+      const decided = (await read<object>(ACCOUNT, user_no))[0]
+      if (decided === undefined) throw gone()
       yield {
         kind: 'account',
         created_at: user.created_at,
@@ -89,6 +106,7 @@ export function createExportStore(pool: Pool, pages: Pick<ReadStore, 'readPage'>
         floor: user.floor,
         head_position,
         stored_bytes: user.stored_bytes,
+        ...decided,
       }
       for await (const row of readAll<DeviceRow>(DEVICES, user_no, [0], (device) => [device.device_no])) {
         const { device_no: _, sign_pub, ...shown } = row
@@ -120,6 +138,7 @@ export function createExportStore(pool: Pool, pages: Pick<ReadStore, 'readPage'>
       const keyOf = ({ mailbox_id, slot }: PairingRow): Key => [mailbox_id, slot ?? '']
       for await (const { box, ...shown } of readAll<PairingRow>(PAIRINGS, user_no, ['', ''], keyOf))
         yield { kind: 'pairing', ...shown, box: box === null ? null : toBase64url(box) }
+      for await (const row of readAll<AuditedRow>(AUDIT, user_no, [0], ({ seq }) => [seq])) yield { kind: 'audit', ...row }
     },
   }
 }
