@@ -7,7 +7,7 @@ import type { Contract } from '../http/contract.ts'
 import { CONTRACTS } from '../http/contracts.ts'
 import { encodeFollowId } from '../relay/follow-id.ts'
 import { append, makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange } from '../testing/accounts.ts'
-import { type Ask, createContract, FAILURES } from '../testing/contract.ts'
+import { type Ask, createContract, FAILURES, type Item } from '../testing/contract.ts'
 import { makeEventJson, useEventServer } from '../testing/event-server.ts'
 import { createWatchedStore, startHttpServer, type TestHttpServer } from '../testing/http-server.ts'
 
@@ -271,8 +271,12 @@ describe('every operation, as the document says', () => {
     await drive('follow_events', { token, headers: { 'last-event-id': '%' } }, 'invalid_request')
 
     const drained = await startHttpServer(server.store)
-    const ending = contract.drive(drained.url, 'follow_events', { token: await drained.token(account, 1), until: 'closed' }, 200)
-    await expect.poll(() => drained.relay.sessions.size()).toBe(1)
+    // who is there is told first: from then on the session is open
+    const opened = Promise.withResolvers<void>()
+    const heard = ({ event }: Item): void => void (event === 'presence' && opened.resolve())
+    const ask = { token: await drained.token(account, 1), until: 'closed', heard }
+    const ending = contract.drive(drained.url, 'follow_events', ask, 200)
+    await opened.promise
     await drained.close()
     expect((await ending).items.slice(-2)).toMatchObject([{ event: 'going_away' }, { event: 'closed', data: { name: 'draining' } }])
   })

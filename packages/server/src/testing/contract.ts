@@ -18,6 +18,8 @@ export type Ask = {
   bytes?: Uint8Array
   /** Of a stream that does not end by itself: it is left after its first message of this kind. */
   until?: string
+  /** Told of each of its messages as it comes. */
+  heard?: (item: Item) => void
 }
 // oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is what the tests look at
 export type Answered = { status: number; body: any; text: string; headers: Headers; items: Item[]; outcome: string }
@@ -59,7 +61,7 @@ export function createContract(openapi: OpenApi = makeOpenApi()) {
       signal: leaving.signal,
     })
     const media = (response.headers.get('content-type') ?? '').split(';')[0]!
-    const text = media === 'text/event-stream' ? await readUntil(response, ask.until ?? 'retry') : await response.text()
+    const text = media === 'text/event-stream' ? await readUntil(response, ask.until ?? 'retry', ask.heard) : await response.text()
     leaving.abort()
     const checked = check(name, operation, response, media, text)
     const outcome = response.status < 400 ? String(response.status) : (checked.body as { code: string }).code
@@ -172,13 +174,17 @@ export function itemsOf(media: string, text: string): Item[] {
 }
 
 /** Whole messages, up to the first of this kind or to the end. */
-async function readUntil({ body }: Response, kind: string): Promise<string> {
+async function readUntil({ body }: Response, kind: string, heard: Ask['heard'] = () => {}): Promise<string> {
   let text = ''
+  let told = 0
   const decoder = new TextDecoder()
   for await (const part of body as unknown as AsyncIterable<Uint8Array>) {
     text += decoder.decode(part, { stream: true })
     const whole = text.slice(0, text.lastIndexOf('\n\n') + 2)
-    if (itemsOf('text/event-stream', whole).some((item) => kindOf(item) === kind)) return whole
+    const items = itemsOf('text/event-stream', whole)
+    for (const item of items.slice(told)) heard(item)
+    told = items.length
+    if (items.some((item) => kindOf(item) === kind)) return whole
   }
   return text
 }
