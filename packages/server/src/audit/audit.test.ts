@@ -228,6 +228,35 @@ describe('what is noted', () => {
     expect(await verify()).toEqual([])
   })
 
+  it('is not lost while what was noted before is written, nor when that fails', async () => {
+    await fill(0)
+    const written: (() => Promise<void>)[] = []
+    const slow = {
+      appendAudit: (entries: readonly AuditEntry[]) =>
+        new Promise<void>((resolve, reject) => {
+          written.push(() => store.appendAudit(entries).then(resolve, reject))
+          if (written.length === 2) reject(new Error('down'))
+        }),
+    }
+    const audit = createAudit(slow, silent)
+    const note = (target: string): void => audit.note({ actor: 'stranger', action: 'token_refused', outcome: 'refused', target })
+    note('before')
+    const first = audit.flush()
+    await expect.poll(() => written.length).toBe(1)
+    for (const target of ['before', 'meanwhile']) note(target)
+    await written[0]!()
+    await first
+    // the second does not come through
+    await audit.flush()
+    note('after')
+    const last = audit.flush()
+    await expect.poll(() => written.length).toBe(3)
+    await written[2]!()
+    await last
+    await audit.close()
+    expect((await noted()).map(({ target }) => target).toSorted()).toEqual(['after', 'before', 'before', 'meanwhile'])
+  })
+
   it('waits while the database does not answer', async () => {
     await fill(0)
     let down = true

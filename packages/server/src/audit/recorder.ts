@@ -33,20 +33,33 @@ export function createAudit(store: Pick<AuditStore, 'appendAudit'>, logger: Log)
   const timers = [setInterval(() => void flush(), FLUSH_MS), setInterval(() => (left = ROWS_PER_MINUTE), MINUTE_MS)]
   for (const timer of timers) timer.unref()
 
+  function hold(key: string, entry: AuditEntry, count: number): void {
+    const known = held.get(key)
+    if (known !== undefined) known.count += count
+    else if (held.size < HELD_MAX) held.set(key, { entry, count })
+    else lost += count
+  }
+
   async function writeHeld(): Promise<void> {
-    while (held.size > 0 || lost > 0) {
-      const batch = [...held].slice(0, Math.min(BATCH, left))
-      const isLast = batch.length === left || batch.length === held.size
+    for (let isLast = held.size === 0 && lost === 0; !isLast; ) {
+      const all = [...held]
+      const batch = all.slice(0, Math.min(BATCH, left))
+      isLast = batch.length === left || batch.length === all.length
       // what does not fit into this minute any more is told as a number
-      const rest = isLast ? [...held].slice(batch.length).reduce((sum, [, { count }]) => sum + count, 0) : 0
-      const told = isLast ? lost + rest : 0
+      const rest = isLast ? all.slice(batch.length) : []
+      const told = isLast ? rest.reduce((sum, [, { count }]) => sum + count, lost) : 0
+      // what is noted while it is written is for the next time
+      for (const [key] of [...batch, ...rest]) held.delete(key)
+      if (isLast) lost = 0
       const entries = batch.map(([, { entry, count }]) => (count === 1 ? entry : { ...entry, detail: { ...entry.detail, count } }))
-      await store.appendAudit(told === 0 ? entries : [...entries, overflow(told)])
+      try {
+        await store.appendAudit(told === 0 ? entries : [...entries, overflow(told)])
+      } catch (error) {
+        for (const [key, { entry, count }] of batch) hold(key, entry, count)
+        lost += told
+        throw error
+      }
       left -= batch.length
-      for (const [key] of batch) held.delete(key)
-      if (!isLast) continue
-      held.clear()
-      lost -= told - rest
     }
   }
   function flush(): Promise<void> {
@@ -61,10 +74,7 @@ export function createAudit(store: Pick<AuditStore, 'appendAudit'>, logger: Log)
     note(entry) {
       const { actor, action, outcome, target = null, user_id = null, origin = null } = entry
       const key = JSON.stringify([actor, action, outcome, target, user_id, origin?.address ?? null])
-      const known = held.get(key)
-      if (known !== undefined) known.count += 1
-      else if (held.size < HELD_MAX) held.set(key, { entry, count: 1 })
-      else lost += 1
+      hold(key, entry, 1)
     },
     flush,
     async close() {
