@@ -9,7 +9,7 @@ import { type AuditEntry, type AuditOutcome, deviceName, type Origin } from '../
 import type { Audit } from '../audit/recorder.ts'
 import type { Answer } from '../http/call.ts'
 import { thumbprint } from '../http/jwt.ts'
-import type { Problem } from '../http/problems.ts'
+import { type Problem, problemOf } from '../http/problems.ts'
 import type { Asking } from '../http/router.ts'
 import type { RateLimits } from '../limits/rate-limits.ts'
 import type { AdminStore } from '../ports.ts'
@@ -74,39 +74,57 @@ export function audited(answers: SomeAnswers, audit: Audit): SomeAnswers {
 
 function noted(name: string, answer: (call: never) => Promise<Answer>, audit: Audit) {
   return async (call: SomeCall): Promise<Answer> => {
-    const given = await answer(call as never)
-    audit.note(entryOf(name, call, outcomeOf(given), codeOf(given)))
-    return given
-  }
-}
-
-function written(name: string, answer: (call: never) => Promise<Answer>, audit: Audit) {
-  return async (call: SomeCall): Promise<Answer> => {
-    await audit.write(entryOf(name, call, 'begun', null))
     try {
       const given = await answer(call as never)
-      await audit.write(entryOf(name, call, outcomeOf(given), codeOf(given)))
+      audit.note(entryOf(name, call, endOf(given)))
       return given
     } catch (error) {
-      // that it began is on disk; how it ended may not be
-      await audit.write(entryOf(name, call, 'failed', null)).catch(() => {})
+      audit.note(entryOf(name, call, endOfError(error)))
       throw error
     }
   }
 }
 
-function entryOf(action: string, call: SomeCall, outcome: AuditOutcome, code: string | null): AuditEntry {
-  const { user_id = null, device_id, ...others } = call.params ?? {}
-  const detail = { ...others, ...plainOf(call.body), ...(code === null ? {} : { code }) }
+function written(name: string, answer: (call: never) => Promise<Answer>, audit: Audit) {
+  return async (call: SomeCall): Promise<Answer> => {
+    await audit.write(entryOf(name, call, { outcome: 'begun' }))
+    // that it began is on disk, and it cannot be undone: how it ended is written down as soon as that is possible
+    const end = (entry: AuditEntry): Promise<void> => audit.write(entry).catch(() => audit.note(entry))
+    let given: Answer
+    try {
+      given = await answer(call as never)
+    } catch (error) {
+      await end(entryOf(name, call, endOfError(error)))
+      throw error
+    }
+    await end(entryOf(name, call, endOf(given)))
+    return given
+  }
+}
+
+/** How far it came; `made`: what had no name before. */
+type Progress = { outcome: AuditOutcome; code?: string; made?: string | undefined }
+
+function entryOf(action: string, call: SomeCall, { outcome, code, made }: Progress): AuditEntry {
+  const { user_id = null, ...params } = call.params ?? {}
+  const detail = { ...plainOf(call.body), ...(code === undefined ? {} : { code }) }
   return {
     actor: call.caller === null ? 'stranger' : actorOf(call.caller.admin_id),
     action,
     outcome,
     user_id,
-    target: device_id === undefined ? (Object.values(others)[0] ?? null) : deviceName(device_id),
+    target: made ?? targetOf(params),
     origin: { request_id: call.request_id, address: call.address },
     detail: Object.keys(detail).length === 0 ? null : detail,
   }
+}
+
+/** What the parameters of a route name, beside the account. */
+function targetOf({ device_id, admin_id, ...others }: Readonly<Record<string, string>>): string | null {
+  if (device_id !== undefined) return deviceName(device_id)
+  if (admin_id !== undefined) return actorOf(admin_id)
+  const [[name, value] = []] = Object.entries(others)
+  return name === undefined ? null : `${name === 'rule' ? 'limit' : name.replace(/_id$/, '')}:${value}`
 }
 
 /** What was asked for: numbers and short texts, as no body of an operator holds a secret. */
@@ -123,10 +141,13 @@ export function actorOf(admin_id: string): string {
   return `admin:${admin_id}`
 }
 
-function outcomeOf(answer: Answer): AuditOutcome {
-  return 'problem' in answer ? 'refused' : 'done'
+function endOf(answer: Answer): Progress {
+  if ('problem' in answer) return { outcome: 'refused', code: answer.problem.code }
+  const { admin_id, invite } = ('json' in answer ? answer.json : {}) as { admin_id?: string; invite?: { invite_id: string } }
+  return { outcome: 'done', made: invite !== undefined ? `invite:${invite.invite_id}` : admin_id && actorOf(admin_id) }
 }
 
-function codeOf(answer: Answer): string | null {
-  return 'problem' in answer ? answer.problem.code : null
+function endOfError(error: unknown): Progress {
+  const { code } = problemOf(error)
+  return { outcome: code === 'internal' || code === 'unavailable' ? 'failed' : 'refused', code }
 }
