@@ -1,6 +1,6 @@
 import { ERROR, type ErrorCode, SealpostError } from '@sealpost/protocol'
 import { describe, expect, test } from 'vitest'
-import { describeExits, EXIT, failureOf, OUTCOMES, UsageError } from './exit-codes.ts'
+import { advise, advised, describeExits, EXIT, failureOf, OUTCOMES, UsageError } from './exit-codes.ts'
 
 describe('exit codes', () => {
   test('are the documented ones', () => {
@@ -30,6 +30,7 @@ describe('exit codes', () => {
     ['state_newer', 74],
     ['queued', 75],
     ['too_large', 3],
+    ['invalid_words', 3],
     ['insecure_permissions', 3],
     ['invalid_config', 2],
     ['internal', 1],
@@ -39,6 +40,37 @@ describe('exit codes', () => {
 
   test('a mistake at the command line ends with 2', () => {
     expect(failureOf(new UsageError('wrong', 'do this'))).toMatchObject({ exit: 'usage', message: 'wrong', hint: 'do this' })
+  })
+
+  test('a command says what a failure means in its place, the nearest word counts; other codes keep the row of the table', () => {
+    const inner = advise({ not_found: { hint: 'sealpost devices lists them' } })
+    const outer = advise({ not_found: { exit: 'usage', hint: 'elsewhere' }, expired: { exit: 'usage' } })
+    const thrownBy = (work: () => void): unknown => {
+      try {
+        return work()
+      } catch (error) {
+        return error
+      }
+    }
+    const through = (error: SealpostError): unknown => thrownBy(() => outer(thrownBy(() => inner(error))))
+    const found = failureOf(through(new SealpostError('not_found', 'a sentence')))
+    expect(found).toEqual({ exit: 'refused', hint: 'sealpost devices lists them', message: 'a sentence', code: 'not_found' })
+    expect(failureOf(through(new SealpostError('expired', 'x')))).toMatchObject({ exit: 'usage', hint: OUTCOMES.expired.hint })
+    expect(failureOf(through(new SealpostError('disk', 'x')))).toMatchObject(OUTCOMES.disk)
+    expect(failureOf(advised(new SealpostError('disk', 'x'), { exit: 'usage' })).exit).toBe('usage')
+  })
+
+  test.each([
+    [0, '1 second'],
+    [1_001, '2 seconds'],
+    [119_000, '119 seconds'],
+    [3_540_000, '59 minutes'],
+    [3_540_001, '60 minutes'],
+    [7_200_000, '2 hours'],
+    [86_400_000, '24 hours'],
+  ])('where the server said when to try again (%i ms) the hint is that: %s', (retry_after_ms, says) => {
+    const refused = new SealpostError('rate_limited', 'x', { retry_after_ms })
+    expect(failureOf(refused)).toMatchObject({ exit: 'refused', hint: `try again in ${says}` })
   })
 
   test('a full disk ends with 74, also when the system says so', () => {

@@ -36,14 +36,12 @@ export const OUTCOMES = {
   invalid_token: { exit: 'refused', hint: AGAIN },
   invalid_box: { exit: 'integrity', hint: 'check the code and start the pairing again; if it comes back, do not trust the server' },
   invalid_code: { exit: 'refused', hint: 'type the code as sealpost pair shows it, or start sealpost pair again for a new one' },
+  invalid_words: { exit: 'refused', hint: 'check the 24 words and their order' },
   decrypt_failed: { exit: 'integrity', hint: 'do not trust this connection; check the address of the server' },
   unknown_version: { exit: 'refused', hint: UPDATE },
   unauthorized: { exit: 'not_paired', hint: REPAIR },
   forbidden: { exit: 'refused', hint: 'use a device that is allowed to do this' },
-  not_found: {
-    exit: 'refused',
-    hint: 'check the name, the words and the address of the server; a pairing code ends after 10 minutes: start sealpost pair again for a new one',
-  },
+  not_found: { exit: 'refused', hint: 'check what you named, and the address of the server' },
   slot_taken: { exit: 'refused', hint: 'this code was used already; start sealpost pair again for a new one' },
   precondition_failed: { exit: 'refused', hint: 'it was changed meanwhile; look at it, then try again' },
   overloaded: { exit: 'unreachable', hint: AGAIN },
@@ -107,7 +105,7 @@ export const OUTCOMES = {
   unavailable: { exit: 'unreachable', hint: AGAIN },
   log_conflict: { exit: 'refused', hint: AGAIN },
   heads_stale: { exit: 'refused', hint: AGAIN },
-  name_taken: { exit: 'refused', hint: 'choose another name: --name NAME' },
+  name_taken: { exit: 'refused', hint: 'choose another name' },
   invalid_entry: { exit: 'refused', hint: 'check that both ends run the same version of sealpost' },
 } as const satisfies Record<ErrorCode, Row>
 
@@ -122,14 +120,34 @@ export class UsageError extends Error {
   }
 }
 
+/** What a failure means in one place, where the table says too little. */
+export type Advice = Partial<Row>
+
+const advice = new WeakMap<SealpostError, Advice>()
+
+/** The same error, with what it means here. What was said first, nearest to the failure, stays. */
+export function advised(error: SealpostError, said: Advice): SealpostError {
+  if (!advice.has(error)) advice.set(error, said)
+  return error
+}
+
+/** For `catch`: throws on what was thrown, with the advice for its code, if there is one. */
+export function advise(byCode: Partial<Record<ErrorCode, Advice>>): (error: unknown) => never {
+  return (error) => {
+    const said = error instanceof SealpostError ? byCode[error.code] : undefined
+    throw error instanceof SealpostError && said !== undefined ? advised(error, said) : error
+  }
+}
+
 export type Failure = { exit: Exit; message: string; hint: string; code: string }
 
 /** What a thrown value means for the person at the terminal. Text of unexpected errors stays inside. */
 export function failureOf(error: unknown): Failure {
   if (error instanceof UsageError) return { exit: 'usage', message: error.message, hint: error.hint, code: 'usage' }
   if (error instanceof SealpostError) {
-    const row = OUTCOMES[error.code]
-    return { exit: row.exit, message: error.message, hint: row.hint, code: error.code }
+    const { code, message, retry_after_ms } = error
+    const when = retry_after_ms === undefined ? {} : { hint: `try again in ${waitOf(retry_after_ms)}` }
+    return { ...OUTCOMES[code], ...when, ...advice.get(error), message, code }
   }
   const disk = diskErrorCode(error)
   if (disk !== undefined) return { exit: 'disk', message: `the disk refused (${disk})`, hint: OUTCOMES.disk.hint, code: 'disk' }
@@ -140,6 +158,14 @@ export function failureOf(error: unknown): Failure {
     hint: 'set SEALPOST_DEBUG=1 to see where, and report it',
     code: 'internal',
   }
+}
+
+/** Rounded up: who waits as long as it says comes late enough. */
+function waitOf(ms: number): string {
+  const seconds = Math.max(1, Math.ceil(ms / 1_000))
+  const [count, unit] =
+    seconds < 120 ? [seconds, 'second'] : seconds < 7_200 ? [Math.ceil(seconds / 60), 'minute'] : [Math.ceil(seconds / 3_600), 'hour']
+  return `${count} ${unit}${count === 1 ? '' : 's'}`
 }
 
 const DISK_CODES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EIO', 'EROFS', 'EMFILE', 'ENFILE', 'EFBIG'])

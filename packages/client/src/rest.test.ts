@@ -1,4 +1,4 @@
-import { tuple, utf8 } from '@sealpost/protocol'
+import { SealpostError, tuple, utf8 } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
 import type { HttpRequest } from './ports.ts'
@@ -14,13 +14,13 @@ const link = (from: number, to: number, not_before = 5) => ({
 
 const NOW = 1_000_000
 
-function restWith(status: number, body: unknown) {
+function restWith(status: number, body: unknown, headers: Record<string, string> = {}) {
   const requests: HttpRequest[] = []
   const http = {
     stream: () => Promise.reject(new Error('not asked for')),
     request(request: HttpRequest) {
       requests.push(request)
-      return Promise.resolve({ status, headers: {}, body: typeof body === 'string' ? utf8(body) : utf8(JSON.stringify(body)) })
+      return Promise.resolve({ status, headers, body: typeof body === 'string' ? utf8(body) : utf8(JSON.stringify(body)) })
     },
   }
   return { rest: createRest(http, 'https://x'), requests }
@@ -65,6 +65,18 @@ describe('an answer of the server', () => {
     await expect(restWith(404, '<html>').rest.readServer()).rejects.toMatchObject({ code: 'unreachable' })
     await expect(restWith(400, { code: 'made_up' }).rest.createToken(assertion)).rejects.toMatchObject({ code: 'invalid_request' })
     await expect(restWith(200, { access_token: 7 }).rest.createToken(assertion)).rejects.toMatchObject({ code: 'invalid_message' })
+  })
+
+  it('a refusal says how long to wait where the server said it, also as the cause of another error', async () => {
+    const problem = { code: 'rate_limited', detail: 'Too many.' }
+    const refused = async (told: string) => {
+      const { rest } = restWith(429, problem, { 'retry-after': told })
+      const cause: unknown = await rest.readServer().catch((error: unknown) => error)
+      return new SealpostError('rate_limited', 'in other words', { cause }).retry_after_ms
+    }
+    expect(await refused('3540')).toBe(3_540_000)
+    expect(await refused('99999999')).toBe(86_400_000)
+    for (const told of ['', '-1', 'Wed, 21 Oct 2026 07:28:00 GMT']) expect(await refused(told)).toBeUndefined()
   })
 
   it('an empty slot is null, a filled one its bytes; the token goes into the header alone', async () => {

@@ -75,6 +75,7 @@ export const ERROR = {
   invalid_token: 'The token is forged, foreign, expired or for another place.',
   invalid_box: 'A sealed box does not open or is not the one that was signed.',
   invalid_code: 'The pairing code is not valid.',
+  invalid_words: 'The recovery words are not complete, not on the list, or do not add up.',
   decrypt_failed: 'A ciphertext does not open.',
   unknown_version: 'Made by a newer version; update this device.',
   unauthorized: 'No valid credentials.',

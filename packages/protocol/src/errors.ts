@@ -7,10 +7,14 @@ import type { ErrorCode } from './codes.ts'
 export class SealpostError extends Error {
   override readonly name = 'SealpostError'
   readonly code: ErrorCode
+  /** What the server said of when to try again, also through errors that were made of that one. */
+  readonly retry_after_ms: number | undefined
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; retry_after_ms?: number | undefined }) {
     super(message, options)
+    const cause = options?.cause
     this.code = code
+    this.retry_after_ms = options?.retry_after_ms ?? (cause instanceof SealpostError ? cause.retry_after_ms : undefined)
   }
 }
 

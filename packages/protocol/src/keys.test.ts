@@ -32,10 +32,10 @@ describe('recovery words', () => {
   })
 
   it('with a wrong checksum, a strange word or another number of words are refused', async () => {
-    expect(await codeOf(wordsToRecoverySeed(`${'abandon '.repeat(23)}abandon`))).toBe('invalid_encoding')
+    expect(await codeOf(wordsToRecoverySeed(`${'abandon '.repeat(23)}abandon`))).toBe('invalid_words')
     await expect(wordsToRecoverySeed(ABANDON.replace('art', 'sealpost'))).rejects.toThrow('word 24 of the recovery phrase')
-    expect(await codeOf(wordsToRecoverySeed(`${'abandon '.repeat(11)}about`))).toBe('invalid_encoding')
-    expect(await codeOf(wordsToRecoverySeed(''))).toBe('invalid_encoding')
+    expect(await codeOf(wordsToRecoverySeed(`${'abandon '.repeat(11)}about`))).toBe('invalid_words')
+    expect(await codeOf(wordsToRecoverySeed(''))).toBe('invalid_words')
     expect(await codeOf(recoverySeedToWords(new Uint8Array(16)))).toBe('invalid_encoding')
     expect(await codeOf(deriveRootKeys(nodeCrypto, new Uint8Array(31)))).toBe('invalid_encoding')
   })

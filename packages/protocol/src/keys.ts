@@ -35,17 +35,17 @@ export async function recoverySeedToWords(seed: Bytes): Promise<string> {
   return bip39.entropyToMnemonic(seed, english)
 }
 
-/** The seed of 24 words, in any case and spacing; throws `invalid_encoding` when a word or the checksum is wrong. */
+/** The seed of 24 words, in any case and spacing; throws `invalid_words` when a word or the checksum is wrong. */
 export async function wordsToRecoverySeed(words: string): Promise<Bytes> {
   const { bip39, english } = await loadWords()
   const list = words.normalize('NFKD').toLowerCase().trim().split(/\s+/)
-  if (list.length !== 24) throw new SealpostError('invalid_encoding', `the recovery phrase has 24 words, these are ${list.length}`)
+  if (list.length !== 24) throw new SealpostError('invalid_words', `the recovery phrase has 24 words, these are ${list.length}`)
   const strange = list.findIndex((word) => !english.includes(word))
-  if (strange >= 0) throw new SealpostError('invalid_encoding', `word ${strange + 1} of the recovery phrase is not on the word list`)
+  if (strange >= 0) throw new SealpostError('invalid_words', `word ${strange + 1} of the recovery phrase is not on the word list`)
   try {
     return bip39.mnemonicToEntropy(list.join(' '), english)
   } catch (cause) {
-    throw new SealpostError('invalid_encoding', 'the recovery phrase does not add up: a word is wrong or out of place', { cause })
+    throw new SealpostError('invalid_words', 'the recovery phrase does not add up: a word is wrong or out of place', { cause })
   }
 }
 
