@@ -21,6 +21,7 @@ import {
   equalBytes,
   type ErrorCode,
   fromBase64url,
+  givenDeviceName,
   introduceDevice,
   joinFitsOffer,
   LIMITS,
@@ -29,6 +30,7 @@ import {
   type PairingSlot,
   recoverySeedToWords,
   revealFitsOffer,
+  type RootKeys,
   safeDeviceName,
   sealSlot,
   SealpostError,
@@ -86,18 +88,27 @@ export type CreateOptions = {
 export async function createAccount(
   o: CreateOptions,
 ): Promise<{ identity: Identity; recovery_words: string; server_key: string; pinned: boolean }> {
+  const { crypto } = o.home
+  await expectEmpty(o.home)
+  const recovery_seed = crypto.random(32)
+  const root = await deriveRootKeys(crypto, recovery_seed)
+  try {
+    return await createAs(root, recovery_seed, o)
+  } finally {
+    for (const secret of [recovery_seed, root.sign_seed, root.kem_seed]) secret.fill(0)
+  }
+}
+
+async function createAs(root: RootKeys, recovery_seed: Uint8Array, o: CreateOptions): ReturnType<typeof createAccount> {
   const { home, signal } = o
   const { crypto, clock } = home
-  await expectEmpty(home)
+  const name = givenDeviceName(o.name)
   const { url, pin } = parseServerUrl(o.server)
   const { rest, now, again } = openContact(home, url, () => 0)
   const { server_key } = await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readServer(signal))
   if (pin !== null && !equalBytes(pin, server_key)) throw otherKey(server_key, pin)
 
-  const recovery_seed = crypto.random(32)
-  const root = await deriveRootKeys(crypto, recovery_seed)
   const keys = await createDeviceKeys(crypto)
-  const name = safeDeviceName(o.name)
   const device = await introduceDevice(crypto, root.user_id, keys, name, o.device_type)
   const signer = { id: 'root', seed: root.sign_seed }
   const made = await buildEntry(crypto, null, root.user_id, signer, { type: 'genesis', root_kem_pub: root.kem_pub, device }, null, now())
@@ -134,7 +145,6 @@ export async function createAccount(
     first_seen: clock.now(),
   }
   await home.store.createIdentity(identity, [row])
-  for (const secret of [recovery_seed, root.sign_seed, root.kem_seed]) secret.fill(0)
   return { identity, recovery_words, server_key: toBase64url(server_key), pinned: pin !== null }
 }
 
@@ -221,6 +231,7 @@ export async function joinAccount(o: JoinOptions): Promise<Identity> {
   const { home, signal } = o
   const { crypto, clock } = home
   await expectEmpty(home)
+  const name = givenDeviceName(o.name)
   const { url, pin } = parseServerUrl(o.server)
   const { rest, now, again } = openContact(home, url, () => 0)
   const pairing = await derivePairingKeys(crypto, o.code)
@@ -234,7 +245,6 @@ export async function joinAccount(o: JoinOptions): Promise<Identity> {
   if (pin !== null && !equalBytes(pin, server_key)) throw otherKey(server_key, pin)
 
   const keys = await createDeviceKeys(crypto)
-  const name = safeDeviceName(o.name)
   const device = await introduceDevice(crypto, offer.user_id, keys, name, o.device_type)
   const offer_hash = toBase64url(await crypto.sha256(offerBox))
   const joinBox = await sealSlot(crypto, pairing, 'join', { v: 1, offer_hash, device })

@@ -15,6 +15,7 @@ import type { Notice } from './notices.ts'
 import type { Home, HomeMessage, Identity, LeaderLink, LeaderSeat, NewItem } from './ports.ts'
 import { revokedError } from './own-revocation.ts'
 import type { QueryPage, QueryRequest } from './query-page.ts'
+import { decideRename } from './rename.ts'
 import type { Presence } from './router.ts'
 import { createTopic, orAborted, sleep, type Topic, within } from './signal.ts'
 
@@ -266,7 +267,9 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
     rename: (device_id, name, gone) =>
       ask(
         gone,
-        (leader) => renameDevice(leader, device_id, name, gone),
+        async (leader) => {
+          await leader.append(decideRename(device_id, name), gone)
+        },
         async (link) => {
           await link.request({ head: { op: 'rename', device_id, name }, body: EMPTY }, gone)
         },
@@ -310,7 +313,7 @@ async function answerFollower(leader: Leader, known: MemberStatus, request: Home
       await leader.revoke(String(head['device_id']), signal)
       return { head: {}, body: EMPTY }
     case 'rename':
-      await renameDevice(leader, String(head['device_id']), String(head['name']), signal)
+      await leader.append(decideRename(String(head['device_id']), String(head['name'])), signal)
       return { head: {}, body: EMPTY }
     case 'add_device': {
       const added = await addDevice(leader, head['device'] as DeviceIntroduction, signal)
@@ -319,17 +322,6 @@ async function answerFollower(leader: Leader, known: MemberStatus, request: Home
     default:
       throw new SealpostError('invalid_request', 'the leader of this home is of another version')
   }
-}
-
-/** A device that is called so already is fine. */
-async function renameDevice(leader: Leader, device_id: string, name: string, signal: AbortSignal | undefined): Promise<void> {
-  const decide: Decide = (log) => {
-    const device = log.devices.get(device_id)
-    if (device === undefined) throw new SealpostError('not_found', 'there is no such device')
-    if (device.revoked !== null) throw new SealpostError('device_revoked', 'a revoked device keeps the name that it had')
-    return device.name === name ? null : { type: 'rename_device', device_id, name }
-  }
-  await leader.append(decide, signal)
 }
 
 async function addDevice(leader: Leader, device: DeviceIntroduction, signal: AbortSignal | undefined): Promise<AppendedEntry> {

@@ -15,10 +15,10 @@ import {
   ERROR,
   type ErrorCode,
   fromBase64url,
+  givenDeviceName,
   introduceDevice,
   openEpochKey,
   type RootKeys,
-  safeDeviceName,
   SealpostError,
   toBase64url,
   type WireEntry,
@@ -77,6 +77,7 @@ async function recoverAs(
 ): ReturnType<typeof recoverAccount> {
   const { home, signal } = o
   const { crypto, clock } = home
+  const name = givenDeviceName(o.name)
   const { rest, now, again } = openContact(home, url, () => 0)
   const { server_key } = await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readServer(signal))
   if (pin !== null && !equalBytes(pin, server_key)) throw otherKey(server_key, pin)
@@ -92,7 +93,6 @@ async function recoverAs(
     )
 
   const keys = await createDeviceKeys(crypto)
-  const name = safeDeviceName(o.name)
   const device = await introduceDevice(crypto, user_id, keys, name, o.device_type)
   const identity = toIdentity(keys, { user_id, name, device_type: o.device_type, server_url: url, server_key }, clock)
   const rows: LogRow[] = []

@@ -2,7 +2,7 @@
  * `Sealpost`: one device of an account, as an application holds it. Everything durable is in the home; closing and opening again
  * continues where it stood. Errors are `SealpostError` with a code and a sentence for people.
  */
-import { type Bytes, deviceListFingerprint, type DeviceType, safeDeviceName, SealpostError, toBase64url } from '@sealpost/protocol'
+import { type Bytes, deviceListFingerprint, type DeviceType, givenDeviceName, SealpostError, toBase64url } from '@sealpost/protocol'
 import { createAccount, type CreateOptions, joinAccount, type JoinOptions, pairDevice, type PairOptions } from './account.ts'
 import { createAccessToken, deleteAccount, exportAccount } from './account-calls.ts'
 import { type ExportItem, openExport } from './export.ts'
@@ -84,7 +84,7 @@ export class Sealpost {
   }
 
   /**
-   * Back into an account by its recovery words, with a new device in place of all others. Throws `invalid_encoding` (the words), `not_found` (no such
+   * Back into an account by its recovery words, with a new device in place of all others. Throws `invalid_words`, `not_found` (no such
    * account there), `already_paired`, `server_identity`, `unreachable`.
    */
   static async recover(
@@ -163,9 +163,9 @@ export class Sealpost {
     await this.#member.revoke(device_id, o.signal)
   }
 
-  /** Under a safe form of the name; throws `name_taken`, `not_found`. Returns the name as it is now. */
+  /** Under a safe form of the name; throws `name_taken`, `not_found`, `invalid_request` (nothing is left of the name; the device is revoked). Returns the name as it is now. */
   async rename(device_id: string, name: string, o: { signal?: AbortSignal } = {}): Promise<string> {
-    const safe = safeDeviceName(name)
+    const safe = givenDeviceName(name)
     await this.#member.rename(device_id, safe, o.signal)
     if (device_id === this.device_id) await this.#home.store.updateIdentity({ name: safe })
     return safe

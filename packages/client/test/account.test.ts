@@ -50,6 +50,57 @@ describe('rename', () => {
     expect((await failure(phone.rename(phone.device_id, 'LAPTOP'))).code).toBe('name_taken')
     expect((await failure(laptop.rename('00000000-0000-4000-8000-000000000000', 'x'))).code).toBe('not_found')
   })
+
+  it('G08: a name of which nothing is left is refused, and so is a new one for a revoked device', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    const phone = await relay.pair(laptop, 'phone')
+    for (const name of ['', ' \t', '\u200B\u202E'])
+      expect((await failure(laptop.rename(phone.device_id, name))).code).toBe('invalid_request')
+    const made = Sealpost.create({ home: relay.keep(await relay.home('nameless')), server: relay.url, name: ' ', device_type: 'desktop' })
+    expect((await failure(made)).code).toBe('invalid_request')
+    await laptop.revoke(phone.device_id)
+    expect(await failure(laptop.rename(phone.device_id, 'other'))).toMatchObject({
+      code: 'invalid_request',
+      message: expect.stringContaining('keeps the name'),
+    })
+    expect((await laptop.devices()).map(({ name }) => name)).toEqual(['laptop', 'phone'])
+  })
+})
+
+/** A home that notes the seed and the keys of the root that are made in it; `left` of each when all is over. */
+async function watchedHome(name: string) {
+  const home = relay.keep(await relay.home(name))
+  const secrets: Uint8Array[] = []
+  const hkdf: typeof home.crypto.hkdf = async (key, salt, info, length) => {
+    const derived = await home.crypto.hkdf(key, salt, info, length)
+    if (Buffer.from(info).includes('sealpost/1 root-')) secrets.push(key, derived)
+    return derived
+  }
+  return { home: { ...home, crypto: { ...home.crypto, hkdf } }, left: () => secrets.map((secret) => secret.some((byte) => byte !== 0)) }
+}
+
+describe('create', () => {
+  it('leaves no seed and no key of the root behind, also when it fails', async () => {
+    const attempt = async (onWords?: () => Promise<void>) => {
+      const { home, left } = await watchedHome('made')
+      const made = Sealpost.create({
+        home,
+        server: relay.url,
+        name: 'x',
+        device_type: 'desktop',
+        connect: false,
+        ...(onWords === undefined ? {} : { onWords }),
+      })
+      const outcome = await made.then(
+        () => 'created',
+        ({ message }: Error) => message,
+      )
+      return { outcome, left: left() }
+    }
+    const left = [false, false, false, false]
+    expect(await attempt()).toEqual({ outcome: 'created', left })
+    expect(await attempt(() => Promise.reject(new Error('nobody took the words')))).toEqual({ outcome: 'nobody took the words', left })
+  })
 })
 
 describe('recover', () => {
@@ -91,10 +142,10 @@ describe('recover', () => {
         code,
         message,
       }))
-    expect(await recover('abandon '.repeat(3))).toMatchObject({ code: 'invalid_encoding', message: expect.stringContaining('24 words') })
+    expect(await recover('abandon '.repeat(3))).toMatchObject({ code: 'invalid_words', message: expect.stringContaining('24 words') })
     expect(await recover([...words.slice(1), 'sealpost'].join(' '))).toMatchObject({ message: expect.stringContaining('word 24') })
     expect(await recover([...words.slice(1), words[0]].join(' '))).toMatchObject({
-      code: expect.stringMatching(/invalid_encoding|not_found/),
+      code: expect.stringMatching(/invalid_words|not_found/),
     })
     expect(await recover(`${'abandon '.repeat(23)}art`)).toMatchObject({
       code: 'not_found',
@@ -108,16 +159,9 @@ describe('recover', () => {
     const { sealpost, recovery_words: gone } = await relay.create('gone')
     await sealpost.deleteAccount()
     const attempt = async (words: string) => {
-      const home = relay.keep(await relay.home('back'))
-      const secrets: Uint8Array[] = []
-      const hkdf: typeof home.crypto.hkdf = async (key, salt, info, length) => {
-        const derived = await home.crypto.hkdf(key, salt, info, length)
-        if (Buffer.from(info).includes('sealpost/1 root-')) secrets.push(key, derived)
-        return derived
-      }
-      const watched = { ...home, crypto: { ...home.crypto, hkdf } }
+      const { home, left: leftOver } = await watchedHome('back')
       const outcome = await Sealpost.recover({
-        home: watched,
+        home,
         server: relay.url,
         name: 'x',
         device_type: 'desktop',
@@ -127,7 +171,7 @@ describe('recover', () => {
         () => 'recovered',
         ({ code, message }: SealpostError) => `${code}: ${message}`,
       )
-      return { outcome, left: secrets.map((secret) => secret.some((byte) => byte !== 0)) }
+      return { outcome, left: leftOver() }
     }
     const left = [false, false, false, false]
     expect(await attempt(gone)).toEqual({ outcome: expect.stringMatching(/^account_gone: .* was deleted/), left })

@@ -6,6 +6,7 @@
  * for ever on which log entries are valid: whoever *writes* a name or lets it in (device, pairing, server) asks
  * `isSafeDeviceName`; the verifier of the log asks `isLoggableName`, a fixed table.
  */
+import { SealpostError } from './errors.ts'
 import { LIMITS } from './limits.ts'
 
 /** Bound in UTF-16 units: a grapheme may carry any number of marks, and a name has to fit a mailbox slot. */
@@ -22,10 +23,21 @@ const SELECTOR_BEFORE = /[\p{Emoji}\p{Extended_Pictographic}]$/u
 
 /** Makes any string a safe name; a safe name is returned as it is. */
 export function safeDeviceName(raw: string): string {
+  return shown(raw) || FALLBACK
+}
+
+/** The safe form of a name that a person gives. Throws `invalid_request` when nothing is left of it. */
+export function givenDeviceName(raw: string): string {
+  const name = shown(raw)
+  if (name === '') throw new SealpostError('invalid_request', 'nothing of this name can be shown')
+  return name
+}
+
+function shown(raw: string): string {
   // far more than any name needs; keeps what follows linear on hostile input
   const text = raw.slice(0, NAME_UNITS_MAX * 8).toWellFormed()
   const visible = text.replace(INVISIBLE, (char, at: number) => (belongsToEmoji(text, char, at) ? char : ''))
-  return cutGraphemes(visible.normalize('NFC').replace(BLANKS, ' ').trim()).trim() || FALLBACK
+  return cutGraphemes(visible.normalize('NFC').replace(BLANKS, ' ').trim()).trim()
 }
 
 export function isSafeDeviceName(name: string): boolean {
