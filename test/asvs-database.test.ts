@@ -112,10 +112,12 @@ describe('a database that was just migrated', () => {
       expect([name, first]).toEqual([name, name === 'pairing' ? 'mailbox_id' : 'user_no'])
   })
 
-  test('each table of accounts is classified on the page of this assessment (14.1.1)', async () => {
+  test('each table is classified on the page of this assessment (14.1.1)', async () => {
     const page = readFileSync(new URL('../docs/asvs.md', import.meta.url), 'utf8')
     const [data = ''] = /## Data and its protection[\s\S]*?(?=\n## )/.exec(page) ?? []
-    for (const name of await tablesOfAccounts()) expect([name, data.includes(`\`${name}\``)]).toEqual([name, true])
+    const tables = await rowsOf<{ name: string }>(database.url, "select tablename as name from pg_tables where schemaname = 'public'")
+    expect(tables.length).toBeGreaterThan(15)
+    for (const { name } of tables) expect([name, data.includes(`\`${name}\``)]).toEqual([name, true])
   })
 
   test('no function of it runs with the rights of its owner (13.2.2)', async () => {

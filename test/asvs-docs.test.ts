@@ -1,6 +1,6 @@
 /** What the documents promise of times, numbers and rules is what the code has (OWASP ASVS 5.0, the parts on documentation; `docs/asvs.md`). */
 import { readFileSync } from 'node:fs'
-import { LIMITS, ROUTES } from '@sealpost/protocol'
+import { ADMIN_ROUTES, LIMITS, ROLES, ROUTES } from '@sealpost/protocol'
 import { describe, expect, test } from 'vitest'
 import { REFRESH_GRACE_MS, REFRESH_LIFETIME_MS } from '../packages/server/src/http/auth-routes.ts'
 import { KEY_SCHEDULE } from '../packages/server/src/http/signing-keys.ts'
@@ -63,6 +63,22 @@ describe('the protocol page', () => {
     for (const way of ['**Device assertion**', '**Tokens.**', '**Recovery**', '**Pairing.**', 'client_auth'])
       expect(protocol).toContain(way)
   })
+})
+
+test('so is each way of an admin: a key, a token of minutes, a role; and there is no other (6.1.3, 6.3.4, 8.1.1)', () => {
+  const page = read('docs/operations/admin.md')
+  expect([...new Set(Object.values(ADMIN_ROUTES).map(({ auth }) => auth))].toSorted()).toEqual(['assertion', 'none', 'token'])
+  expect(page).toContain('An admin is an Ed25519 key.')
+  expect(numberIn(page, 'is good for # minutes')).toBe(LIMITS.adminTokenSeconds / 60)
+  for (const role of ROLES) expect(page).toMatch(new RegExp(`\\| ${role} \\| \\S`))
+  expect(page).toContain('nothing that a device holds is worth anything there, nor the other way round')
+})
+
+test('times in which a vulnerable package is mended, and what is asked before each release, are promised (15.1.1)', () => {
+  const [policy = ''] = /\*\*Vulnerable packages\.\*\*[^*]*/.exec(read('CONTRIBUTING.md')) ?? []
+  const days = ['critical', 'high', 'anything else'].map((grade) => numberIn(policy, `${grade} within # days`))
+  expect(days).toEqual([3, 14, 90])
+  for (const said of ['`npm audit --omit=dev`', 'before every release', 'exact version']) expect(policy).toContain(said)
 })
 
 test('the page of the configuration names each rate, for whom it counts and what it is unless it is set (2.1.3, 6.1.1, 15.1.3)', () => {

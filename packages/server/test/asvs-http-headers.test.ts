@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { useEventServer } from '../src/testing/event-server.ts'
+import { startHttpServer } from '../src/testing/http-server.ts'
 
 const server = useEventServer()
 
@@ -52,4 +53,30 @@ describe('every answer, also of what is no request of a route', () => {
       expect(policy).toContain("default-src 'none'")
     },
   )
+})
+
+describe('where devices come by https', () => {
+  const paths = ['/api/user', '/nowhere', '/livez', '/.well-known/sealpost.json', '/docs', '/docs/swagger-ui.css']
+
+  it('every answer of a route says for a year to come by nothing else (3.4.1)', async () => {
+    const secure = await startHttpServer(server.store, { config: { public_url: 'https://relay.example' } })
+    try {
+      for (const path of paths) {
+        const [, seconds = ''] =
+          /^max-age=(\d+)$/.exec((await fetch(secure.url + path)).headers.get('strict-transport-security') ?? '') ?? []
+        expect([path, Number(seconds) >= 31_536_000]).toEqual([path, true])
+      }
+    } finally {
+      await secure.close()
+    }
+  })
+
+  it('and nothing of it where they come by http', async () => {
+    const plain = await startHttpServer(server.store, { config: { public_url: 'http://127.0.0.1:8787' } })
+    try {
+      for (const path of paths) expect((await fetch(plain.url + path)).headers.has('strict-transport-security')).toBe(false)
+    } finally {
+      await plain.close()
+    }
+  })
 })
