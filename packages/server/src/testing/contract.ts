@@ -53,6 +53,8 @@ export function createContract(openapi: OpenApi = makeOpenApi()) {
     const response = await fetch(url, {
       method: method.toUpperCase(),
       headers: {
+        // of its own, so that none is left open when the server closes
+        connection: 'close',
         ...(body === undefined ? {} : { 'content-type': type }),
         ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
         ...ask.headers,
