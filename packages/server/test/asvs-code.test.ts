@@ -18,7 +18,6 @@ import {
   server,
   shipped,
   templates,
-  textOf,
   variable,
   withoutComments,
 } from '../src/testing/sources.ts'
