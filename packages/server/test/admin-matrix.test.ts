@@ -4,14 +4,14 @@
  * what was done is in the audit log; whoever is not has changed nothing.
  */
 import { randomUUID } from 'node:crypto'
-import { ADMIN_ROUTES, type AdminRoute, type AdminRouteName, mayAct, ROLES, type Role, toBase64url } from '@sealpost/protocol'
-import { nodeCrypto } from '@sealpost/protocol/node'
+import { type AdminRoute, mayAct, ROLES, type Role } from '@sealpost/protocol'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { admitAdmin } from '../src/admin/authority.ts'
 import { CONTRACTS } from '../src/admin/contracts.ts'
 import { makeAdminOpenApi } from '../src/api/admin-openapi.ts'
 import { userHash } from '../src/audit/entry.ts'
-import type { Contract } from '../src/http/contract.ts'
+import { thumbprint } from '../src/http/jwt.ts'
+import { NOBODYS, paramsOf, requestFor, ROUTES_OF_ADMINS } from '../src/testing/admin-requests.ts'
 import { type TestAdmin, useAdminServer } from '../src/testing/admin-server.ts'
 import { assertOf } from '../src/testing/assertion.ts'
 import { type Ask, createContract } from '../src/testing/contract.ts'
@@ -20,7 +20,7 @@ import { unaudited } from '../src/testing/log.ts'
 
 const server = useAdminServer()
 const contract = createContract(makeAdminOpenApi())
-const routes = Object.entries(ADMIN_ROUTES) as [AdminRouteName, AdminRoute][]
+const routes = ROUTES_OF_ADMINS
 const withToken = routes.flatMap(([name, row]) => (row.auth === 'token' ? [[name, row.role, row] as const] : []))
 
 const CREDENTIALS = ['none', ...ROLES, 'removed', 'device'] as const
@@ -37,55 +37,6 @@ beforeAll(async () => {
   await server.store.removeAdmin(admins.removed.admin_id)
   tokens.device = await server.door.token(await server.account(1))
 })
-
-/** What there is to act on, by the name of the parameter; each time anew. */
-const MAKE: Record<string, () => Promise<Record<string, string>>> = {
-  user_id: async () => ({ user_id: (await server.account(1)).user_id }),
-  device_id: async () => {
-    const { user_id, devices } = await server.account(2)
-    return { user_id, device_id: devices[1]!.device_id }
-  },
-  invite_id: async () => {
-    const invite_id = randomUUID()
-    const code_hash = nodeCrypto.random(32)
-    await server.store.addInvite({ invite_id, lifetime_ms: 60_000, uses_max: 1, note: null, code_hash })
-    return { invite_id }
-  },
-  admin_id: async () => ({ admin_id: (await server.admin('viewer')).admin_id }),
-  rule: async () => ({ rule: 'offer' }),
-  job: async () => ({ job: 'expired_events' }),
-  file: async () => ({ file: 'swagger-ui.css' }),
-}
-
-/** Well formed, and of nobody. */
-const NOBODYS: Record<string, () => string> = {
-  user_id: () => toBase64url(nodeCrypto.random(32)),
-  device_id: () => randomUUID(),
-  invite_id: () => randomUUID(),
-  admin_id: () => toBase64url(nodeCrypto.random(32)).slice(0, 22),
-  job: () => 'no_such_job',
-}
-
-const paramsOf = ({ path }: AdminRoute): string[] => [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => String(name))
-
-async function paramsFor(row: AdminRoute): Promise<Record<string, string>> {
-  let params: Record<string, string> = {}
-  for (const name of paramsOf(row)) {
-    const make = MAKE[name]
-    if (make === undefined) throw new Error(`what is there to stand for {${name}} of ${row.path}?`)
-    params = { ...params, ...(await make()) }
-  }
-  return params
-}
-
-/** The request of the document, about something that is there. */
-async function askFor(name: AdminRouteName, row: AdminRoute): Promise<Ask & { headers: Record<string, string> }> {
-  const { example = {} }: Contract = CONTRACTS[name]
-  // a key is added once
-  const own = name === 'add_admin' ? { public_key: toBase64url(nodeCrypto.random(32)), name: `grace ${randomUUID().slice(0, 8)}` } : {}
-  const body = example.body === undefined ? {} : { json: { ...(example.body as object), ...own } }
-  return { params: await paramsFor(row), ...body, headers: { 'x-forwarded-for': freshAddress(), 'x-request-id': randomUUID() } }
-}
 
 const VOLATILE = ['audit', 'audit_head', 'audit_checkpoint', 'assertion']
 /** All that there is, but for what was seen and who proved itself. */
@@ -120,7 +71,6 @@ describe('the list', () => {
 
     const owner = await server.store.findAdmin(admins.owner.admin_id)
     const store = { findAdmin: async () => owner }
-    const { thumbprint } = await import('../src/http/jwt.ts')
     const claims = { admin_id: admins.owner.admin_id, jkt: await thumbprint(admins.owner.public_key) }
     const deps = { store, tokens: { verify: async () => claims }, limits: { take: async () => null }, audit: unaudited }
     const asking = { authorization: 'Bearer x', address: null, request_id: 'none' }
@@ -148,7 +98,7 @@ describe('the list', () => {
 describe('every cell', () => {
   it.each(withToken)('%s, for %s and above', async (name, least, row) => {
     const refused = CREDENTIALS.filter((credential) => !isRole(credential) || !mayAct(credential, least))
-    const ask = await askFor(name, row)
+    const ask = await requestFor(server, name)
     const before = await digest()
     for (const credential of refused) {
       const headers = { ...ask.headers, 'x-request-id': randomUUID() }
@@ -163,7 +113,7 @@ describe('every cell', () => {
     }
 
     for (const role of ROLES.filter((one) => mayAct(one, least))) {
-      const own = await askFor(name, row)
+      const own = await requestFor(server, name)
       const token = tokens[role]!
       const { body } = await contract.drive(server.admin_url, name, { ...own, token }, CONTRACTS[name].answer.status)
       if (row.method === 'GET') continue
@@ -172,7 +122,7 @@ describe('every cell', () => {
       expect(rows.map(({ outcome }) => outcome)).toEqual(['begun', 'done'])
       for (const one of rows) {
         expect(one).toMatchObject({ actor, address: own.headers['x-forwarded-for'] })
-        expect(one.user_hash).toEqual(own.params?.['user_id'] === undefined ? null : userHash(own.params['user_id']))
+        expect(one.user_hash).toEqual(own.params['user_id'] === undefined ? null : userHash(own.params['user_id']))
       }
       expectTarget(rows, own, body)
     }
@@ -190,11 +140,11 @@ describe('every cell', () => {
     else if (begun?.user_hash === null) expect(JSON.parse(begun.detail ?? '{}')).toMatchObject(ask.json as object)
   }
 
-  it.each(withToken.filter(([, , row]) => paramsOf(row).some((name) => name in NOBODYS)))(
+  it.each(withToken.filter(([name]) => paramsOf(name).some((param) => param in NOBODYS)))(
     '%s, about what is not there',
     async (name, least, row) => {
-      const ask = await askFor(name, row)
-      const of = Object.keys(ask.params ?? {}).filter((param) => param in NOBODYS)
+      const ask = await requestFor(server, name)
+      const of = Object.keys(ask.params).filter((param) => param in NOBODYS)
       for (const param of of) {
         const before = await digest()
         const headers = { ...ask.headers, 'x-request-id': randomUUID() }
@@ -209,10 +159,10 @@ describe('every cell', () => {
     },
   )
 
-  it.each(routes.filter(([, { auth }]) => auth === 'none'))('%s, which is open to all', async (name, row) => {
+  it.each(routes.filter(([, { auth }]) => auth === 'none'))('%s, which is open to all', async (name) => {
     for (const credential of CREDENTIALS) {
       const token = tokens[credential]
-      await contract.drive(server.admin_url, name, { ...(await askFor(name, row)), ...(token === undefined ? {} : { token }) }, 200)
+      await contract.drive(server.admin_url, name, { ...(await requestFor(server, name)), ...(token === undefined ? {} : { token }) }, 200)
     }
   })
 

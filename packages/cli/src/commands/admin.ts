@@ -14,7 +14,6 @@ type Shared = { url?: string; key?: string; json?: boolean }
 type Options = Readonly<Record<string, string | boolean | undefined>>
 
 const DEFAULT_URL = 'http://127.0.0.1:8788'
-const NAME = /^[\p{L}\p{N}][\p{L}\p{N} ._@-]{0,63}$/u
 
 export function addAdmin(program: Command): void {
   const admin = program
@@ -52,7 +51,6 @@ function addInit(admin: Command): void {
     .action(
       run(async (_, __, options) => {
         const name = String(options.name)
-        if (!NAME.test(name)) throw new UsageError('the name is not one for an admin', 'letters, digits, blanks and ._@-, 64 at most')
         const { readConfig, writeFirstOwner } = await import('@sealpost/server')
         const { readFileSync } = await import('node:fs')
         const flags = { ...textOf('data', options.data), ...textOf('database_url', options.databaseUrl) }

@@ -5,17 +5,17 @@ import { count, countText, key, uuid } from '../http/fields.ts'
 
 export const adminId = z.string().regex(/^[A-Za-z0-9_-]{22}$/)
 export const role = z.enum(ROLES)
-/** How an admin is called: by people, in lists and in the audit log. */
+/** How an admin is called: by people, in lists and in the audit log. The last four look like nothing, and count as letters. */
 export const adminName = z
   .string()
   .min(1)
   .max(64)
-  .regex(/^[\p{L}\p{N}][\p{L}\p{N} ._@-]*$/u)
-/** What a person writes down; no control characters. */
+  .regex(/^(?!.*[\u115F\u1160\u3164\uFFA0])[\p{L}\p{N}][\p{L}\p{N} ._@-]*$/u)
+/** What a person writes down, in one line; nothing that steers a terminal, turns a line round or cannot be seen. */
 export const note = z
   .string()
   .max(200)
-  .regex(/^\P{Cc}*$/u)
+  .regex(/^[^\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u115F\u1160\u3164\uFFA0]*$/u)
 export const userParams = z.strictObject({ user_id: key })
 export const deviceParams = z.strictObject({ user_id: key, device_id: uuid })
 export const nothing = z.strictObject({})

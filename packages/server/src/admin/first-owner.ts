@@ -15,6 +15,7 @@ import { findRunningPostgres } from '../store/embedded-postgres.ts'
 import { migrate } from '../store/migrate.ts'
 import { createStore } from '../store/store.ts'
 import { actorOf } from './authority.ts'
+import { adminName } from './fields.ts'
 
 export type FirstOwner = {
   name: string
@@ -23,24 +24,26 @@ export type FirstOwner = {
   another: boolean
 }
 
-/** SHA-256 of the server key, which pins the relay; null when it was never started. Throws `admin_exists`. */
+/** SHA-256 of the server key, which pins the relay; null when it was never started. Throws `admin_exists`, and `invalid_config` for a name that is none. */
 export async function writeFirstOwner(
   config: Pick<Config, 'data_dir' | 'database_url' | 'database_wait_ms_max'>,
   owner: FirstOwner,
   logger: Log,
 ): Promise<{ admin_id: string; server_key_hash: Bytes | null }> {
+  if (!adminName.safeParse(owner.name).success)
+    throw new SealpostError('invalid_config', 'the name is not one for an admin: letters, digits, blanks and ._@-, 64 at most')
   return withDatabase(config, logger, async (connection) => {
     await migrate(connection)
     const store = await createStore({ connection, log: logger })
     try {
       const { name, public_key, another } = owner
       const admin_id = await adminIdOf(nodeCrypto, public_key)
+      const trace = { actor: 'server', action: 'admin_created', target: actorOf(admin_id), detail: { name, another } }
+      await store.appendAudit([{ ...trace, outcome: 'begun' }])
       const added = await store.addAdmin({ admin_id, role: 'owner', name, public_key }, !another)
+      await store.appendAudit([{ ...trace, outcome: added.is === 'ok' ? 'done' : 'refused' }])
       if (added.is === 'exists')
         throw new SealpostError('admin_exists', another ? 'there is an admin of that name already' : 'this relay has an owner already')
-      await store.appendAudit([
-        { actor: 'server', action: 'admin_created', outcome: 'done', target: actorOf(admin_id), detail: { name, another } },
-      ])
       return { admin_id, server_key_hash: await store.readServerKeyHash() }
     } finally {
       await store.close()

@@ -40,8 +40,9 @@ const json = <S extends z.ZodType>(schema: S, example: z.input<S>) => ({ status:
 
 export const SYSTEM_CONTRACTS = {
   ...STATUS_CONTRACTS,
-  read_openapi: DOCS_CONTRACTS.read_openapi,
-  read_docs: DOCS_CONTRACTS.read_docs,
+  // always served here
+  read_openapi: { ...DOCS_CONTRACTS.read_openapi, problems: [] },
+  read_docs: { ...DOCS_CONTRACTS.read_docs, problems: [] },
   read_docs_file: DOCS_CONTRACTS.read_docs_file,
   read_figures: {
     answer: json(

@@ -254,7 +254,7 @@ describe('what is noted', () => {
     await written[2]!()
     await last
     await audit.close()
-    expect((await noted()).map(({ target }) => target).toSorted()).toEqual(['after', 'before', 'before', 'meanwhile'])
+    expect((await noted()).map(({ target }) => String(target)).toSorted()).toEqual(['after', 'before', 'before', 'meanwhile'])
   })
 
   it('waits while the database does not answer', async () => {
