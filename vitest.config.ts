@@ -11,7 +11,8 @@ export default defineConfig({
     // tests wait for processes and disks more than they compute: one more than the two cores they are meant for
     maxWorkers: 3,
     execArgv: ['--conditions=development', '--disable-warning=ExperimentalWarning'],
-    testTimeout: 20_000,
+    // many start processes of their own, which takes its time where cores are shared
+    testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [
       { extends: true, test: { name: 'pure', include: PURE } },

@@ -14,7 +14,6 @@ export const SECURITY_ACTIONS = {
   token_refused: 'A token was shown that this server did not issue, or not so.',
   assertion_refused: 'An assertion was shown that does not hold, or was used before.',
   rate_limited: 'A limit was reached.',
-  quota_exceeded: 'A quota was reached.',
   signing_keys_replaced: 'Another relay on this database has other secrets.',
   admin_created: 'An owner was written by someone with access to the data.',
   admin_token_refused: 'A token or an assertion of an admin was shown that does not hold.',
