@@ -120,9 +120,10 @@ export class Sealpost {
     return this.#member.status.terminal
   }
 
-  /** What the engine told of last and goes on after (clock_skew, quota_exceeded, log_withheld …); null once an event was acked since. */
+  /** What the engine told of last and goes on after (clock_skew, quota_exceeded, log_withheld …); null once an event was acked since. `suspended` as long as it is. */
   get trouble(): SealpostError | null {
-    return this.#member.status.trouble
+    const { trouble, last_error } = this.#member.status
+    return last_error?.code === 'suspended' ? last_error : trouble
   }
 
   stream(stream_id: string): Stream {
