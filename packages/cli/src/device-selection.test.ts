@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { type Failure, failureOf } from './exit-codes.ts'
 import { selectDevice } from './device-selection.ts'
 
 const laptop = { device_id: '0198c2aa-0000-4000-8000-000000000001', name: 'laptop', revoked: null }
@@ -42,6 +43,12 @@ describe('selectDevice', () => {
   })
 
   test('an unknown device is refused with the way to list them', () => {
-    expect(() => selectDevice(devices, 'watch')).toThrow(/sealpost devices/)
+    let failure: Failure | undefined
+    try {
+      selectDevice(devices, 'watch')
+    } catch (error) {
+      failure = failureOf(error)
+    }
+    expect(failure).toMatchObject({ exit: 'refused', code: 'not_found', hint: expect.stringContaining('sealpost devices') })
   })
 })

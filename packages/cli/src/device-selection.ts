@@ -1,8 +1,9 @@
 /** Finds the device that a person means: by its name, its id, or the first characters of its id. */
 import { SealpostError } from '@sealpost/protocol'
-import { UsageError } from './exit-codes.ts'
+import { advised, UsageError } from './exit-codes.ts'
 
 export const PREFIX_MIN = 6
+export const LISTED = 'sealpost devices lists names and ids'
 
 type Selectable = { device_id: string; name: string; revoked: unknown }
 
@@ -25,7 +26,7 @@ export function selectDevice<D extends Selectable>(devices: readonly D[], text: 
   }
   if (id.length < PREFIX_MIN && devices.some((device) => id.length > 0 && device.device_id.startsWith(id)))
     throw new UsageError(`"${text}" is too short for an id`, `give at least ${PREFIX_MIN} characters of the id, or the name`)
-  throw new SealpostError('not_found', `this account has no device "${text}"; sealpost devices lists them`)
+  throw advised(new SealpostError('not_found', `this account has no device "${text}"`), { hint: LISTED })
 }
 
 function ambiguous(found: readonly Selectable[], text: string): UsageError {

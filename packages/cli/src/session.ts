@@ -1,4 +1,7 @@
-/** A command's time with the device of a home: opened, watched, closed whatever happens. */
+/** A command's time with a home, and with the device in it: opened, watched, closed whatever happens. */
+import { existsSync } from 'node:fs'
+import { readdir, rm, rmdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { type Home, Sealpost } from '@sealpost/client'
 import { openHome } from '@sealpost/client/node'
 import { SealpostError } from '@sealpost/protocol'
@@ -9,8 +12,41 @@ import { say } from './output.ts'
 /** `left`: what earlier commands had left in the outbox when this one began. */
 export type Session = { sealpost: Sealpost; watch: ConnectionWatch; signal: AbortSignal; left: number }
 
+/**
+ * Opens or makes the home for a device that comes into it, runs `work`, closes. Where that fails, a home that was not there before and
+ * holds nothing yet is taken away again.
+ */
+export async function withHome<T>(path: string, work: (home: Home) => Promise<T>): Promise<T> {
+  const isNew = !existsSync(path)
+  const home = await openHome(path)
+  let isUnused = false
+  try {
+    return await work(home)
+  } catch (error) {
+    isUnused =
+      isNew &&
+      (await home.store.readIdentity().then(
+        (identity) => identity === null,
+        () => false,
+      ))
+    throw error
+  } finally {
+    await home.close()
+    if (isUnused) await removeUnused(path)
+  }
+}
+
+/** SQLite keeps files beside the state for as long as another process has it open: then the home is that one's. */
+async function removeUnused(path: string): Promise<void> {
+  const names = await readdir(path)
+  if (names.length !== 1 || names[0] !== 'sealpost.sqlite') return
+  await rm(join(path, 'sealpost.sqlite'))
+  await rmdir(path)
+}
+
 /** Opens the device, runs `work`, closes. `connect` false: it only reads what is here. Throws what `Sealpost.open` or `work` throw. */
 export async function withSession<T>({ home, signal }: Context, work: (session: Session) => Promise<T>, connect = true): Promise<T> {
+  if (!existsSync(home)) throw new SealpostError('not_paired', 'this home holds no device')
   const opened = await openHome(home)
   const { sealpost, left } = await openDevice(opened, connect, signal).catch(async (error: unknown) => {
     await opened.close()

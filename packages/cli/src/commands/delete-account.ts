@@ -15,11 +15,19 @@ export function addDeleteAccount(program: Command): void {
     .summary('delete the account, for all devices and for ever')
     .description(
       'Deletes the account with all its devices, events and entries from the server, for ever: also the recovery words are of no use afterwards.\n' +
-        'Then it wipes this home. Other devices keep what they have received and are told that the account is gone. sealpost export saves a copy before.\n' +
+        'Then it wipes this home, and with it the keys that open an export: save a copy in clear before. Other devices are told that the account is\n' +
+        'gone and show no events any more; sealpost export decrypt opens an export there, until delete-account empties them too.\n' +
         'When it was broken off, or another device was first, run it again: it empties this home.',
     )
     .option('--yes', 'do not ask')
-    .addHelpText('after', examples(['sealpost export all.ndjson && sealpost delete-account', 'with a copy']))
+    .addHelpText(
+      'after',
+      examples(
+        ['sealpost export all.ndjson', 'a copy, encrypted …'],
+        ['sealpost export decrypt all.ndjson > events.ndjson', '… and its events in clear'],
+        ['sealpost delete-account', 'then the end'],
+      ),
+    )
     .action(endWith(deleteAccount))
 }
 

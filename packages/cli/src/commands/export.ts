@@ -6,7 +6,7 @@ import { type Bytes, SealpostError, utf8Decode } from '@sealpost/protocol'
 import type { ExportItem } from '@sealpost/client'
 import type { Command } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
-import type { Exit } from '../exit-codes.ts'
+import { advise, type Exit, UsageError } from '../exit-codes.ts'
 import { createExportCheck, LINE_BYTES_MAX } from '../export-check.ts'
 import { createLineSplitter } from '../line-splitter.ts'
 import { print, say } from '../output.ts'
@@ -37,6 +37,13 @@ export function addExport(program: Command): void {
         'UTF-8, else `data_b64`. Events that had expired have neither. What does not verify is told on stderr, and the exit code is 6.',
     )
     .argument('<file>', 'a file of sealpost export')
+    .addHelpText(
+      'after',
+      examples(
+        ['sealpost export decrypt all.ndjson > events.ndjson', 'all events'],
+        ['sealpost export decrypt all.ndjson | jq -r \'select(.stream_id == "main").data\'', 'the texts of one stream'],
+      ),
+    )
     .action(endWith(decrypt))
 }
 
@@ -93,6 +100,13 @@ async function save(
   }
 }
 
+const WHOLE = 'use a whole file of sealpost export; this one is cut, changed or something else'
+const UNREADABLE = {
+  invalid_message: { hint: WHOLE },
+  invalid_encoding: { hint: WHOLE },
+  forbidden: { hint: 'use a home of the account that it is of: --home DIR' },
+} as const
+
 async function decrypt(context: Context, name: string): Promise<Exit> {
   const open = async ({ sealpost }: Session): Promise<Exit> => {
     let alarms = 0
@@ -108,7 +122,7 @@ async function decrypt(context: Context, name: string): Promise<Exit> {
     }
     return alarms > 0 ? 'integrity' : 'ok'
   }
-  return withSession(context, open, false)
+  return withSession(context, open, false).catch(advise(UNREADABLE))
 }
 
 /** Without their terminators. Throws `invalid_message` where there is no line of an export. */
@@ -122,8 +136,8 @@ async function* readFile(name: string): AsyncGenerator<Bytes> {
   const input = createReadStream(resolve(name))
   try {
     for await (const chunk of input) yield chunk as Buffer
-  } catch (cause) {
-    throw new SealpostError('disk', `${name} cannot be read`, { cause })
+  } catch {
+    throw new UsageError(`${name} cannot be read`, 'check the name of the file, and that you may read it')
   } finally {
     input.destroy()
   }

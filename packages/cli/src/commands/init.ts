@@ -1,13 +1,14 @@
 /** `sealpost init`: an account and its first device. */
 import { Sealpost } from '@sealpost/client'
-import { openHome } from '@sealpost/client/node'
 import { type DeviceType, fromBase64url, serverKeyFingerprint } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { type Command, Option } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
+import { readDeviceName } from '../device-name.ts'
 import { type Exit, UsageError } from '../exit-codes.ts'
 import { OutputClosed, print, say } from '../output.ts'
 import { createRecoveryFile } from '../recovery-file.ts'
+import { withHome } from '../session.ts'
 
 type Options = { server: string; name: string; type: DeviceType; recoveryFile?: string; invite?: string }
 
@@ -37,15 +38,15 @@ export function addInit(program: Command): void {
 }
 
 async function init({ home, signal }: Context, options: Options): Promise<Exit> {
+  const name = readDeviceName(options.name)
   const file = options.recoveryFile === undefined ? null : await createRecoveryFile(options.recoveryFile)
   let handedOut = false
   try {
-    const opened = await openHome(home)
-    try {
+    await withHome(home, async (opened) => {
       const { sealpost, server_key, pinned } = await Sealpost.create({
         home: opened,
         server: options.server,
-        name: options.name,
+        name,
         device_type: options.type,
         ...(options.invite === undefined ? {} : { invite: options.invite }),
         connect: false,
@@ -59,15 +60,13 @@ async function init({ home, signal }: Context, options: Options): Promise<Exit> 
         },
         signal,
       })
-      say(`account created; this device is "${options.name}" (${sealpost.device_id})`)
+      say(`account created; this device is "${name}" (${sealpost.device_id})`)
       say(`server key fingerprint: ${await serverKeyFingerprint(nodeCrypto, fromBase64url(server_key, 32))}`)
       say(pinned ? 'it is the key that you gave' : 'trusted on first use: compare it with what the server shows')
       if (file !== null) say(`recovery words written to ${file.path}: keep it where the devices are not`)
       say('next, to add a device: sealpost pair')
       await sealpost.close()
-    } finally {
-      await opened.close()
-    }
+    })
   } catch (error) {
     if (!handedOut) await file?.discard()
     throw error

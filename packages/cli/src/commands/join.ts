@@ -1,12 +1,13 @@
 /** `sealpost join`: makes this home a device of an account. */
 import { Sealpost } from '@sealpost/client'
-import { openHome } from '@sealpost/client/node'
 import type { DeviceType } from '@sealpost/protocol'
 import { type Command, Option } from 'commander'
 import { confirmPhrase } from '../check-phrase.ts'
 import { type Context, endWith, examples } from '../command.ts'
-import { type Exit, UsageError } from '../exit-codes.ts'
+import { readDeviceName } from '../device-name.ts'
+import { advise, type Exit, UsageError } from '../exit-codes.ts'
 import { isInteractive, say } from '../output.ts'
+import { withHome } from '../session.ts'
 import { DEVICE_TYPES } from './init.ts'
 
 type Options = { server: string; name: string; type: DeviceType; yes?: boolean }
@@ -34,23 +35,19 @@ async function join({ home, signal }: Context, code: string, options: Options): 
   const skip = options.yes === true
   if (!skip && !isInteractive())
     throw new UsageError('join asks whether the check phrases are the same, which needs a terminal', 'use --yes to go on without comparing')
-  const opened = await openHome(home)
-  const sealpost = await Sealpost.join({
-    home: opened,
-    server: options.server,
-    code,
-    name: options.name,
-    device_type: options.type,
-    confirm: (phrase) => confirmPhrase(phrase, 'Does the other device show the same four signs?', skip, signal),
-    signal,
-  }).catch(async (error: unknown) => {
-    await opened.close()
-    throw error
-  })
-  try {
-    say(`joined; this device is "${options.name}" (${sealpost.device_id})`)
-  } finally {
+  const name = readDeviceName(options.name)
+  return withHome<Exit>(home, async (opened) => {
+    const sealpost = await Sealpost.join({
+      home: opened,
+      server: options.server,
+      code,
+      name,
+      device_type: options.type,
+      confirm: (phrase) => confirmPhrase(phrase, 'Does the other device show the same four signs?', skip, signal),
+      signal,
+    }).catch(advise({ not_found: { hint: 'a code ends after 10 minutes: start sealpost pair again for a new one' } }))
+    say(`joined; this device is "${name}" (${sealpost.device_id})`)
     await sealpost.close()
-  }
-  return 'ok'
+    return 'ok'
+  })
 }

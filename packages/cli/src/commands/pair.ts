@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 import { confirmPhrase } from '../check-phrase.ts'
 import { type Context, endWith, examples } from '../command.ts'
-import { type Exit, UsageError } from '../exit-codes.ts'
+import { advise, type Exit, UsageError } from '../exit-codes.ts'
 import { isInteractive, print, say } from '../output.ts'
 import { sendLeftovers, withSession } from '../session.ts'
 
@@ -43,6 +43,12 @@ async function pair(context: Context, options: Options): Promise<Exit> {
       .catch((error: unknown) => {
         throw watch.failure ?? error
       })
+      .catch(
+        advise({
+          not_found: { hint: 'the code has ended; start sealpost pair again for a new one' },
+          name_taken: { hint: 'start sealpost pair again, and on the new device choose another name: sealpost join CODE --name NAME' },
+        }),
+      )
     say(`added "${device.name}" (${device.device_id})`)
     return 'ok'
   })

@@ -1,13 +1,14 @@
 /** `sealpost recover`: back into an account by its recovery words, when all devices are lost. */
 import { readFile } from 'node:fs/promises'
 import { Sealpost } from '@sealpost/client'
-import { openHome } from '@sealpost/client/node'
 import { type DeviceType, fromBase64url, SealpostError, serverKeyFingerprint } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { type Command, Option } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
-import { type Exit, UsageError } from '../exit-codes.ts'
+import { readDeviceName } from '../device-name.ts'
+import { advise, type Exit, UsageError } from '../exit-codes.ts'
 import { isInteractive, say } from '../output.ts'
+import { withHome } from '../session.ts'
 import { DEVICE_TYPES } from './init.ts'
 
 type Options = { server: string; name: string; type: DeviceType; recoveryFile?: string }
@@ -38,31 +39,37 @@ export function addRecover(program: Command): void {
 }
 
 async function recover({ home, signal }: Context, options: Options): Promise<Exit> {
+  const name = readDeviceName(options.name)
   const words = options.recoveryFile === undefined ? await askWords(signal) : await readWords(options.recoveryFile)
-  const opened = await openHome(home)
-  try {
-    const { server, name, type } = options
-    const { sealpost, ...found } = await Sealpost.recover({ home: opened, server, name, device_type: type, words, connect: false, signal })
+  const { server, type } = options
+  return withHome<Exit>(home, async (opened) => {
+    const { sealpost, ...found } = await Sealpost.recover({
+      home: opened,
+      server,
+      name,
+      device_type: type,
+      words,
+      connect: false,
+      signal,
+    }).catch(advise({ not_found: { hint: 'check the words, and the address of the server' } }))
     say(`the account is yours again; this device is "${name}" (${sealpost.device_id}), all others are revoked`)
     if (!found.history) say('the recovery box of the newest entry does not open: what was sent before cannot be read')
     say(`server key fingerprint: ${await serverKeyFingerprint(nodeCrypto, fromBase64url(found.server_key, 32))}`)
     say(found.pinned ? 'it is the key that you gave' : 'trusted on first use: compare it with what the server shows')
     say('next, to add a device: sealpost pair')
     await sealpost.close()
-  } finally {
-    await opened.close()
-  }
-  return 'ok'
+    return 'ok'
+  })
 }
 
 async function readWords(path: string): Promise<string> {
   let text: string
   try {
     text = await readFile(path, 'utf8')
-  } catch (cause) {
-    throw new SealpostError('disk', `the recovery file ${path} cannot be read`, { cause })
+  } catch {
+    throw new UsageError(`the recovery file ${path} cannot be read`, 'check the name of the file, and that you may read it')
   }
-  if (text.length > WORDS_CHARS_MAX) throw new SealpostError('invalid_request', `${path} holds more than the 24 recovery words`)
+  if (text.length > WORDS_CHARS_MAX) throw new SealpostError('invalid_words', `${path} holds more than the 24 recovery words`)
   return text
 }
 

@@ -1,8 +1,9 @@
 /** `sealpost rename`: another name for a device of the account. */
 import type { Command } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
-import { selectDevice } from '../device-selection.ts'
-import type { Exit } from '../exit-codes.ts'
+import { readDeviceName } from '../device-name.ts'
+import { LISTED, selectDevice } from '../device-selection.ts'
+import { advise, type Exit } from '../exit-codes.ts'
 import { say } from '../output.ts'
 import { sendLeftovers, withSession } from '../session.ts'
 
@@ -22,12 +23,15 @@ export function addRename(program: Command): void {
     .action(endWith(rename))
 }
 
-async function rename(context: Context, text: string, name: string): Promise<Exit> {
+async function rename(context: Context, text: string, raw: string): Promise<Exit> {
+  const name = readDeviceName(raw)
   return withSession<Exit>(context, async (session) => {
     const { sealpost, watch, signal } = session
     await watch.settle(5_000, signal)
     const device = selectDevice(await sealpost.devices(), text)
-    const given = await watch.during((ended) => sealpost.rename(device.device_id, name, { signal: ended }), signal)
+    const given = await watch
+      .during((ended) => sealpost.rename(device.device_id, name, { signal: ended }), signal)
+      .catch(advise({ invalid_request: { hint: LISTED } }))
     say(`"${device.name}" (${device.device_id}) is now "${given}"`)
     await sendLeftovers(session)
     return 'ok'
