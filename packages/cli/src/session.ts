@@ -32,7 +32,7 @@ export async function withHome<T>(path: string, work: (home: Home) => Promise<T>
     throw error
   } finally {
     await home.close()
-    if (isUnused) await removeUnused(path)
+    if (isUnused) await removeUnused(path).catch(() => undefined)
   }
 }
 

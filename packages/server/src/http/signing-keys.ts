@@ -1,5 +1,5 @@
 /**
- * The keys that sign access tokens (why-crypto.md §6): next → active → retired. The seed of generation n is derived from the
+ * The keys that sign access tokens (protocol.md §10): next → active → retired. The seed of generation n is derived from the
  * secrets, so that all nodes with the same secrets have the same keys; the store says which generations are in force.
  *
  * Bound: a read of the store per `REFRESH_MS`, and at an unknown `kid` one a second at most.

@@ -1,5 +1,5 @@
 /**
- * Which keys sign access tokens (why-crypto.md §6): next → active → retired → gone. The store sees public keys alone.
+ * Which keys sign access tokens (protocol.md §10): next → active → retired → gone. The store sees public keys alone.
  *
  * Isolation: read committed, under an advisory lock: one node at a time changes them. All times are the database's.
  */
