@@ -1,6 +1,7 @@
 /** THE list of generated documents. `node scripts/run.mjs docs` writes them; a test fails when one is stale. */
 import { writeFileSync } from 'node:fs'
 import { makeAsyncApi } from '../packages/server/src/api/asyncapi.ts'
+import { adminMatrixPage } from '../packages/server/src/api/admin-matrix-page.ts'
 import { makeAdminOpenApi } from '../packages/server/src/api/admin-openapi.ts'
 import { makeOpenApi } from '../packages/server/src/api/openapi.ts'
 import { routesPage } from '../packages/server/src/api/routes-page.ts'
@@ -12,6 +13,7 @@ export const DOCUMENTS: readonly GeneratedDocument[] = [
   { path: 'docs/configuration.md', make: configurationPage },
   { path: '.env.example', make: envExample },
   { path: 'docs/routes.md', make: routesPage },
+  { path: 'docs/operations/admin-routes.md', make: adminMatrixPage },
   { path: 'docs/api/openapi.json', make: () => toJson(makeOpenApi()) },
   { path: 'docs/api/admin-openapi.json', make: () => toJson(makeAdminOpenApi()) },
   { path: 'docs/api/asyncapi.json', make: () => toJson(makeAsyncApi()) },

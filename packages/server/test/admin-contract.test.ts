@@ -37,6 +37,9 @@ describe('every operation, as the document says', () => {
     const request = await requestFor(server, name)
     if (row.auth === 'assertion') await drive(name, { json: await server.assertion(owner) }, 200)
     else await drive(name, request, CONTRACTS[name].answer.status)
+    const { example = {} }: Contract = CONTRACTS[name]
+    const query = new URLSearchParams(example.query as Record<string, string> | undefined)
+    if (query.size > 0) await drive(name, { ...request, query: `?${query.toString()}` }, 200)
     await drive(name, { ...request, query: '?nonsense=1' }, 'invalid_request')
     if (row.method !== 'GET') await drive(name, { ...request, json: { reason: 'A'.repeat(row.bodyBytesMax) } }, 'too_large')
     if (row.auth === 'token') {

@@ -3,8 +3,8 @@ import { ROLES, toBase64url, utf8 } from '@sealpost/protocol'
 import { z } from 'zod'
 import type { Contract } from '../http/contract.ts'
 import { KID, LOG_HEAD, SERVER_KEY, SIGNATURE, TIME_MS } from '../http/examples.ts'
-import { base64url, count, countText, key, signature } from '../http/fields.ts'
-import { adminId, adminName, cursor, done, nextCursor, role, timeMs, timeMsOrNull } from './fields.ts'
+import { base64url, count, key, signature } from '../http/fields.ts'
+import { adminId, adminName, done, nextCursor, page, role, timeMs, timeMsOrNull } from './fields.ts'
 
 const ADMIN_ID = 'dJ5rO0Wc3x2r0b9m4nq1uA'
 const params = z.strictObject({ admin_id: adminId })
@@ -114,15 +114,15 @@ export const ADMIN_CONTRACTS = {
   },
   list_audit: {
     query: z.strictObject({
-      cursor: cursor.optional(),
-      limit: countText(1, 1_000).optional(),
-      order: z.enum(['oldest', 'newest']).optional(),
+      ...page,
+      order: z.enum(['oldest', 'newest']).optional().describe('Which come first; the oldest without it.'),
       action: z
         .string()
         .regex(/^[a-z_]{1,64}$/)
-        .optional(),
-      admin_id: adminId.optional(),
-      user_id: key.optional(),
+        .optional()
+        .describe('Only this action.'),
+      admin_id: adminId.optional().describe('Only what this admin did.'),
+      user_id: key.optional().describe('Only what is about this account.'),
     }),
     answer: {
       status: 200,
@@ -132,7 +132,7 @@ export const ADMIN_CONTRACTS = {
     },
     problems: [],
     example: {
-      query: { order: 'newest', action: 'suspend_user', admin_id: ADMIN_ID, user_id: SERVER_KEY, limit: '100', cursor: 'NDcxMQ' },
+      query: { order: 'newest', action: 'suspend_user', admin_id: ADMIN_ID, user_id: SERVER_KEY, limit: 100, cursor: 'NDcxMQ' },
     },
   },
   read_audit_head: {

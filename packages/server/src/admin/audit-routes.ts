@@ -6,8 +6,7 @@ import type { AuditStore } from '../ports.ts'
 import { actorOf } from './authority.ts'
 import type { AdminAnswers } from './contracts.ts'
 import { decodeCursor, encodeCursor } from './cursor.ts'
-
-const PAGE = 100
+import { PAGE } from './fields.ts'
 
 export function createAuditRoutes(store: AuditStore, audit: Audit): AdminAnswers<'list_audit' | 'read_audit_head'> {
   return {

@@ -7,11 +7,15 @@ import { DOCS_CONTRACTS } from '../http/docs-contracts.ts'
 import { STATUS_CONTRACTS } from '../http/status-contracts.ts'
 import { RATES } from '../limits/rules.ts'
 import { LOG_LEVELS, SIGNUP } from '../variables.ts'
+import { encodeInviteCursor } from './cursor.ts'
 import { done, nextCursor, note, nothing, page, timeMs, timeMsOrNull } from './fields.ts'
 
 const INVITE_ID = '4c1b0a9e-8f70-4d6c-b5a4-93827160514f'
-const rule = z.enum(Object.keys(RATES) as [string, ...string[]])
-const job = z.string().regex(/^[a-z_]{1,64}$/)
+const rule = z.enum(Object.keys(RATES) as [string, ...string[]]).describe('A rate of `list_limits`.')
+const job = z
+  .string()
+  .regex(/^[a-z_]{1,64}$/)
+  .describe('A job of `list_jobs`.')
 const by = z.enum(['configuration', 'operator']).describe('By what it is ruled now.')
 
 const invite = z.strictObject({
@@ -150,7 +154,7 @@ export const SYSTEM_CONTRACTS = {
     query: z.strictObject(page),
     answer: json(z.strictObject({ invites: z.array(invite), next_cursor: nextCursor }), { invites: [INVITE], next_cursor: null }),
     problems: [],
-    example: { query: { limit: '100', cursor: 'NDcxMQ' } },
+    example: { query: { limit: 100, cursor: encodeInviteCursor({ created_at: TIME_MS, invite_id: INVITE_ID }) } },
   },
   create_invite: {
     body: z.strictObject({
@@ -166,7 +170,7 @@ export const SYSTEM_CONTRACTS = {
     example: { body: { uses: 1, expires_in_s: 604_800, note: 'for the new colleague' } },
   },
   revoke_invite: {
-    params: z.strictObject({ invite_id: uuid }),
+    params: z.strictObject({ invite_id: uuid.describe('An invite of `list_invites`.') }),
     answer: done,
     problems: ['not_found'],
     example: { params: { invite_id: INVITE_ID } },

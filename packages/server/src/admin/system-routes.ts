@@ -13,6 +13,7 @@ import type { ShownVariable } from '../shown-variable.ts'
 import { VERSION } from '../version.ts'
 import type { AdminAnswers } from './contracts.ts'
 import { decodeInviteCursor, encodeInviteCursor } from './cursor.ts'
+import { PAGE } from './fields.ts'
 
 export type SystemDeps = {
   store: Pick<AdminStore, 'listInvites' | 'addInvite' | 'revokeInvite'> &
@@ -42,7 +43,6 @@ type Names =
   | 'read_log_level'
   | 'set_log_level'
 
-const PAGE = 100
 const DONE = { json: { done: true } } as const
 const NOT_FOUND = { problem: { code: 'not_found' } } as const
 

@@ -79,7 +79,7 @@ const OF_DEVICE = { params: { user_id: USER_ID, device_id: DEVICE_ID } }
 
 export const USER_CONTRACTS = {
   list_users: {
-    query: z.strictObject({ ...page, state: z.enum(['active', 'suspended']).optional() }),
+    query: z.strictObject({ ...page, state: z.enum(['active', 'suspended']).optional().describe('Only these.') }),
     answer: {
       status: 200,
       media: 'application/json',
@@ -87,7 +87,7 @@ export const USER_CONTRACTS = {
       example: { users: [USER], next_cursor: null },
     },
     problems: [],
-    example: { query: { state: 'active', limit: '100', cursor: 'NDcxMQ' } },
+    example: { query: { state: 'active', limit: 100, cursor: 'NDcxMQ' } },
   },
   read_user: {
     params: userParams,
@@ -137,7 +137,7 @@ export const USER_CONTRACTS = {
     example: OF_USER,
   },
   list_sessions: {
-    query: z.strictObject({ user_id: key.optional(), ...page }),
+    query: z.strictObject({ user_id: key.optional().describe('Of this account only.'), ...page }),
     answer: {
       status: 200,
       media: 'application/json',
@@ -159,6 +159,6 @@ export const USER_CONTRACTS = {
       },
     },
     problems: [],
-    example: { query: { user_id: USER_ID, limit: '100', cursor: 'NDcxMQ' } },
+    example: { query: { user_id: USER_ID, limit: 100, cursor: 'NDcxMQ' } },
   },
 } as const satisfies Record<string, Contract>

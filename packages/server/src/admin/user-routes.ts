@@ -9,6 +9,7 @@ import type { Sessions } from '../relay/sessions.ts'
 import { actorOf } from './authority.ts'
 import type { AdminAnswers } from './contracts.ts'
 import { decodeCursor, encodeCursor } from './cursor.ts'
+import { PAGE } from './fields.ts'
 
 export type AdminUserDeps = {
   store: OperatedStore & Pick<AccountStore, 'deleteAccount'> & { now(): number }
@@ -30,7 +31,6 @@ type Names =
   | 'delete_user'
   | 'list_sessions'
 
-const PAGE = 100
 const NOT_FOUND = { problem: { code: 'not_found' } } as const
 const DONE = { json: { done: true } } as const
 

@@ -4,24 +4,30 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import { Ajv } from 'ajv'
 import addFormats from 'ajv-formats'
 import {
+  ADMIN_ROUTES,
   CLIENT_MESSAGES,
   decodeAcks,
   decodeClientMessage,
   decodeRecords,
   decodeServerMessage,
+  type Route,
   ROUTES,
   SERVER_MESSAGES,
 } from '@sealpost/protocol'
 import { describe, expect, it } from 'vitest'
+import { CONTRACTS as ADMIN_CONTRACTS } from '../admin/contracts.ts'
 import type { Contract } from '../http/contract.ts'
 import { CONTRACTS } from '../http/contracts.ts'
 import { itemsOf } from '../testing/contract.ts'
+import { makeAdminOpenApi } from './admin-openapi.ts'
 import { makeAsyncApi } from './asyncapi.ts'
 import { makeOpenApi } from './openapi.ts'
 import type { Content } from './operations.ts'
 
-const openapi = makeOpenApi()
-const operations = Object.values(openapi.paths).flatMap((path) => Object.values(path))
+const APIS = [
+  { of: 'devices', openapi: makeOpenApi(), routes: ROUTES, contracts: CONTRACTS },
+  { of: 'admins', openapi: makeAdminOpenApi(), routes: ADMIN_ROUTES, contracts: ADMIN_CONTRACTS },
+] as const satisfies { routes: Record<string, Route>; contracts: Record<string, Contract>; [other: string]: unknown }[]
 
 async function lint(document: object, rules: object): Promise<string[]> {
   const config = await createConfig({ extends: ['recommended-strict'], rules: rules as Record<string, 'error'> })
@@ -29,10 +35,14 @@ async function lint(document: object, rules: object): Promise<string[]> {
   return problems.map(({ message, ruleId, location }) => `${ruleId}: ${message} at ${location[0]?.pointer ?? ''}`)
 }
 
-describe('G21: OpenAPI', () => {
+describe.each(APIS)('G21, G24: OpenAPI of what $of reach', ({ openapi, ...api }) => {
+  const operations = Object.values(openapi.paths).flatMap((path) => Object.values(path))
+  const routes = Object.entries<Route>(api.routes)
+  const contracts = Object.entries<Contract>(api.contracts)
+
   it('has every route, once, and nothing else', () => {
-    expect(operations.map((operation) => operation.operationId).toSorted()).toEqual(Object.keys(ROUTES).toSorted())
-    for (const [name, row] of Object.entries(ROUTES)) expect(openapi.paths[row.path]?.[row.method.toLowerCase()]?.operationId).toBe(name)
+    expect(operations.map((operation) => operation.operationId).toSorted()).toEqual(routes.map(([name]) => name).toSorted())
+    for (const [name, row] of routes) expect(openapi.paths[row.path]?.[row.method.toLowerCase()]?.operationId).toBe(name)
   })
 
   it('passes the linter', async () => {
@@ -79,11 +89,11 @@ describe('G21: OpenAPI', () => {
   )
 
   it('each route that changes something says why it may be sent again', () => {
-    for (const [name, row] of Object.entries(ROUTES)) if (row.method !== 'GET') expect('again' in row, name).toBe(true)
+    for (const [name, row] of routes) if (row.method !== 'GET') expect('again' in row, name).toBe(true)
   })
 
   it('its examples are what the router takes', () => {
-    for (const [name, { body, query, params, headers, example = {} }] of Object.entries(CONTRACTS) as [string, Contract][]) {
+    for (const [name, { body, query, params, headers, example = {} }] of contracts) {
       const asText = Object.fromEntries(Object.entries(example.query ?? {}).map(([member, value]) => [member, String(value)]))
       expect(() => body?.parse(example.body), `${name}: body`).not.toThrow()
       expect(() => query?.parse(asText), `${name}: query`).not.toThrow()
