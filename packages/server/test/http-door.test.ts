@@ -5,7 +5,10 @@ import { type AddressInfo, connect } from 'node:net'
 import { ROUTES, type Route, type RouteName } from '@sealpost/protocol'
 import { describe, expect, it } from 'vitest'
 import { boundConnections } from '../src/http/connections.ts'
+import { CONTRACTS } from '../src/http/contracts.ts'
+import { createRouter } from '../src/http/router.ts'
 import { useEventServer } from '../src/testing/event-server.ts'
+import { silent } from '../src/testing/log.ts'
 
 const server = useEventServer()
 const tokenRoutes = (Object.entries(ROUTES) as [RouteName, Route][]).filter(([, row]) => row.auth === 'token' && row.body !== 'none')
@@ -90,6 +93,32 @@ describe('requests that take their time', () => {
     await once(socket, 'close')
     expect((await fetch(`${server.url}/livez`)).status).toBe(200)
   })
+})
+
+it('a peer that holds its connection and sends nothing, or half a request, does not hold up the end', async () => {
+  const addresses = { isProxy: () => true, limitedAddress: () => null }
+  const app = createRouter({
+    routes: { create_token: ROUTES.create_token },
+    contracts: { create_token: CONTRACTS.create_token },
+    answers: { create_token: async () => ({ empty: true }) },
+    admit: async () => ({ problem: { code: 'unauthorized' } }),
+    addresses,
+    overloaded: () => null,
+    takeAddress: async () => null,
+    logger: silent,
+    close_ms: 200,
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const peers = ['', 'GET /livez HTTP/1.1\r\nHost: x\r\n', `${POST}Content-Length: 100\r\n\r\n{`].map((text) => {
+    const peer = connect(port, '127.0.0.1')
+    peer.on('error', () => {})
+    peer.write(text)
+    return { open: once(peer, 'connect'), ended: once(peer, 'close') }
+  })
+  await Promise.all(peers.map(({ open }) => open))
+  await app.close()
+  await Promise.all(peers.map(({ ended }) => ended))
 })
 
 describe('strangers', () => {

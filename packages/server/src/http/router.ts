@@ -39,6 +39,8 @@ export type RouterDeps<Who> = Surface<Who> & {
   /** Null, or the ms until this address may ask again. */
   takeAddress(address: string | null): Promise<number | null>
   logger: Log
+  /** Of requests that are under way when it closes. */
+  close_ms?: number
 }
 
 const NO_QUERY = z.strictObject({})
@@ -46,12 +48,15 @@ const REQUEST_MS = 10_000
 const HEADERS_MS = 5_000
 /** How late the end of a request that takes too long may come. */
 const CHECK_MS = 1_000
+/** How long a request that is under way may take once the router closes; a peer that sends nothing is not waited for any longer. */
+const CLOSE_MS = 5_000
 
 /** Not yet listening. */
 export function createRouter<Who>(deps: RouterDeps<Who>): FastifyInstance {
   const { logger, routes, contracts, answers } = deps
   const addressOf = (request: FastifyRequest): string | null =>
     deps.addresses.limitedAddress(request.raw.socket.remoteAddress, request.headers)
+  const closeMs = deps.close_ms ?? CLOSE_MS
   const callers = new WeakMap<FastifyRequest, Who>()
   const gones = new WeakMap<FastifyRequest, AbortSignal>()
   const app = Fastify({
@@ -82,6 +87,11 @@ export function createRouter<Who>(deps: RouterDeps<Who>): FastifyInstance {
   app.addHook('onRequest', async (request, reply) => {
     reply.headers({ ...everyAnswer(request.id), ...deps.headers })
     gones.set(request, goneOf(reply))
+  })
+  app.addHook('preClose', async () => {
+    // Node itself checks no deadlines any more once the server closes
+    const late = setTimeout(() => app.server.closeAllConnections(), closeMs)
+    app.server.once('close', () => clearTimeout(late))
   })
   app.addHook('onResponse', async (request, reply) => logRequest(logger, request, reply))
   app.setNotFoundHandler((request, reply) => send(reply, request.id, 404, { problem: { code: 'not_found' } }))
