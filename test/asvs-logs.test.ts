@@ -52,7 +52,7 @@ async function raw(text: string): Promise<void> {
   socket.resume()
   await once(socket, 'connect')
   socket.end(text)
-  await once(socket, 'close')
+  await new Promise((resolve) => socket.once('close', resolve))
 }
 
 function signSeedOf(seat: Seat): Bytes {
@@ -70,7 +70,7 @@ async function socketSays(...messages: (string | Buffer)[]): Promise<void> {
   socket.once('open', () => {
     for (const message of messages) socket.send(message)
   })
-  await once(socket, 'close')
+  await new Promise((resolve) => socket.once('close', resolve))
 }
 
 describe('the log of a running relay, at the level debug', { timeout: 60_000 }, () => {

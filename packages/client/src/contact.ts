@@ -18,7 +18,7 @@ export type Contact = {
   rest: Rest
   /** ms, the server's clock as its first answer told it (G07). */
   now(): number
-  /** Calls until it succeeds, fails for good, or `until` (monotonic) has passed. */
+  /** Calls until it succeeds, fails for good, or the next try, not before the server's own time for it, would be after `until` (monotonic). */
   again<T>(until: number, signal: AbortSignal | undefined, call: () => Promise<T>): Promise<T>
 }
 
@@ -43,8 +43,9 @@ export function openContact(home: Home, url: string, knownOffset: () => number):
         try {
           return await call()
         } catch (error) {
-          if (isFinal(error) || clock.mono() + pause >= until) throw error
-          await sleep(clock, pause, signal)
+          const wait = Math.max(pause, error instanceof SealpostError ? (error.retry_after_ms ?? 0) : 0)
+          if (isFinal(error) || clock.mono() + wait >= until) throw error
+          await sleep(clock, wait, signal)
         }
       }
     },

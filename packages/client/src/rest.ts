@@ -17,6 +17,7 @@ import {
   ROUTES,
   type RouteName,
   routePath,
+  retryAfterMs,
   SealpostError,
   type SignedObject,
   tuple,
@@ -184,18 +185,12 @@ function expectOk(response: HttpResponse): void {
 
 function problemOf(response: HttpResponse): SealpostError {
   const { code, detail } = readProblem(response.body)
-  const later = { retry_after_ms: retryAfterMs(response) }
+  const later = { retry_after_ms: retryAfterMs(response.headers['retry-after']) }
   if (code === 'disk') return new SealpostError('unavailable', detail ?? ERROR.unavailable, later)
   if (code !== null) return new SealpostError(code, detail ?? ERROR[code], later)
   if (response.status >= 500) return new SealpostError('unreachable', `the server cannot answer now (${response.status}); try again later`)
   if (response.status === 404) return new SealpostError('unreachable', 'there is no Sealpost server at this address')
   return new SealpostError('invalid_request', `the server refused the request (${response.status})`)
-}
-
-/** A day at most: nobody waits longer by the word of a server. */
-function retryAfterMs({ headers }: HttpResponse): number | undefined {
-  const told = headers['retry-after'] ?? ''
-  return /^\d{1,9}$/.test(told) ? Math.min(Number(told) * 1000, 86_400_000) : undefined
 }
 
 function readProblem(body: Bytes): { code: ErrorCode | null; detail: string | null } {

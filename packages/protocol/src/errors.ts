@@ -18,6 +18,14 @@ export class SealpostError extends Error {
   }
 }
 
+/**
+ * ms of a `Retry-After` in seconds (RFC 9110 §10.2.3), a day at most: nobody waits longer by the word of a server. Undefined
+ * for what is none, and for a date, which a relay never sends.
+ */
+export function retryAfterMs(value: string | null | undefined): number | undefined {
+  return /^\d{1,9}$/.test(value ?? '') ? Math.min(Number(value) * 1000, 86_400_000) : undefined
+}
+
 /** Reached only through a bug: the compiler proves that no value gets here. */
 export function unreachable(value: never): never {
   throw new TypeError(`unreachable: ${JSON.stringify(value)}`)

@@ -16,7 +16,7 @@ async function raw(text: string): Promise<string> {
   await once(socket, 'connect')
   socket.write(text)
   const timer = setTimeout(() => socket.destroy(), 3_000)
-  await once(socket, 'close')
+  await new Promise((resolve) => socket.once('close', resolve))
   clearTimeout(timer)
   return answer
 }

@@ -1,7 +1,7 @@
 /** What stands before every route: what a stranger may send, for how long, and how HTTP that is none is answered (R02, R05, R12). */
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import { type AddressInfo, connect } from 'node:net'
+import { type AddressInfo, connect, type Socket } from 'node:net'
 import { ROUTES, type Route, type RouteName } from '@sealpost/protocol'
 import { describe, expect, it } from 'vitest'
 import { boundConnections } from '../src/http/connections.ts'
@@ -13,6 +13,9 @@ import { silent } from '../src/testing/log.ts'
 const server = useEventServer()
 const tokenRoutes = (Object.entries(ROUTES) as [RouteName, Route][]).filter(([, row]) => row.auth === 'token' && row.body !== 'none')
 
+/** A connection that was reset is closed too: `once` of node:events would reject. */
+const closed = (socket: Socket): Promise<void> => new Promise((resolve) => socket.once('close', () => resolve()))
+
 /** Sends bytes as they are; all that comes until the end of the connection, and how many ms that took. */
 async function raw(text: string): Promise<{ answer: string; ms: number }> {
   const { port, hostname } = new URL(server.url)
@@ -23,7 +26,7 @@ async function raw(text: string): Promise<{ answer: string; ms: number }> {
   await once(socket, 'connect')
   const began = performance.now()
   socket.write(text)
-  await once(socket, 'close')
+  await closed(socket)
   return { answer, ms: performance.now() - began }
 }
 
@@ -90,7 +93,7 @@ describe('requests that take their time', () => {
     await once(socket, 'connect')
     socket.write(`${POST}Content-Length: 100\r\n\r\n{`)
     socket.destroy()
-    await once(socket, 'close')
+    await closed(socket)
     expect((await fetch(`${server.url}/livez`)).status).toBe(200)
   })
 })
@@ -114,7 +117,7 @@ it('a peer that holds its connection and sends nothing, or half a request, does 
     const peer = connect(port, '127.0.0.1')
     peer.on('error', () => {})
     peer.write(text)
-    return { open: once(peer, 'connect'), ended: once(peer, 'close') }
+    return { open: once(peer, 'connect'), ended: closed(peer) }
   })
   await Promise.all(peers.map(({ open }) => open))
   await app.close()
@@ -158,10 +161,10 @@ it.each([
   const open = async () => {
     const socket = connect(port, '127.0.0.1')
     socket.on('error', () => {})
-    const ended = once(socket, 'close')
+    const ended = closed(socket)
     socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
     // who has a place is answered, who has none is cut off
-    const held = await Promise.race([once(socket, 'data').then(() => true), ended.then(() => false)])
+    const held = await Promise.race([new Promise<true>((resolve) => socket.once('data', () => resolve(true))), ended.then(() => false)])
     return { held, close: () => (socket.destroy(), ended) }
   }
   http.on('request', (_request, response) => response.end('x'))

@@ -13,6 +13,7 @@ import {
   ERROR,
   type ErrorCode,
   fromBase64url,
+  retryAfterMs,
   SealpostError,
 } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
@@ -106,15 +107,16 @@ async function ask(
     throw new SealpostError('invalid_message', `what answers at ${base} is no admin listener`, { cause })
   }
   if (response.ok) return value
-  throw problemOf(value, response.status)
+  throw problemOf(value, response)
 }
 
-function problemOf(value: unknown, status: number): SealpostError {
+function problemOf(value: unknown, { status, headers }: Response): SealpostError {
   const { code, detail } = (typeof value === 'object' && value !== null ? value : {}) as { code?: unknown; detail?: unknown }
   const known: ErrorCode =
     typeof code === 'string' && Object.hasOwn(ERROR, code) ? (code as ErrorCode) : status >= 500 ? 'unavailable' : 'invalid_request'
   if (known === 'unauthorized') return new SealpostError('not_admin', 'the relay does not know this key as an admin, or removed it')
-  return new SealpostError(known, typeof detail === 'string' ? detail : ERROR[known])
+  const later = { retry_after_ms: retryAfterMs(headers.get('retry-after')) }
+  return new SealpostError(known, typeof detail === 'string' ? detail : ERROR[known], later)
 }
 
 async function readText(response: Response): Promise<string> {
