@@ -94,6 +94,39 @@ describe('1,000 rounds each', { timeout: 120_000 }, () => {
     expect(Math.min(outcomes.stored, outcomes.refused)).toBeGreaterThan(10)
   })
 
+  it('G24: suspend × ingest: an event commits before the suspension or not at all, of a device and of an account', async () => {
+    const accounts = await Promise.all(Array.from({ length: USERS }, () => createAccount(here(), 1)))
+    const last = accounts.map(() => 0)
+    const start = createStarter()
+    const outcomes = { stored: 0, refused: 0 }
+    await race(async (user, n) => {
+      const { user_no, user_id, log_seq, devices } = accounts[user]!
+      const { device_id } = devices[0]!
+      const session_id = await openSession(there(), user_no, 1)
+      const run = makeRun({ user_no, device_no: 1, session_id, first_seq: last[user]! + 1, epoch: log_seq }, 2)
+      const turn = (suspended: boolean) =>
+        n % 2 === 0 ? there().suspendUser(user_id, suspended) : there().suspendDevice(user_id, device_id, suspended)
+      const count = async (): Promise<number> => (await numbers('select count(*) from event where user_no = $1', [user_no]))[0]!
+      const suspend = async (): Promise<number> => {
+        expect(await turn(true)).toEqual({ user_no, device_ids: [device_id] })
+        return count()
+      }
+      const [verdict, eventsAtReturn] = await start(n + user, () => settle(here(), run), suspend)
+      if (verdict.is === 'stored') last[user]! += 2
+      else expect(verdict).toEqual({ is: 'not_active' })
+      expect([eventsAtReturn, await count()]).toEqual([last[user], last[user]])
+      outcomes[verdict.is === 'stored' ? 'stored' : 'refused']++
+      const late = { ...run, first_seq: last[user]! + 1 }
+      expect(await settle(here(), late)).toEqual({ is: 'not_active' })
+      await turn(false)
+      // what was resumed writes under a session of its own alone
+      expect(await settle(here(), late)).toEqual({ is: 'fenced' })
+    })
+    await checkNumbers(accounts)
+    expect(outcomes.stored + outcomes.refused).toBe(1000)
+    expect(Math.min(outcomes.stored, outcomes.refused)).toBeGreaterThan(10)
+  })
+
   it('R11: session × ingest: what the new session is told is all that the old one has stored', async () => {
     const accounts = await Promise.all(Array.from({ length: USERS }, () => createAccount(here(), 1)))
     const sessions = await Promise.all(accounts.map((account) => openSession(here(), account.user_no, 1)))
