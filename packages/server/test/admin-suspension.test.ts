@@ -3,7 +3,7 @@
  * goes on. That no event commits after a suspension, whatever comes at the same time, is in `store/races.test.ts`.
  */
 import { decodeAcks, toBase64url } from '@sealpost/protocol'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { append, makeDevice, makeEntry, type TestAccount, type TestChange, type TestDevice } from '../src/testing/accounts.ts'
 import { useAdminServer } from '../src/testing/admin-server.ts'
 import { Followed, makeEventJson } from '../src/testing/event-server.ts'
@@ -232,7 +232,8 @@ describe('events under way', () => {
 
   it('are acked or not stored, in 100 rounds over sockets and REST', { timeout: 60_000 }, async () => {
     const outcomes = { acked: 0, refused: 0 }
-    for (let round = 0; round < 10; round++)
+    const LAST = 9
+    for (let round = 0; round <= LAST; round++)
       await Promise.all(
         Array.from({ length: 10 }, async (_, i) => {
           const account = await server.account(1)
@@ -253,11 +254,14 @@ describe('events under way', () => {
             return status === 200 ? body.acks.length : 0
           }
           const suspend = async (): Promise<number> => {
-            if (round % 3 > 0) await new Promise((resolve) => setTimeout(resolve, (round + i) % 12))
+            if (round === LAST) await vi.waitUntil(async () => (await eventsOf(account)) === 5, { timeout: 10_000 })
+            else if (round % 3 > 0) await new Promise((resolve) => setTimeout(resolve, (round + i) % 12))
             await act('suspend_user', account)
             return eventsOf(account)
           }
-          const [acked, atReturn] = await Promise.all([send(), suspend()])
+          // the first round and the last are in a given order, those between as it happens
+          const first = round === 0 ? await suspend() : null
+          const [acked, atReturn] = await Promise.all([send(), first ?? suspend()])
           const now = await eventsOf(account)
           expect(now).toBe(atReturn)
           expect(acked).toBeLessThanOrEqual(now)
@@ -265,7 +269,7 @@ describe('events under way', () => {
         }),
       )
     expect(outcomes.acked + outcomes.refused).toBe(100)
-    expect(Math.min(outcomes.acked, outcomes.refused)).toBeGreaterThan(2)
+    expect(Math.min(outcomes.acked, outcomes.refused)).toBeGreaterThanOrEqual(10)
   })
 })
 
