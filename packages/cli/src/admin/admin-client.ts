@@ -1,8 +1,10 @@
 /**
- * The admin listener from the command line: a token by an assertion of the key at the first call, then one call after another. The relay's
- * key is compared with the pinned one before anything is signed for it. Bounds: 20 s and 32 MiB per answer.
+ * The admin listener from the command line: a token by an assertion of the key at the first call, then one call after another, with a new
+ * token when its five minutes are over. The relay's key is compared with the pinned one before anything is signed for it.
+ * Bounds: 20 s and 32 MiB per answer.
  */
 import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   ADMIN_ROUTES,
   type AdminRouteName,
@@ -17,6 +19,7 @@ import {
   SealpostError,
 } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
+import { type Advice, advised } from '../exit-codes.ts'
 import { type AdminKey, pinServer } from './admin-key.ts'
 
 export type AdminAsk = { params?: Record<string, string>; query?: Record<string, string | undefined>; body?: object }
@@ -25,18 +28,21 @@ export type AdminClient = {
   readonly server_key: Bytes
   // oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is shown as it is
   call(name: AdminRouteName, ask?: AdminAsk): Promise<any>
-  /** The items of a list, page by page. */
+  /** The items of a list, page by page; where it asks too often it waits as long as it is told. */
   // oxlint-disable-next-line typescript/no-explicit-any -- as above
   all(name: AdminRouteName, member: string, ask?: AdminAsk, how?: { paged?: boolean; max?: number | undefined }): AsyncIterable<any>
 }
 
 const TIMEOUT_MS = 20_000
 const ANSWER_BYTES_MAX = 32 * 1_048_576
-const PAGE = '1000'
+const PAGE_MAX = 1_000
+const RETRY_MS = 5_000
+/** Rates of admins are by the minute. */
+const RETRY_MS_MAX = 60_000
 
 export async function openAdminClient(url: string, key: AdminKey, signal: AbortSignal): Promise<AdminClient> {
   const base = url.replace(/\/$/, '')
-  const server_key = fromBase64url(String((await ask(base, 'read_server', {}, null, signal)).server_key), 32)
+  const server_key = readServerKey(base, await ask(base, 'read_server', {}, null, signal))
   const hash = createHash('sha256').update(server_key).digest()
   if (key.server_key_hash === null) await pinServer(key, hash)
   else if (!equalBytes(key.server_key_hash, hash))
@@ -44,8 +50,28 @@ export async function openAdminClient(url: string, key: AdminKey, signal: AbortS
   let token: string | null = null
 
   const call: AdminClient['call'] = async (name, o = {}) => {
+    const isFresh = token === null
     token ??= await createToken()
-    return ask(base, name, o, token, signal)
+    try {
+      return await ask(base, name, o, token, signal)
+    } catch (error) {
+      if (isFresh || !(error instanceof SealpostError && error.code === 'not_admin')) throw error
+      // its time is over; whoever is an admin no more gets no other
+      token = await createToken()
+      return ask(base, name, o, token, signal)
+    }
+  }
+  const patiently: AdminClient['call'] = async (name, o) => {
+    for (;;) {
+      try {
+        return await call(name, o)
+      } catch (error) {
+        if (!(error instanceof SealpostError && error.code === 'rate_limited')) throw error
+        await sleep(Math.min(error.retry_after_ms ?? RETRY_MS, RETRY_MS_MAX), undefined, { signal }).catch((cause: unknown) => {
+          throw new SealpostError('aborted', 'ended', { cause })
+        })
+      }
+    }
   }
   async function createToken(): Promise<string> {
     const signed = await createAdminAssertion(nodeCrypto, key.sign_seed, server_key, Date.now())
@@ -56,14 +82,13 @@ export async function openAdminClient(url: string, key: AdminKey, signal: AbortS
     server_key,
     call,
     async *all(name, member, o = {}, { paged = true, max = Infinity } = {}) {
-      let given = 0
-      for (let cursor: string | null | undefined; cursor !== null; ) {
-        const page = await call(name, { ...o, query: { ...o.query, ...(paged ? { limit: PAGE, cursor } : {}) } })
-        for (const item of page[member] as unknown[]) {
-          if (given === max) return
-          given += 1
-          yield item
-        }
+      let left = max
+      for (let cursor: string | null | undefined; cursor !== null && left > 0; ) {
+        const limit = String(Math.min(PAGE_MAX, left))
+        const page = await patiently(name, { ...o, query: { ...o.query, ...(paged ? { limit, cursor } : {}) } })
+        const items = (page[member] as unknown[]).slice(0, left)
+        left -= items.length
+        yield* items
         cursor = (page.next_cursor ?? null) as string | null
       }
     },
@@ -104,10 +129,29 @@ async function ask(
   try {
     value = JSON.parse(text)
   } catch (cause) {
-    throw new SealpostError('invalid_message', `what answers at ${base} is no admin listener`, { cause })
+    throw noListener(base, cause)
   }
   if (response.ok) return value
   throw problemOf(value, response)
+}
+
+function noListener(base: string, cause: unknown): SealpostError {
+  return new SealpostError('unreachable', `what answers at ${base} is no admin listener`, { cause })
+}
+
+function readServerKey(base: string, value: unknown): Bytes {
+  try {
+    return fromBase64url((value as { server_key: string }).server_key, 32)
+  } catch (cause) {
+    throw noListener(base, cause)
+  }
+}
+
+/** What a refusal means to whoever typed the command. */
+const MEANS: Partial<Record<ErrorCode, Advice>> = {
+  invalid_request: { exit: 'usage', hint: 'sealpost admin <command> --help shows what is possible' },
+  forbidden: { hint: 'ask an owner for it; sealpost admin self shows your role' },
+  expired: { hint: 'set the clock of this machine, then try again' },
 }
 
 function problemOf(value: unknown, { status, headers }: Response): SealpostError {
@@ -116,7 +160,7 @@ function problemOf(value: unknown, { status, headers }: Response): SealpostError
     typeof code === 'string' && Object.hasOwn(ERROR, code) ? (code as ErrorCode) : status >= 500 ? 'unavailable' : 'invalid_request'
   if (known === 'unauthorized') return new SealpostError('not_admin', 'the relay does not know this key as an admin, or removed it')
   const later = { retry_after_ms: retryAfterMs(headers.get('retry-after')) }
-  return new SealpostError(known, typeof detail === 'string' ? detail : ERROR[known], later)
+  return advised(new SealpostError(known, typeof detail === 'string' ? detail : ERROR[known], later), MEANS[known] ?? {})
 }
 
 async function readText(response: Response): Promise<string> {

@@ -4,7 +4,7 @@
  */
 import type { AdminRouteName } from '@sealpost/protocol'
 import { UsageError } from '../exit-codes.ts'
-import { parseDuration } from '../duration.ts'
+import { parseCount, parseDuration } from '../duration.ts'
 import type { AdminAsk } from './admin-client.ts'
 
 type Options = Readonly<Record<string, string | boolean | undefined>>
@@ -240,7 +240,7 @@ export const ADMIN_COMMANDS: readonly AdminCommand[] = [
     route: 'create_invite',
     ask: (_, { uses, for: lifetime, note }) => ({
       body: {
-        uses: whole(text(uses) ?? '1', '--uses'),
+        uses: parseCount(text(uses) ?? '1', '--uses', 1),
         expires_in_s: parseDuration(text(lifetime) ?? '7d'),
         note: text(note) ?? null,
       },

@@ -6,6 +6,7 @@ import { adminKeyPath, createAdminKey, pinServer, readAdminKey } from '../admin/
 import { ADMIN_COMMANDS, type AdminCommand } from '../admin/admin-list.ts'
 import { verifyAuditOf } from '../admin/audit-check.ts'
 import { examples } from '../command.ts'
+import { parseCount } from '../duration.ts'
 import { EXIT, type Exit, UsageError } from '../exit-codes.ts'
 import { listenForInterrupt } from '../interrupt.ts'
 import { ask, formatTable, plain, print, say } from '../output.ts'
@@ -23,6 +24,9 @@ export function addAdmin(program: Command): void {
     .option('--url <url>', `the admin listener (default SEALPOST_ADMIN_URL, else ${DEFAULT_URL})`)
     .option('--key <file>', 'the key of this admin (default SEALPOST_ADMIN_KEY, else ~/.sealpost-admin.json)')
     .option('--json', 'the answer as JSON, a list one object a line')
+    .showHelpAfterError(
+      '  an id that begins with - stands behind --: sealpost admin user -- ID\n  sealpost admin <command> --help shows what is possible',
+    )
     .addHelpText(
       'after',
       examples(
@@ -104,7 +108,8 @@ function addAudit(admin: Command): void {
       run(async (client, _, options) => {
         const { newest, action, admin: admin_id, user, count } = options
         const query = { order: newest === true ? 'newest' : 'oldest', action: text(action), admin_id: text(admin_id), user_id: text(user) }
-        const rows = (await client()).all('list_audit', 'rows', { query }, { max: Number(text(count) ?? 100) })
+        const max = parseCount(text(count) ?? '100', '--count', 1)
+        const rows = (await client()).all('list_audit', 'rows', { query }, { max })
         await printList(rows, AUDIT_COLUMNS, options.json === true)
         return 'ok'
       }),
@@ -178,7 +183,7 @@ function addListed(admin: Command, row: AdminCommand): void {
       const opened = await client()
       if (row.list !== undefined) {
         const { member, columns, paged = false } = row.list
-        const max = text(options.count) === undefined ? undefined : Number(options.count)
+        const max = typeof options.count === 'string' ? parseCount(options.count, '--count', 1) : undefined
         await printList(opened.all(route, member, wanted, { paged, max }), columns, options.json === true)
         return 'ok'
       }
