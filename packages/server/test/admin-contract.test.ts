@@ -229,6 +229,8 @@ describe('bad input', () => {
       toBase64url(Buffer.from('-1')),
       toBase64url(Buffer.from('9007199254740993')),
       toBase64url(Buffer.from('1 or 1=1')),
+      toBase64url(Buffer.from(`1 ${'-'.repeat(36)}`)),
+      toBase64url(Buffer.from(`9007199254740993 ${randomUUID()}`)),
     ])
       if ('cursor' in query!.shape) await refused(name, { params, query: { cursor } }, `cursor ${cursor}`)
   })

@@ -97,8 +97,14 @@ describe('sessions', () => {
     expect(body.total).toBe(3)
     const devices = await server.ask('list_user_devices', { token, params: { user_id: theirs.user_id } })
     expect(devices.body.devices).toMatchObject([{ device_id: theirs.devices[0]!.device_id, state: 'active', has_session: true }])
+    // the first of them goes between two pages
+    const seen = await pages('list_sessions', 'sessions', { limit: '2' }, async () => {
+      await open.shift()?.close()
+      await expect.poll(async () => (await server.ask('list_sessions', { token })).body.total).toBe(open.length)
+    })
+    expect(seen.map(({ session_id }) => session_id)).toEqual(all.map(({ session_id }) => session_id))
     await open.pop()!.close()
-    await expect.poll(async () => (await server.ask('list_sessions', { token })).body.total).toBe(3)
+    await expect.poll(async () => (await server.ask('list_sessions', { token })).body.total).toBe(open.length)
     expect((await server.ask('list_sessions', { token, query: { user_id: theirs.user_id } })).body.sessions).toEqual([])
   })
 })

@@ -1,5 +1,5 @@
 /** Cursors of lists: where a page ended, which nobody has to understand. */
-import { fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
+import { fromBase64url, isUuid, SealpostError, toBase64url } from '@sealpost/protocol'
 
 export function encodeCursor(position: number): string {
   return toBase64url(Buffer.from(String(position)))
@@ -15,17 +15,19 @@ export function decodeCursor(cursor: string | undefined): number | null {
   return position
 }
 
-/** Of a list whose newest come first. */
-export function encodeInviteCursor({ created_at, invite_id }: { created_at: number; invite_id: string }): string {
-  return toBase64url(Buffer.from(`${created_at} ${invite_id}`))
+/** Of a list in the order of times: what comes and goes meanwhile moves nothing else. */
+export type Place = { at: number; id: string }
+
+export function encodePlace({ at, id }: Place): string {
+  return toBase64url(Buffer.from(`${at} ${id}`))
 }
 
 /** Null without one. Throws `invalid_request`. */
-export function decodeInviteCursor(cursor: string | undefined): { created_at: number; invite_id: string } | null {
+export function decodePlace(cursor: string | undefined): Place | null {
   if (cursor === undefined) return null
-  const match = /^(\d{1,16}) ([0-9a-f-]{36})$/.exec(textOf(cursor))
-  if (match === null) throw new SealpostError('invalid_request', 'the cursor is not one of this list')
-  return { created_at: Number(match[1]), invite_id: String(match[2]) }
+  const [, at = '', id = ''] = /^(\d{1,16}) (.{36})$/.exec(textOf(cursor)) ?? []
+  if (!Number.isSafeInteger(Number(at)) || !isUuid(id)) throw new SealpostError('invalid_request', 'the cursor is not one of this list')
+  return { at: Number(at), id }
 }
 
 function textOf(cursor: string): string {

@@ -7,7 +7,7 @@ import { DOCS_CONTRACTS } from '../http/docs-contracts.ts'
 import { STATUS_CONTRACTS } from '../http/status-contracts.ts'
 import { RATES } from '../limits/rules.ts'
 import { LOG_LEVELS, SIGNUP } from '../variables.ts'
-import { encodeInviteCursor } from './cursor.ts'
+import { encodePlace } from './cursor.ts'
 import { done, nextCursor, note, nothing, page, timeMs, timeMsOrNull } from './fields.ts'
 
 const INVITE_ID = '4c1b0a9e-8f70-4d6c-b5a4-93827160514f'
@@ -154,7 +154,7 @@ export const SYSTEM_CONTRACTS = {
     query: z.strictObject(page),
     answer: json(z.strictObject({ invites: z.array(invite), next_cursor: nextCursor }), { invites: [INVITE], next_cursor: null }),
     problems: [],
-    example: { query: { limit: 100, cursor: encodeInviteCursor({ created_at: TIME_MS, invite_id: INVITE_ID }) } },
+    example: { query: { limit: 100, cursor: encodePlace({ at: TIME_MS, id: INVITE_ID }) } },
   },
   create_invite: {
     body: z.strictObject({

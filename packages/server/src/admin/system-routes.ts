@@ -12,7 +12,7 @@ import type { Settings } from '../settings.ts'
 import type { ShownVariable } from '../shown-variable.ts'
 import { VERSION } from '../version.ts'
 import type { AdminAnswers } from './contracts.ts'
-import { decodeInviteCursor, encodeInviteCursor } from './cursor.ts'
+import { decodePlace, encodePlace } from './cursor.ts'
 import { PAGE } from './fields.ts'
 
 export type SystemDeps = {
@@ -84,9 +84,10 @@ export function createSystemRoutes({ store, settings, jobs, ...deps }: SystemDep
     },
     async list_invites({ query }) {
       const limit = query.limit ?? PAGE
-      const invites = await store.listInvites(decodeInviteCursor(query.cursor), limit)
+      const before = decodePlace(query.cursor)
+      const invites = await store.listInvites(before === null ? null : { created_at: before.at, invite_id: before.id }, limit)
       const last = invites.length < limit ? undefined : invites.at(-1)
-      return { json: { invites, next_cursor: last === undefined ? null : encodeInviteCursor(last) } }
+      return { json: { invites, next_cursor: last === undefined ? null : encodePlace({ at: last.created_at, id: last.invite_id }) } }
     },
     async create_invite({ body }) {
       const code = createInviteCode()

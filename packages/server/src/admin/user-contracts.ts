@@ -4,6 +4,7 @@ import { z } from 'zod'
 import type { Contract } from '../http/contract.ts'
 import { DEVICE_ID, SESSION_ID, TIME_MS, USER_ID } from '../http/examples.ts'
 import { count, key, uuid } from '../http/fields.ts'
+import { encodePlace } from './cursor.ts'
 import { deviceParams, done, nextCursor, note, page, timeMs, timeMsOrNull, userParams } from './fields.ts'
 
 const quota = {
@@ -159,6 +160,6 @@ export const USER_CONTRACTS = {
       },
     },
     problems: [],
-    example: { query: { user_id: USER_ID, limit: 100, cursor: 'NDcxMQ' } },
+    example: { query: { user_id: USER_ID, limit: 100, cursor: encodePlace({ at: TIME_MS, id: SESSION_ID }) } },
   },
 } as const satisfies Record<string, Contract>

@@ -8,7 +8,7 @@ import type { AccountStore, Bus, OperatedDevice, OperatedStore, OperatedUser } f
 import type { Sessions } from '../relay/sessions.ts'
 import { actorOf } from './authority.ts'
 import type { AdminAnswers } from './contracts.ts'
-import { decodeCursor, encodeCursor } from './cursor.ts'
+import { decodeCursor, decodePlace, encodeCursor, encodePlace } from './cursor.ts'
 import { PAGE } from './fields.ts'
 
 export type AdminUserDeps = {
@@ -95,12 +95,22 @@ export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): 
     },
     async list_sessions({ query }) {
       const limit = query.limit ?? PAGE
-      const at = decodeCursor(query.cursor) ?? 0
+      const after = decodePlace(query.cursor)
       const all = sessions.list().filter((session) => query.user_id === undefined || session.user_id === query.user_id)
-      const shown = all.slice(at, at + limit)
-      return { json: { sessions: shown, total: all.length, next_cursor: at + limit < all.length ? encodeCursor(at + limit) : null } }
+      const left = all
+        .sort(byTime)
+        .filter((session) => after === null || byTime(session, { opened_at: after.at, session_id: after.id }) > 0)
+      const shown = left.slice(0, limit)
+      const last = left.length > limit ? shown.at(-1) : undefined
+      const next_cursor = last === undefined ? null : encodePlace({ at: last.opened_at, id: last.session_id })
+      return { json: { sessions: shown, total: all.length, next_cursor } }
     },
   }
+}
+
+type Opened = { opened_at: number; session_id: string }
+function byTime(a: Opened, b: Opened): number {
+  return a.opened_at - b.opened_at || (a.session_id < b.session_id ? -1 : a.session_id === b.session_id ? 0 : 1)
 }
 
 function showUser(user: OperatedUser): object {
