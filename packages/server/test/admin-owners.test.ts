@@ -1,8 +1,14 @@
 /** Owners who turn on each other, and owners who are the first: whatever happens at once, one is left, and one was the first (G24). */
+import { createHash } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { Client } from 'pg'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
 import { writeFirstOwner } from '../src/admin/first-owner.ts'
+import { readConfig } from '../src/config.ts'
+import { startServer } from '../src/server.ts'
 import { type AdminNode, type TestAdmin, useAdminServer } from '../src/testing/admin-server.ts'
 import { createTestDatabase } from '../src/testing/database.ts'
 import { silent } from '../src/testing/log.ts'
@@ -86,5 +92,25 @@ describe('one owner always stays', () => {
     ])
     await client.end()
     await database.drop()
+  })
+
+  it('the data folder is enough, with its relay at work and without; one that is of no relay is refused', { timeout: 60_000 }, async () => {
+    const folder = await mkdtemp(join(tmpdir(), 's-'))
+    const config = readConfig({ SEALPOST_PORT: '0', SEALPOST_ADMIN_PORT: '0', SEALPOST_DATA: join(folder, 'data') })
+    const write = (name: string, another: boolean) =>
+      writeFirstOwner(config, { name, public_key: nodeCrypto.ed25519Public(nodeCrypto.random(32)), another }, silent)
+    try {
+      await expect(write('ada', false)).rejects.toMatchObject({ code: 'invalid_config' })
+      const relay = await startServer(config, { logger: silent, test: true })
+      const { server_key_hash } = await write('ada', false)
+      expect(Buffer.from(server_key_hash!)).toEqual(createHash('sha256').update(relay.server_key).digest())
+      await relay.stop()
+      await expect(write('eve', false)).rejects.toMatchObject({ code: 'admin_exists' })
+      await write('grace', true)
+      // the folder is free again
+      await (await startServer(config, { logger: silent, test: true })).stop()
+    } finally {
+      await rm(folder, { recursive: true, force: true })
+    }
   })
 })
