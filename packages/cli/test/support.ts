@@ -78,7 +78,12 @@ async function makeWorld(): Promise<World & { end(): Promise<void> }> {
   let server: RunningServer | null = null
   let port = 0
   const start = async (): Promise<void> => {
-    const config = readConfig({ SEALPOST_PORT: String(port), SEALPOST_DATA: join(folder, 'data'), DATABASE_URL: database.url })
+    const config = readConfig({
+      SEALPOST_ADMIN_PORT: '0',
+      SEALPOST_PORT: String(port),
+      SEALPOST_DATA: join(folder, 'data'),
+      DATABASE_URL: database.url,
+    })
     server = await startServer(config, { logger: silent, test: true })
     port = server.port
   }

@@ -57,6 +57,7 @@ export function useRelay(): Relay {
     },
     async start(env = {}) {
       const config = readConfig({
+        SEALPOST_ADMIN_PORT: '0',
         SEALPOST_PORT: String(port),
         SEALPOST_DATA: join(folder, 'data'),
         DATABASE_URL: database.url,
