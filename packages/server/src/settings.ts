@@ -38,7 +38,11 @@ export async function openSettings({ store, configured, apply, logger }: Setting
   const inForce: Values = { ...configured }
   let ruled: ReadonlySet<string> = new Set()
 
-  async function follow(): Promise<void> {
+  let following: Promise<void> = Promise.resolve()
+  /** One after another: what was read before does not come after what was read later. */
+  const follow = (): Promise<void> => (following = following.catch(() => {}).then(read))
+
+  async function read(): Promise<void> {
     const rows = await store.readSettings()
     const values = new Map(rows.flatMap(({ name, value }) => (isSetting(configured, name) ? [[name, parse(name, value)] as const] : [])))
     ruled = new Set([...values].flatMap(([name, value]) => (value === null ? [] : [name])))
@@ -52,11 +56,8 @@ export async function openSettings({ store, configured, apply, logger }: Setting
 
   for (const name of Object.keys(configured) as SettingName[]) apply(name, configured[name])
   await follow()
-  let following: Promise<void> | null = null
   const timer = setInterval(() => {
-    following ??= follow()
-      .catch((error: unknown) => logger.warn({ err: error }, 'the settings were not read'))
-      .finally(() => (following = null))
+    follow().catch((error: unknown) => logger.warn({ err: error }, 'the settings were not read'))
   }, FOLLOW_MS)
   timer.unref()
 
@@ -68,7 +69,7 @@ export async function openSettings({ store, configured, apply, logger }: Setting
     },
     async close() {
       clearInterval(timer)
-      await following
+      await following.catch(() => {})
     },
   }
 }

@@ -143,6 +143,9 @@ describe('quotas of one account', () => {
     expect(await send('d')).toBe('ack')
     expect(await send('e')).toBe('quota_exceeded')
     await setQuota(account.user_id, { bytes: 10 })
+    // the account sees what it may
+    const own = await server.door.ask('GET', '/api/user', { token: await server.door.token(account) })
+    expect(own.body.quota_bytes).toBe(10)
     expect(await send('a')).toBe('quota_exceeded')
     await setQuota(account.user_id, {})
     expect(await send('a')).toBe('ack')

@@ -183,6 +183,12 @@ describe('a device that is suspended', () => {
     expect(await post(1, { repair: true, boxes: {} })).toEqual([403, 'suspended'])
     expect(await post(0)).toEqual([401, 'unauthorized'])
     expect(await post('root')).toEqual([401, 'unauthorized'])
+    // nor by somebody who knows it, or says to be a device that is not there
+    expect(await post(0, { repair: true, boxes: {} })).toEqual([403, 'suspended'])
+    expect(await post('root', { repair: true, boxes: {} })).toEqual([403, 'suspended'])
+    const stranger = await server.door.assertion({ ...account, devices: [makeDevice()] }, 0, 'log')
+    const { status } = await server.door.ask('POST', '/api/log', { json: { ...entry, proof: stranger, repair: true, boxes: {} } })
+    expect(status).toBe(403)
     expect((await server.store.readOperatedUser(account.user_id))?.log_seq).toBe(account.log_seq)
     // the others write, and may revoke it: that is theirs
     await append(server.store, account, { type: 'revoke_device', revoked: [{ device_id: suspended.device_id }] }, other)

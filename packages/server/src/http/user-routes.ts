@@ -27,7 +27,7 @@ export function createUserRoutes(deps: UserRouteDeps): Answers<'read_user' | 'de
       const user = await store.readUser(caller.user_no)
       if (user === null) return UNAUTHORIZED
       const { user_id, log_head, ...figures } = user
-      const { quota_bytes } = deps
+      const quota_bytes = figures.quota_bytes ?? deps.quota_bytes
       return {
         json: { user_id: toBase64url(user_id), log_head: toBase64url(log_head), ...figures, quota_bytes, history_id: store.history_id },
       }

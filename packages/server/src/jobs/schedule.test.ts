@@ -75,3 +75,25 @@ describe('jobs', () => {
     expect(jobs.lastRuns()).toMatchObject([{ rows: 1 }])
   })
 })
+
+it('a job that is asked for while it runs runs once more', async () => {
+  let runs = 0
+  const gates: (() => void)[] = []
+  const slow: Job = {
+    name: 'slow',
+    every_ms: 3_600_000,
+    async run() {
+      runs += 1
+      await new Promise<void>((resolve) => gates.push(resolve))
+      return { rows: 0 }
+    },
+  }
+  const jobs = startJobs([slow], silent)
+  jobs.runSoon('slow')
+  await expect.poll(() => gates.length).toBe(1)
+  jobs.runSoon('slow')
+  gates[0]!()
+  await expect.poll(() => runs).toBe(2)
+  gates[1]!()
+  await jobs.close()
+})

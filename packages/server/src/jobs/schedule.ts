@@ -78,8 +78,11 @@ export function startJobs(jobs: readonly Job[], logger: Log): Jobs {
         await restUntilWoken(ms)
         continue
       }
+      due.set(next[0], Infinity)
       const last = await runOne(next[0])
-      due.set(next[0], performance.now() + (last.ended === 'held' ? Math.min(SOON_MS, next[0].every_ms) : next[0].every_ms))
+      const again = performance.now() + (last.ended === 'held' ? Math.min(SOON_MS, next[0].every_ms) : next[0].every_ms)
+      // whoever asked for it while it ran gets a run of its own
+      due.set(next[0], Math.min(again, due.get(next[0]) ?? again))
     }
   }
 

@@ -23,6 +23,8 @@ export type UserSummary = {
   floor: number
   head_position: number
   stored_bytes: number
+  /** In place of the configuration; null = as configured. */
+  quota_bytes: number | null
   /** How many there are. */
   devices: number
   streams: number

@@ -44,7 +44,7 @@ const LOG_HEAD = { name: 'read_log_head', text: 'select a.log_seq, a.log_head fr
  */
 const USER = {
   name: 'read_user',
-  text: `select a.user_id, a.created_at, a.log_seq, a.log_head, a.floor, h.last as head_position, h.bytes as stored_bytes,
+  text: `select a.user_id, a.created_at, a.log_seq, a.log_head, a.floor, h.last as head_position, h.bytes as stored_bytes, a.quota_bytes,
        (select max(p.last_seen) from device_profile p where p.user_no = a.user_no) as last_activity,
        (select count(*) from device d where d.user_no = a.user_no and d.active) as devices,
        (select count(*) from stream s where s.user_no = a.user_no) as streams,

@@ -202,7 +202,7 @@ async function append(
     if (account.log_seq !== log.log_seq || !equalBytes(account.log_head, log.log_head))
       return lostRace(client, request, user_id, entry_hash)
     user_no = account.user_no
-    if (!request.repair && !(await mayWrite(client, user_no, body.signer))) return refuse('suspended', account)
+    if (!(await mayWrite(client, user_no, body.signer))) return refuse('suspended', account)
     const refused = request.repair ? null : await judgeUnderLock(client, account, log, body)
     if (refused !== null) return refused
   }
