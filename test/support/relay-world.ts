@@ -116,7 +116,12 @@ export function useRelayWorld(): RelayWorld {
       server = undefined
     },
     async start() {
-      const config = readConfig({ SEALPOST_PORT: String(port), SEALPOST_DATA: join(folder, 'data'), DATABASE_URL: database_url })
+      const config = readConfig({
+        SEALPOST_ADMIN_PORT: '0',
+        SEALPOST_PORT: String(port),
+        SEALPOST_DATA: join(folder, 'data'),
+        DATABASE_URL: database_url,
+      })
       server = await startServer(config, { logger, test: true })
       port = server.port
     },
