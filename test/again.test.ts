@@ -2,11 +2,10 @@
 import { ROUTES, type RouteName, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
-import { makeEntry, type TestChange } from '../packages/server/src/testing/accounts.ts'
+import { makeEntry, type TestChange, wire } from '../packages/server/src/testing/accounts.ts'
 import { makeEventJson, useEventServer } from '../packages/server/src/testing/event-server.ts'
 
 const server = useEventServer()
-const wire = ({ entry, boxes }: ReturnType<typeof makeEntry>) => ({ body: toBase64url(entry.body), sig: toBase64url(entry.sig), boxes })
 
 type Case = { twice(): Promise<[first: number, second: number]>; first: number; second: number; says: string }
 

@@ -3,10 +3,8 @@
  * go in by every field that there is, and none comes out.
  */
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { request } from 'node:http'
-import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -18,6 +16,7 @@ import { createLog } from '../packages/server/src/log.ts'
 import { query, withDatabase } from '../packages/server/src/testing/database.ts'
 import { startRelay } from './support/process.ts'
 import { say, type Seat, useRelayWorld } from './support/relay-world.ts'
+import { sendRaw } from '../packages/server/src/testing/raw-http.ts'
 
 const world = useRelayWorld()
 
@@ -44,15 +43,6 @@ function ask(method: string, path: string, headers: Record<string, string>, body
     if (body !== undefined) sent.setHeader('content-length', Buffer.byteLength(body))
     sent.end(body)
   })
-}
-
-async function raw(text: string): Promise<void> {
-  const socket = connect(Number(new URL(world.url).port), '127.0.0.1')
-  socket.on('error', () => {})
-  socket.resume()
-  await once(socket, 'connect')
-  socket.end(text)
-  await new Promise((resolve) => socket.once('close', resolve))
 }
 
 function signSeedOf(seat: Seat): Bytes {
@@ -132,7 +122,7 @@ describe('the log of a running relay, at the level debug', { timeout: 60_000 }, 
       `${canary} / HTTP/1.1\r\n\r\n`,
       `POST /api/log HTTP/1.1\r\nHost: x\r\nContent-Length: ${canary}\r\n\r\n${canary}`,
     ])
-      await raw(text)
+      await sendRaw(world.url, text, 3_000)
     await socketSays(canary)
     await socketSays(JSON.stringify({ type: 'client_hello', versions: [1], client_eph: canary, client_nonce: evil }))
     await socketSays(Buffer.from(evil))

@@ -2,10 +2,8 @@
  * TLS as a client meets it (OWASP ASVS 5.0, V12; `docs/asvs.md`): the SDK and the connection to the database against peers that show a
  * certificate of nobody, an old version of the protocol, or no TLS at all. Nothing that is secret leaves before the peer was verified.
  */
-import { generateKeyPairSync, randomBytes, sign } from 'node:crypto'
-import { once } from 'node:events'
 import { createServer as createHttps } from 'node:https'
-import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { createServer, type Server } from 'node:net'
 import { createSecureContext, TLSSocket } from 'node:tls'
 import { afterEach, describe, expect, test } from 'vitest'
 import { nodeHttp } from '../packages/client/src/node/http.ts'
@@ -13,54 +11,20 @@ import { nodeTransport } from '../packages/client/src/node/transport.ts'
 import { parseServerUrl } from '../packages/client/src/server-url.ts'
 import { openExternalDatabase } from '../packages/server/src/store/database.ts'
 import { silent } from '../packages/server/src/testing/log.ts'
+import { makeCertificate } from './support/certificate.ts'
+import { listen as listenOn } from './support/listen.ts'
 
-// ---------------------------------------------------------------- a certificate that nobody vouches for (X.509 in DER)
-
-const der = (tag: number, ...parts: Uint8Array[]): Buffer => {
-  const body = Buffer.concat(parts)
-  const long = body.length > 255 ? [0x82, body.length >> 8, body.length & 255] : [0x81, body.length]
-  return Buffer.concat([Buffer.from([tag, ...(body.length > 127 ? long : [body.length])]), body])
-}
-
-function makeCertificate(): { key: string; cert: string } {
-  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-  const ecdsaWithSha256 = der(0x30, Buffer.from('06082a8648ce3d040302', 'hex'))
-  const name = der(0x30, der(0x31, der(0x30, Buffer.from('0603550403', 'hex'), der(0x0c, Buffer.from('localhost')))))
-  const time = (year: number): Buffer => der(0x18, Buffer.from(`${year}0101000000Z`))
-  const altName = der(0x30, Buffer.from('0603551d11', 'hex'), der(0x04, der(0x30, der(0x87, Buffer.from([127, 0, 0, 1])))))
-  const version = der(0xa0, Buffer.from([0x02, 0x01, 0x02]))
-  const serial = der(0x02, Buffer.from([1]), randomBytes(8))
-  const validity = der(0x30, time(2020), time(2090))
-  const spki = publicKey.export({ type: 'spki', format: 'der' })
-  const tbs = der(0x30, version, serial, ecdsaWithSha256, name, validity, name, spki, der(0xa3, der(0x30, altName)))
-  const signature = der(0x03, Buffer.from([0]), sign('sha256', tbs, privateKey))
-  const cert = der(0x30, tbs, ecdsaWithSha256, signature).toString('base64')
-  return {
-    key: String(privateKey.export({ type: 'pkcs8', format: 'pem' })),
-    cert: `-----BEGIN CERTIFICATE-----\n${cert}\n-----END CERTIFICATE-----\n`,
-  }
-}
-
-const identity = makeCertificate()
+/** Of nobody. */
+const identity = makeCertificate(new Date('2020-01-01'), new Date('2090-01-01'))
 const ends: (() => void)[] = []
 afterEach(() => {
   for (const end of ends.splice(0)) end()
 })
 
 async function listen(server: Server): Promise<number> {
-  const open = new Set<Socket>()
-  server.on('connection', (socket: Socket) => {
-    open.add(socket)
-    socket.on('error', () => {})
-    socket.once('close', () => open.delete(socket))
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  ends.push(() => {
-    server.close()
-    for (const socket of open) socket.destroy()
-  })
-  return (server.address() as AddressInfo).port
+  const { port, end } = await listenOn(server)
+  ends.push(end)
+  return port
 }
 
 /** The codes along the chain of causes. */

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { chmod, cp, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { createServer as createHttp } from 'node:http'
 import { createServer as createHttps } from 'node:https'
-import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createServer as createTls, type TlsOptions } from 'node:tls'
@@ -15,6 +15,7 @@ import { migrate } from '../../server/src/store/migrate.ts'
 import { createTestDatabase, query, type TestDatabase, withDatabase } from '../../server/src/testing/database.ts'
 import { silent } from '../../server/src/testing/log.ts'
 import { type Certificate, makeCertificate } from '../../../test/support/certificate.ts'
+import { listen as listenOn } from '../../../test/support/listen.ts'
 import { run } from './support.ts'
 
 const PASSWORD = 'canary-password'
@@ -71,18 +72,9 @@ function namesOf(findings: Findings, is: Finding['is']): string[] {
 }
 
 async function listen(server: Server): Promise<number> {
-  const open = new Set<Socket>()
-  server.on('connection', (socket: Socket) => {
-    open.add(socket.on('error', () => {}))
-    socket.once('close', () => open.delete(socket))
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  ends.push(() => {
-    server.close()
-    for (const socket of open) socket.destroy()
-  })
-  return (server.address() as AddressInfo).port
+  const { port, end } = await listenOn(server)
+  ends.push(end)
+  return port
 }
 
 describe('beside a running relay', () => {

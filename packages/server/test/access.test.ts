@@ -8,7 +8,8 @@ import { ASSERTIONS, type AssertionKind, FOREIGN, RIGHT_BY_ID, TOKENS, type Toke
 import type { Contract } from '../src/http/contract.ts'
 import { CONTRACTS } from '../src/http/contracts.ts'
 import { encodeFollowId } from '../src/relay/follow-id.ts'
-import { append, makeAccount, makeEntry, type TestAccount, type TestDevice } from '../src/testing/accounts.ts'
+import { append, makeAccount, makeEntry, type TestAccount, type TestDevice, wire } from '../src/testing/accounts.ts'
+import { type Asserted, bodyWith, PURPOSES } from '../src/testing/assertion.ts'
 import { makeEventJson, useEventServer } from '../src/testing/event-server.ts'
 
 const server = useEventServer()
@@ -110,22 +111,6 @@ describe('tokens', () => {
   })
 })
 
-const PURPOSES = {
-  append_log: 'log',
-  read_log: 'log-read',
-  create_token: 'token',
-  refresh_token: 'refresh',
-  delete_user: 'delete-account',
-  take_session: 'session',
-} as const satisfies Partial<Record<RouteName, string>>
-
-/** The assertion stands in the body, but for an entry of the log, which has it as its proof. */
-function bodyWith(name: keyof typeof PURPOSES, account: TestAccount, signed: SignedObject, refresh_token: string): object {
-  if (name === 'append_log') return { ...wire(makeEntry(account, { type: 'rotate_keys' })), proof: signed }
-  return name === 'refresh_token' ? { ...signed, refresh_token } : signed
-}
-const wire = ({ entry, boxes }: ReturnType<typeof makeEntry>) => ({ body: b64(entry.body), sig: b64(entry.sig), boxes })
-
 describe('assertions', () => {
   const assertAs = (
     account: TestAccount,
@@ -145,7 +130,7 @@ describe('assertions', () => {
     ).toEqual(Object.keys(PURPOSES).toSorted())
   })
 
-  it.each(Object.keys(PURPOSES) as (keyof typeof PURPOSES)[])('%s takes the right one alone, and it once', async (name) => {
+  it.each(Object.keys(PURPOSES) as Asserted[])('%s takes the right one alone, and it once', async (name) => {
     const account = await server.account(2)
     const other = await server.account(1)
     const [first, second] = account.devices as [TestDevice, TestDevice]

@@ -3,7 +3,7 @@
  * whatever else comes in is refused in the same words, with nothing of the inside.
  */
 import { randomUUID } from 'node:crypto'
-import { type AdminRouteName, ROLES, toBase64url } from '@sealpost/protocol'
+import { type AdminRouteName, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -277,9 +277,8 @@ describe('bad input', () => {
 })
 
 afterAll(() => {
-  // there is no role below the least
-  const leasts = new Set(routes.flatMap(([name, row]) => (row.auth === 'token' && row.role === ROLES[0] ? [name] : [])))
-  const here = (name: string, outcome: string): boolean =>
-    !FAILURES.has(outcome) && !(outcome === 'forbidden' && leasts.has(name as AdminRouteName))
-  expect(contract.missing(here), 'outcomes of the document that nothing drove').toEqual([])
+  expect(
+    contract.missing((_, outcome) => !FAILURES.has(outcome)),
+    'outcomes of the document that nothing drove',
+  ).toEqual([])
 })

@@ -2,9 +2,9 @@
  * Suspension (G24): whom an operator shuts out is out at once, on every way in, and is told so; nothing of it is lost, and when it is resumed it
  * goes on. That no event commits after a suspension, whatever comes at the same time, is in `store/races.test.ts`.
  */
-import { decodeAcks, toBase64url } from '@sealpost/protocol'
+import { decodeAcks } from '@sealpost/protocol'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { append, makeDevice, makeEntry, type TestAccount, type TestChange, type TestDevice } from '../src/testing/accounts.ts'
+import { append, makeDevice, makeEntry, type TestAccount, type TestDevice, wire } from '../src/testing/accounts.ts'
 import { useAdminServer } from '../src/testing/admin-server.ts'
 import { Followed, makeEventJson } from '../src/testing/event-server.ts'
 import { connectRaw, makeRecord, type RawClient } from '../src/testing/raw-client.ts'
@@ -35,10 +35,6 @@ const closedWithin = async (client: RawClient, ms: number): Promise<number> => {
 const refusedHandshake = async (account: TestAccount, device = 0): Promise<void> => {
   await expect(connectRaw(server.door.raw(account, device))).rejects.toThrow('4457')
 }
-const wire = (account: TestAccount, change: TestChange, signer = account.devices[0]) => {
-  const { entry, boxes } = makeEntry(account, change, signer)
-  return { body: toBase64url(entry.body), sig: toBase64url(entry.sig), boxes }
-}
 const eventsOf = async ({ user_no }: TestAccount): Promise<number> =>
   (await server.sql('select count(*)::int4 as n from event where user_no = $1', [user_no]))[0].n
 const act = (name: 'suspend_user' | 'resume_user' | 'disconnect_user', { user_id }: TestAccount) =>
@@ -58,7 +54,7 @@ async function waysIn(account: TestAccount, device: number, had: { token: string
   const signed = (purpose: string) => server.door.assertion(account, device, purpose)
   const event = makeEventJson(account, device, 1, {}).json
   const { token, session_id, refresh_token } = had
-  const entry = wire(account, { type: 'rotate_keys' }, account.devices[device])
+  const entry = wire(makeEntry(account, { type: 'rotate_keys' }, account.devices[device]))
   return [
     await ask('figures', 'GET', '/api/user', undefined, token),
     await ask('devices', 'GET', '/api/devices', undefined, token),
@@ -152,6 +148,8 @@ describe('a device that is suspended', () => {
     for (const [what, status, code] of await waysIn(account, 1, had)) expect([what, status, code]).toEqual([what, 403, 'suspended'])
     const { body } = await server.as('viewer', 'list_user_devices', { params: { user_id: account.user_id } })
     expect(body.devices.map(({ state }: { state: string }) => state)).toEqual(['active', 'suspended', 'active'])
+    const seen = await server.door.ask('GET', '/api/connection-status', { token: await server.door.token(account, 2) })
+    expect([seen.status, tells(true)(seen.body.devices)]).toEqual([200, true])
     // who comes later is told, too
     const late = await connect(account, 2)
     await late.next('presence', ({ head }) => tells(true)(head.devices))
@@ -170,7 +168,7 @@ describe('a device that is suspended', () => {
     const session = await connect(account, 1)
     const [other, suspended] = account.devices as [TestDevice, TestDevice]
     await server.store.suspendDevice(account.user_id, suspended.device_id, true)
-    const entry = wire(account, { type: 'add_device', device: makeDevice() }, suspended)
+    const entry = wire(makeEntry(account, { type: 'add_device', device: makeDevice() }, suspended))
     session.send({ type: 'log_append', id: 1, ...entry })
     expect((await session.closed).code).toBe(4457)
 

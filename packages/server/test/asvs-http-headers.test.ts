@@ -1,25 +1,12 @@
 /** What a browser is told with every answer. OWASP ASVS 5.0: 3.4.1, 3.4.3, 3.4.4, 3.4.6, 4.1.1. */
-import { once } from 'node:events'
-import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { useEventServer } from '../src/testing/event-server.ts'
+import { sendRaw } from '../src/testing/raw-http.ts'
 import { startHttpServer } from '../src/testing/http-server.ts'
 
 const server = useEventServer()
 
-async function raw(text: string): Promise<string> {
-  const { hostname, port } = new URL(server.url)
-  const socket = connect(Number(port), hostname)
-  let answer = ''
-  socket.on('data', (part) => (answer += part.toString('latin1')))
-  socket.on('error', () => {})
-  await once(socket, 'connect')
-  socket.write(text)
-  const timer = setTimeout(() => socket.destroy(), 3_000)
-  await new Promise((resolve) => socket.once('close', resolve))
-  clearTimeout(timer)
-  return answer
-}
+const raw = async (text: string): Promise<string> => (await sendRaw(server.url, text, 3_000)).answer
 
 const upgrade = (path: string, more = ''): string =>
   `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n${more}\r\n`

@@ -2,9 +2,7 @@
  * What every answer of a running server has in common, whatever was asked (OWASP ASVS 5.0, V1, V3, V4, V13, V14, V15; `docs/asvs.md`):
  * routes with and without credentials, methods and paths that are not there, upgrades, and bytes that are no request.
  */
-import { once } from 'node:events'
 import { request } from 'node:http'
-import { connect } from 'node:net'
 import { ROUTES, type Route, type RouteName, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
@@ -12,6 +10,7 @@ import type { Contract } from '../src/http/contract.ts'
 import { CONTRACTS } from '../src/http/contracts.ts'
 import { append } from '../src/testing/accounts.ts'
 import { makeEventJson, useEventServer } from '../src/testing/event-server.ts'
+import { sendRaw } from '../src/testing/raw-http.ts'
 
 const server = useEventServer()
 const routes = Object.entries(ROUTES) as [RouteName, Route][]
@@ -45,20 +44,7 @@ function ask(method: string, path: string, headers: Record<string, string | stri
   })
 }
 
-/** The bytes go out as they are; what comes back until the end. */
-async function raw(text: string): Promise<string> {
-  const { hostname, port } = new URL(server.url)
-  const socket = connect(Number(port), hostname)
-  let answer = ''
-  socket.on('data', (part) => (answer += part.toString('latin1')))
-  socket.on('error', () => {})
-  await once(socket, 'connect')
-  socket.write(text)
-  const timer = setTimeout(() => socket.destroy(), 3_000)
-  await new Promise((resolve) => socket.once('close', resolve))
-  clearTimeout(timer)
-  return answer
-}
+const raw = async (text: string): Promise<string> => (await sendRaw(server.url, text, 3_000)).answer
 
 const pathOf = (row: Route, params: Readonly<Record<string, string>> = {}): string =>
   row.path.replace(/\{(\w+)\}/g, (_, name: string) => params[name] ?? '')

@@ -1,7 +1,7 @@
 /** What stands before every route: what a stranger may send, for how long, and how HTTP that is none is answered (R02, R05, R12). */
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import { type AddressInfo, connect, type Socket } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { ROUTES, type Route, type RouteName } from '@sealpost/protocol'
 import { describe, expect, it } from 'vitest'
 import { boundConnections } from '../src/http/connections.ts'
@@ -9,26 +9,10 @@ import { CONTRACTS } from '../src/http/contracts.ts'
 import { createRouter } from '../src/http/router.ts'
 import { useEventServer } from '../src/testing/event-server.ts'
 import { silent } from '../src/testing/log.ts'
+import { closed, sendRaw } from '../src/testing/raw-http.ts'
 
 const server = useEventServer()
 const tokenRoutes = (Object.entries(ROUTES) as [RouteName, Route][]).filter(([, row]) => row.auth === 'token' && row.body !== 'none')
-
-/** A connection that was reset is closed too: `once` of node:events would reject. */
-const closed = (socket: Socket): Promise<void> => new Promise((resolve) => socket.once('close', () => resolve()))
-
-/** Sends bytes as they are; all that comes until the end of the connection, and how many ms that took. */
-async function raw(text: string): Promise<{ answer: string; ms: number }> {
-  const { port, hostname } = new URL(server.url)
-  const socket = connect(Number(port), hostname)
-  let answer = ''
-  socket.on('data', (part) => (answer += part.toString('latin1')))
-  socket.on('error', () => {})
-  await once(socket, 'connect')
-  const began = performance.now()
-  socket.write(text)
-  await closed(socket)
-  return { answer, ms: performance.now() - began }
-}
 
 function checkProblem(answer: string, status: number, code: string): void {
   const [head = '', body = ''] = answer.split('\r\n\r\n', 2)
@@ -53,11 +37,15 @@ describe('requests that are none', () => {
     ['another protocol', 'EHLO relay.example\r\n\r\n'],
     ['an expectation that nobody knows', `${POST}Expect: foo\r\nContent-Length: 2\r\n\r\n{}`],
   ])('%s: one problem, then the connection ends', async (_, text) => {
-    checkProblem((await raw(text)).answer, 400, 'invalid_request')
+    checkProblem((await sendRaw(server.url, text)).answer, 400, 'invalid_request')
   })
 
   it('headers above 16 KiB are refused', async () => {
-    checkProblem((await raw(`GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ${'a'.repeat(20_000)}\r\n\r\n`)).answer, 431, 'headers_too_large')
+    checkProblem(
+      (await sendRaw(server.url, `GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ${'a'.repeat(20_000)}\r\n\r\n`)).answer,
+      431,
+      'headers_too_large',
+    )
   })
 
   it.each([
@@ -66,7 +54,7 @@ describe('requests that are none', () => {
   ])('an upgrade %s is refused as over REST', async (_, path, status, code) => {
     const headers =
       'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n'
-    const { answer } = await raw(`GET ${path} HTTP/1.1\r\nHost: x\r\nX-Request-Id: given-by-me\r\n${headers}\r\n`)
+    const { answer } = await sendRaw(server.url, `GET ${path} HTTP/1.1\r\nHost: x\r\nX-Request-Id: given-by-me\r\n${headers}\r\n`)
     checkProblem(answer, status, code)
     expect(answer).toContain('"request_id":"given-by-me"')
   })
@@ -75,9 +63,9 @@ describe('requests that are none', () => {
 describe('requests that take their time', () => {
   it('headers have 5 s and a request 10 s, whatever is sent of it', { timeout: 20_000 }, async () => {
     const [nothing, headers, body] = await Promise.all([
-      raw(''),
-      raw('GET /livez HTTP/1.1\r\nHost: x\r\n'),
-      raw(`${POST}Content-Length: 100\r\n\r\n{`),
+      sendRaw(server.url, ''),
+      sendRaw(server.url, 'GET /livez HTTP/1.1\r\nHost: x\r\n'),
+      sendRaw(server.url, `${POST}Content-Length: 100\r\n\r\n{`),
     ])
     expect(nothing.ms).toBeLessThan(8_000)
     expect(headers.ms).toBeLessThan(8_000)

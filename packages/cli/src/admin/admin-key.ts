@@ -44,7 +44,7 @@ export async function createAdminKey(path: string): Promise<AdminKey & { discard
   return { ...key, discard: () => rm(path, { force: true }) }
 }
 
-/** Throws `not_paired` (there is none), `insecure_permissions`, `state_damaged`, `disk`. */
+/** Throws `not_admin` (there is none), `insecure_permissions`, `state_damaged`, `disk`. */
 export async function readAdminKey(path: string): Promise<AdminKey> {
   let text: string
   try {

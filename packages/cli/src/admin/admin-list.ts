@@ -17,6 +17,8 @@ export type AdminCommand = {
   says: string
   options?: readonly (readonly [flags: string, says: string])[]
   route: AdminRouteName | ((options: Options) => AdminRouteName)
+  /** Asked instead of `route` when there is something to set. */
+  sets?: AdminRouteName
   ask?(args: readonly string[], options: Options): AdminAsk
   /** A list: the member that holds the rows, all pages of it; and the columns of the table. */
   list?: { member: string; paged?: true; columns: readonly (readonly [title: string, cell: (row: Row) => unknown])[] }
@@ -30,8 +32,9 @@ const REASON = ['--reason <text>', 'why; it is written into the audit log'] as c
 const DEVICE = ['--device <id>', 'this device alone'] as const
 const LIMIT = ['--count <n>', 'at most so many'] as const
 
-const time = (ms: unknown): string => (typeof ms === 'number' ? new Date(ms).toISOString().slice(0, 19).replace('T', ' ') : '-')
-const text = (value: string | boolean | undefined): string | undefined => (typeof value === 'string' ? value : undefined)
+/** UTC, to the second. */
+export const time = (ms: unknown): string => (typeof ms === 'number' ? new Date(ms).toISOString().slice(0, 19).replace('T', ' ') : '-')
+export const text = (value: string | boolean | undefined): string | undefined => (typeof value === 'string' ? value : undefined)
 
 /** Of a user or, with `--device`, of one of its devices. */
 const ofUserOrDevice = ([user_id = '']: readonly string[], { device, reason }: Options): AdminAsk => ({
@@ -177,12 +180,14 @@ export const ADMIN_COMMANDS: readonly AdminCommand[] = [
     usage: 'signup [mode]',
     says: 'who may create accounts; open, invite, closed, or configured',
     route: 'read_signup',
+    sets: 'set_signup',
     ask: ([mode]) => (mode === undefined ? {} : { body: { signup: setting(mode) } }),
   },
   {
     usage: 'log-level [level]',
     says: 'what is logged; silent, error, warn, info, debug, or configured',
     route: 'read_log_level',
+    sets: 'set_log_level',
     ask: ([level]) => (level === undefined ? {} : { body: { log_level: setting(level) } }),
   },
   {

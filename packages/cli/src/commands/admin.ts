@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import { type AdminRouteName, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type AdminClient, openAdminClient } from '../admin/admin-client.ts'
 import { adminKeyPath, createAdminKey, pinServer, readAdminKey } from '../admin/admin-key.ts'
-import { ADMIN_COMMANDS, type AdminCommand } from '../admin/admin-list.ts'
+import { ADMIN_COMMANDS, type AdminCommand, text, time } from '../admin/admin-list.ts'
 import { verifyAuditOf } from '../admin/audit-check.ts'
 import { examples } from '../command.ts'
 import { parseCount } from '../duration.ts'
@@ -151,7 +151,7 @@ function addAudit(admin: Command): void {
 
 const AUDIT_COLUMNS: NonNullable<AdminCommand['list']>['columns'] = [
   ['ROW', (row) => row.seq],
-  ['TIME', (row) => new Date(row.at).toISOString().slice(0, 19).replace('T', ' ')],
+  ['TIME', (row) => time(row.at)],
   ['ACTOR', (row) => row.actor],
   ['ACTION', (row) => row.action],
   ['OUTCOME', (row) => row.outcome],
@@ -196,11 +196,9 @@ function addListed(admin: Command, row: AdminCommand): void {
   )
 }
 
-/** A command that reads and, with a value, sets. */
-function routeOf(row: AdminCommand, options: Options, sets: boolean): AdminRouteName {
-  const route = typeof row.route === 'function' ? row.route(options) : row.route
-  if (!sets) return route
-  return route === 'read_signup' ? 'set_signup' : route === 'read_log_level' ? 'set_log_level' : route
+function routeOf({ route, sets }: AdminCommand, options: Options, hasBody: boolean): AdminRouteName {
+  if (sets !== undefined && hasBody) return sets
+  return typeof route === 'function' ? route(options) : route
 }
 
 // oxlint-disable-next-line typescript/no-explicit-any -- rows of an answer, as the contract of its route says
@@ -233,10 +231,6 @@ function run(work: Run) {
       interrupt.close()
     }
   }
-}
-
-function text(value: string | boolean | undefined): string | undefined {
-  return typeof value === 'string' ? value : undefined
 }
 
 function textOf<N extends string>(name: N, value: string | boolean | undefined): Partial<Record<N, string>> {

@@ -3,8 +3,8 @@ import { ROLES, toBase64url, utf8 } from '@sealpost/protocol'
 import { z } from 'zod'
 import type { Contract } from '../http/contract.ts'
 import { KID, LOG_HEAD, SERVER_KEY, SIGNATURE, TIME_MS } from '../http/examples.ts'
-import { base64url, count, key, signature } from '../http/fields.ts'
-import { adminId, adminName, done, nextCursor, page, role, timeMs, timeMsOrNull } from './fields.ts'
+import { auditFields, base64url, count, key, signature } from '../http/fields.ts'
+import { adminId, done, givenName, nextCursor, page, role, timeMs, timeMsOrNull } from './fields.ts'
 
 const ADMIN_ID = 'dJ5rO0Wc3x2r0b9m4nq1uA'
 const params = z.strictObject({ admin_id: adminId })
@@ -14,15 +14,7 @@ const admin = z.strictObject({ admin_id: adminId, name: z.string(), role, public
 const ADMIN = { admin_id: ADMIN_ID, name: 'grace', role: 'operator', public_key: SERVER_KEY, created_at: TIME_MS, removed_at: null }
 
 const auditRow = z.strictObject({
-  seq: count,
-  at: timeMs,
-  actor: z.string(),
-  action: z.string(),
-  outcome: z.enum(['begun', 'done', 'refused', 'failed']),
-  target: z.string().nullable(),
-  request_id: z.string().nullable(),
-  address: z.string().nullable(),
-  detail: z.string().nullable().describe('JSON.'),
+  ...auditFields,
   user_hash: key.nullable().describe('SHA-256 of the user_id.'),
   hash: key.describe('Of this row and of the hash before.'),
 })
@@ -73,7 +65,7 @@ export const ADMIN_CONTRACTS = {
     problems: [],
   },
   add_admin: {
-    body: z.strictObject({ name: adminName, role, public_key: key }),
+    body: z.strictObject({ name: givenName, role, public_key: key }),
     answer: { status: 200, media: 'application/json', schema: admin, example: ADMIN },
     problems: ['admin_exists'],
     example: { body: { name: 'grace', role: ROLES[1], public_key: SERVER_KEY } },

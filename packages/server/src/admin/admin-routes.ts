@@ -1,13 +1,14 @@
 /** Admins: how they come by a token, who they are, and how owners add and remove them (G24). */
-import { adminIdOf, type Bytes, fromBase64url, readAdminAssertion, SealpostError, verifyAdminAssertion } from '@sealpost/protocol'
+import { adminIdOf, type Bytes, fromBase64url, readAdminAssertion, toBase64url, verifyAdminAssertion } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
-import { toBase64url } from '@sealpost/protocol'
+import { adminName } from '../audit/entry.ts'
 import type { Audit } from '../audit/recorder.ts'
+import { readClaims } from '../http/assertions.ts'
 import type { Answer } from '../http/call.ts'
 import type { SigningKeys } from '../http/signing-keys.ts'
 import type { AdminRow, AdminStore, AssertionStore, OwnerChange } from '../ports.ts'
 import type { AdminTokens } from './admin-tokens.ts'
-import type { AdminAnswers, AdminCall } from './contracts.ts'
+import { type AdminAnswers, type AdminCall, DONE } from './contracts.ts'
 
 export type AdminRouteDeps = {
   store: AdminStore & AssertionStore & { now(): number }
@@ -27,9 +28,6 @@ type Names =
   | 'remove_admin'
   | 'list_signing_keys'
   | 'rotate_signing_keys'
-
-const JTI_CHARS_MAX = 128
-const DONE = { json: { done: true } } as const
 
 export function createAdminRoutes(deps: AdminRouteDeps): AdminAnswers<Names> {
   const { store } = deps
@@ -68,7 +66,7 @@ async function createToken(deps: AdminRouteDeps, call: AdminCall<'create_admin_t
     audit.note({ actor: 'stranger', action: 'admin_token_refused', outcome: 'refused', target, origin })
     return { problem: { code: 'unauthorized' } }
   }
-  const claimed = readClaims(call.body)
+  const claimed = readClaims(readAdminAssertion, call.body)
   const admin_key = fromBase64url(claimed.admin_key, 32)
   const admin_id = await adminIdOf(nodeCrypto, admin_key)
   const checked = await verifyAdminAssertion(nodeCrypto, admin_key, call.body, { server_key, now_ms: store.now(), skew_ms: skew })
@@ -78,20 +76,10 @@ async function createToken(deps: AdminRouteDeps, call: AdminCall<'create_admin_t
   if (checked === 'expired' && isAdmin)
     return { problem: { code: 'expired', detail: `the clock of this machine is off by more than ${skew / 1000} s; set it` } }
   if (checked !== 'ok' || !isAdmin) return refuse(null)
-  if (!(await store.rememberAssertion(`admin ${claimed.jti}`, claimed.admin_key))) return refuse(`admin:${admin_id}`)
-  await audit.write({ actor: `admin:${admin_id}`, action: 'create_admin_token', outcome: 'done', origin })
+  if (!(await store.rememberAssertion(`admin ${claimed.jti}`, claimed.admin_key))) return refuse(adminName(admin_id))
+  await audit.write({ actor: adminName(admin_id), action: 'create_admin_token', outcome: 'done', origin })
   const { access_token, expires_in } = await deps.tokens.issue({ admin_id, public_key: admin.public_key })
   return { json: { access_token, token_type: 'Bearer', expires_in, role: admin.role } }
-}
-
-function readClaims(signed: { body: string; sig: string }) {
-  try {
-    const claimed = readAdminAssertion(signed)
-    if (claimed.jti.length <= JTI_CHARS_MAX) return claimed
-  } catch (cause) {
-    throw new SealpostError('invalid_request', 'the assertion is not valid', { cause })
-  }
-  throw new SealpostError('invalid_request', 'the assertion is not valid')
 }
 
 function answerChange(change: OwnerChange): Answer {

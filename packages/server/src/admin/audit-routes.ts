@@ -1,11 +1,11 @@
 /** The audit log for those who read it, and what it takes to verify it elsewhere (docs/operations/audit.md). */
 import { toBase64url } from '@sealpost/protocol'
 import type { AuditRow } from '../audit/chain.ts'
+import { adminName } from '../audit/entry.ts'
 import type { Audit } from '../audit/recorder.ts'
 import type { AuditStore } from '../ports.ts'
-import { actorOf } from './authority.ts'
 import type { AdminAnswers } from './contracts.ts'
-import { decodeCursor, encodeCursor } from './cursor.ts'
+import { cursorAfter, decodeCursor, encodeCursor } from './cursor.ts'
 import { PAGE } from './fields.ts'
 
 export function createAuditRoutes(store: AuditStore, audit: Audit): AdminAnswers<'list_audit' | 'read_audit_head'> {
@@ -16,10 +16,9 @@ export function createAuditRoutes(store: AuditStore, audit: Audit): AdminAnswers
       const { limit = PAGE, order = 'oldest', action, admin_id, user_id } = query
       const newest_first = order === 'newest'
       const from = decodeCursor(query.cursor) ?? (newest_first ? Number.MAX_SAFE_INTEGER : 0)
-      const actor = admin_id === undefined ? undefined : actorOf(admin_id)
+      const actor = admin_id === undefined ? undefined : adminName(admin_id)
       const rows = await store.readAudit(from, newest_first, { action, actor, user_id }, limit)
-      const last = rows.length < limit ? undefined : rows.at(-1)
-      return { json: { rows: rows.map(show), next_cursor: last === undefined ? null : encodeCursor(last.seq) } }
+      return { json: { rows: rows.map(show), next_cursor: cursorAfter(rows, limit, ({ seq }) => encodeCursor(seq)) } }
     },
     async read_audit_head() {
       const { head, checkpoints } = await store.readAuditEnds()

@@ -5,10 +5,10 @@
  * without a rule or without a trace, and nothing is done that could not be written down first.
  */
 import { ADMIN_ROUTES, type AdminRoute, type AdminRouteName, mayAct } from '@sealpost/protocol'
-import { type AuditEntry, type AuditOutcome, deviceName, type Origin } from '../audit/entry.ts'
+import { adminName, type AuditEntry, type AuditOutcome, deviceName, type Origin } from '../audit/entry.ts'
 import type { Audit } from '../audit/recorder.ts'
-import type { Answer } from '../http/call.ts'
-import { thumbprint } from '../http/jwt.ts'
+import type { Answer, AnyAnswer, AnyAnswers } from '../http/call.ts'
+import { bearerOf, thumbprint } from '../http/jwt.ts'
 import { type Problem, problemOf } from '../http/problems.ts'
 import type { Asking } from '../http/router.ts'
 import type { RateLimits } from '../limits/rate-limits.ts'
@@ -23,14 +23,12 @@ export type AuthorityDeps = {
   audit: Audit
 }
 
-const BEARER = /^Bearer ([A-Za-z0-9._-]+)$/i
-
 export async function admitAdmin(
   deps: AuthorityDeps,
   name: string,
   { authorization, ...origin }: Asking,
 ): Promise<{ caller: AdminCaller } | { problem: Problem }> {
-  const token = BEARER.exec(authorization ?? '')?.[1]
+  const token = bearerOf(authorization)
   const claims = token === undefined ? null : await deps.tokens.verify(token)
   const admin = claims === null ? null : await deps.store.findAdmin(claims.admin_id)
   if (claims === null || admin === null || admin.removed_at !== null || (await thumbprint(admin.public_key)) !== claims.jkt) {
@@ -42,7 +40,7 @@ export async function admitAdmin(
   if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
   const least = leastRole(name)
   if (least === null || !mayAct(role, least)) {
-    deps.audit.note({ actor: actorOf(admin_id), action: 'role_refused', outcome: 'refused', target: name, origin, detail: { role } })
+    deps.audit.note({ actor: adminName(admin_id), action: 'role_refused', outcome: 'refused', target: name, origin, detail: { role } })
     return { problem: { code: 'forbidden', detail: `this asks for the role ${least ?? 'of nobody'}, and yours is ${role}` } }
   }
   return { caller: { admin_id, name: admin.name, role } }
@@ -50,8 +48,12 @@ export async function admitAdmin(
 
 /** Null: there is no rule, and so it is nobody's. */
 function leastRole(name: string): AdminCaller['role'] | null {
-  const row: AdminRoute | undefined = Object.hasOwn(ADMIN_ROUTES, name) ? ADMIN_ROUTES[name as AdminRouteName] : undefined
+  const row = rowOf(name)
   return row?.auth === 'token' ? row.role : null
+}
+
+function rowOf(name: string): AdminRoute | undefined {
+  return Object.hasOwn(ADMIN_ROUTES, name) ? ADMIN_ROUTES[name as AdminRouteName] : undefined
 }
 
 type SomeCall = {
@@ -59,20 +61,19 @@ type SomeCall = {
   params?: Readonly<Record<string, string>> | undefined
   body?: unknown
 } & Origin
-type SomeAnswers = Readonly<Record<string, (call: never) => Promise<Answer>>>
 
 /** The same answers, each of which leaves a trace. */
-export function audited(answers: SomeAnswers, audit: Audit): SomeAnswers {
+export function audited(answers: AnyAnswers, audit: Audit): AnyAnswers {
   return Object.fromEntries(
     Object.entries(answers).map(([name, answer]) => {
-      const row: AdminRoute | undefined = Object.hasOwn(ADMIN_ROUTES, name) ? ADMIN_ROUTES[name as AdminRouteName] : undefined
+      const row = rowOf(name)
       if (row?.auth !== 'token') return [name, answer]
       return [name, row.method === 'GET' ? noted(name, answer, audit) : written(name, answer, audit)]
     }),
   )
 }
 
-function noted(name: string, answer: (call: never) => Promise<Answer>, audit: Audit) {
+function noted(name: string, answer: AnyAnswer, audit: Audit) {
   return async (call: SomeCall): Promise<Answer> => {
     try {
       const given = await answer(call as never)
@@ -85,7 +86,7 @@ function noted(name: string, answer: (call: never) => Promise<Answer>, audit: Au
   }
 }
 
-function written(name: string, answer: (call: never) => Promise<Answer>, audit: Audit) {
+function written(name: string, answer: AnyAnswer, audit: Audit) {
   return async (call: SomeCall): Promise<Answer> => {
     await audit.write(entryOf(name, call, { outcome: 'begun' }))
     // that it began is on disk, and it cannot be undone: how it ended is written down as soon as that is possible
@@ -109,7 +110,7 @@ function entryOf(action: string, call: SomeCall, { outcome, code, made }: Progre
   const { user_id = null, ...params } = call.params ?? {}
   const detail = { ...plainOf(call.body), ...(code === undefined ? {} : { code }) }
   return {
-    actor: call.caller === null ? 'stranger' : actorOf(call.caller.admin_id),
+    actor: call.caller === null ? 'stranger' : adminName(call.caller.admin_id),
     action,
     outcome,
     user_id,
@@ -122,7 +123,7 @@ function entryOf(action: string, call: SomeCall, { outcome, code, made }: Progre
 /** What the parameters of a route name, beside the account. */
 function targetOf({ device_id, admin_id, ...others }: Readonly<Record<string, string>>): string | null {
   if (device_id !== undefined) return deviceName(device_id)
-  if (admin_id !== undefined) return actorOf(admin_id)
+  if (admin_id !== undefined) return adminName(admin_id)
   const [[name, value] = []] = Object.entries(others)
   return name === undefined ? null : `${name === 'rule' ? 'limit' : name.replace(/_id$/, '')}:${value}`
 }
@@ -137,14 +138,10 @@ function plainOf(body: unknown): Record<string, string | number | boolean | null
   return Object.fromEntries(entries)
 }
 
-export function actorOf(admin_id: string): string {
-  return `admin:${admin_id}`
-}
-
 function endOf(answer: Answer): Progress {
   if ('problem' in answer) return { outcome: 'refused', code: answer.problem.code }
   const { admin_id, invite } = ('json' in answer ? answer.json : {}) as { admin_id?: string; invite?: { invite_id: string } }
-  return { outcome: 'done', made: invite !== undefined ? `invite:${invite.invite_id}` : admin_id && actorOf(admin_id) }
+  return { outcome: 'done', made: invite !== undefined ? `invite:${invite.invite_id}` : admin_id && adminName(admin_id) }
 }
 
 function endOfError(error: unknown): Progress {

@@ -11,5 +11,9 @@ export const CONTRACTS = { ...ADMIN_CONTRACTS, ...USER_CONTRACTS, ...SYSTEM_CONT
 /** An admin, as the database has it at this request. */
 export type AdminCaller = { admin_id: string; name: string; role: Role }
 
+/** Answers of many routes. */
+export const DONE = { json: { done: true } } as const
+export const NOT_FOUND = { problem: { code: 'not_found' } } as const
+
 export type AdminCall<N extends AdminRouteName> = CallOf<(typeof ADMIN_ROUTES)[N], (typeof CONTRACTS)[N], AdminCaller>
 export type AdminAnswers<N extends AdminRouteName> = { readonly [K in N]: (call: AdminCall<K>) => Promise<Answer> }

@@ -5,6 +5,12 @@ export function encodeCursor(position: number): string {
   return toBase64url(Buffer.from(String(position)))
 }
 
+/** Of the next page, when this one is full. */
+export function cursorAfter<R>(rows: readonly R[], limit: number, encode: (last: R) => string): string | null {
+  const last = rows.length < limit ? undefined : rows.at(-1)
+  return last === undefined ? null : encode(last)
+}
+
 /** Null without one. Throws `invalid_request`. */
 export function decodeCursor(cursor: string | undefined): number | null {
   if (cursor === undefined) return null

@@ -9,7 +9,7 @@ export const adminId = z
   .describe('An admin: what its key is called by.')
 export const role = z.enum(ROLES)
 /** How an admin is called: by people, in lists and in the audit log. The last four look like nothing, and count as letters. */
-export const adminName = z
+export const givenName = z
   .string()
   .min(1)
   .max(64)

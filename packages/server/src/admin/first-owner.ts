@@ -7,6 +7,7 @@ import { nodeCrypto } from '@sealpost/protocol/node'
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ClientConfig } from 'pg'
+import { adminName } from '../audit/entry.ts'
 import type { Config } from '../config.ts'
 import { openDataFolder } from '../data-folder.ts'
 import type { Log } from '../log.ts'
@@ -14,8 +15,7 @@ import { openEmbeddedDatabase, openExternalDatabase } from '../store/database.ts
 import { findRunningPostgres } from '../store/embedded-postgres.ts'
 import { migrate } from '../store/migrate.ts'
 import { createStore } from '../store/store.ts'
-import { actorOf } from './authority.ts'
-import { adminName } from './fields.ts'
+import { givenName } from './fields.ts'
 
 export type FirstOwner = {
   name: string
@@ -30,7 +30,7 @@ export async function writeFirstOwner(
   owner: FirstOwner,
   logger: Log,
 ): Promise<{ admin_id: string; server_key_hash: Bytes | null }> {
-  if (!adminName.safeParse(owner.name).success)
+  if (!givenName.safeParse(owner.name).success)
     throw new SealpostError('invalid_config', 'the name is not one for an admin: letters, digits, blanks and ._@-, 64 at most')
   return withDatabase(config, logger, async (connection) => {
     await migrate(connection)
@@ -38,7 +38,7 @@ export async function writeFirstOwner(
     try {
       const { name, public_key, another } = owner
       const admin_id = await adminIdOf(nodeCrypto, public_key)
-      const trace = { actor: 'server', action: 'admin_created', target: actorOf(admin_id), detail: { name, another } }
+      const trace = { actor: 'server', action: 'admin_created', target: adminName(admin_id), detail: { name, another } }
       await store.appendAudit([{ ...trace, outcome: 'begun' }])
       const added = await store.addAdmin({ admin_id, role: 'owner', name, public_key }, !another)
       await store.appendAudit([{ ...trace, outcome: added.is === 'ok' ? 'done' : 'refused' }])

@@ -11,8 +11,8 @@ import type { AdminStore, InviteRow, OperatedStore } from '../ports.ts'
 import type { Settings } from '../settings.ts'
 import type { ShownVariable } from '../shown-variable.ts'
 import { VERSION } from '../version.ts'
-import type { AdminAnswers } from './contracts.ts'
-import { decodePlace, encodePlace } from './cursor.ts'
+import { type AdminAnswers, DONE, NOT_FOUND } from './contracts.ts'
+import { cursorAfter, decodePlace, encodePlace } from './cursor.ts'
 import { PAGE } from './fields.ts'
 
 export type SystemDeps = {
@@ -42,9 +42,6 @@ type Names =
   | 'run_job'
   | 'read_log_level'
   | 'set_log_level'
-
-const DONE = { json: { done: true } } as const
-const NOT_FOUND = { problem: { code: 'not_found' } } as const
 
 export function createSystemRoutes({ store, settings, jobs, ...deps }: SystemDeps): AdminAnswers<Names> {
   const started_at = Date.now()
@@ -86,8 +83,8 @@ export function createSystemRoutes({ store, settings, jobs, ...deps }: SystemDep
       const limit = query.limit ?? PAGE
       const before = decodePlace(query.cursor)
       const invites = await store.listInvites(before === null ? null : { created_at: before.at, invite_id: before.id }, limit)
-      const last = invites.length < limit ? undefined : invites.at(-1)
-      return { json: { invites, next_cursor: last === undefined ? null : encodePlace({ at: last.created_at, id: last.invite_id }) } }
+      const next_cursor = cursorAfter(invites, limit, ({ created_at, invite_id }) => encodePlace({ at: created_at, id: invite_id }))
+      return { json: { invites, next_cursor } }
     },
     async create_invite({ body }) {
       const code = createInviteCode()

@@ -3,12 +3,12 @@
  * into a device log: nobody but the account has the keys. What is decided is told to the sessions of all nodes at once by the bus, and
  * found by them in the store if the bus fails (`account.standing`).
  */
+import { adminName } from '../audit/entry.ts'
 import type { Answer } from '../http/call.ts'
 import type { AccountStore, Bus, OperatedDevice, OperatedStore, OperatedUser } from '../ports.ts'
 import type { Sessions } from '../relay/sessions.ts'
-import { actorOf } from './authority.ts'
-import type { AdminAnswers } from './contracts.ts'
-import { decodeCursor, decodePlace, encodeCursor, encodePlace } from './cursor.ts'
+import { type AdminAnswers, DONE, NOT_FOUND } from './contracts.ts'
+import { cursorAfter, decodeCursor, decodePlace, encodeCursor, encodePlace } from './cursor.ts'
 import { PAGE } from './fields.ts'
 
 export type AdminUserDeps = {
@@ -30,9 +30,6 @@ type Names =
   | 'set_user_quota'
   | 'delete_user'
   | 'list_sessions'
-
-const NOT_FOUND = { problem: { code: 'not_found' } } as const
-const DONE = { json: { done: true } } as const
 
 export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): AdminAnswers<Names> {
   /** Ends what is open of these devices; the store has let them go, or lets them come back. */
@@ -59,8 +56,7 @@ export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): 
       const limit = query.limit ?? PAGE
       const suspended = query.state === undefined ? null : query.state === 'suspended'
       const users = await store.listUsers(decodeCursor(query.cursor) ?? 0, suspended, limit)
-      const last = users.length < limit ? undefined : users.at(-1)
-      return { json: { users: users.map(showUser), next_cursor: last === undefined ? null : encodeCursor(last.user_no) } }
+      return { json: { users: users.map(showUser), next_cursor: cursorAfter(users, limit, ({ user_no }) => encodeCursor(user_no)) } }
     },
     async read_user({ params }) {
       const user = await store.readOperatedUser(params.user_id)
@@ -87,7 +83,7 @@ export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): 
     disconnect_device: async ({ params }) => end(await devicesOf(params.user_id, params.device_id), 'reauthenticate'),
     set_user_quota: async ({ params, body }) => ((await store.setUserQuota(params.user_id, body)) ? DONE : NOT_FOUND),
     async delete_user({ params, caller, request_id, address }) {
-      const by = { actor: actorOf(caller.admin_id), origin: { request_id, address } }
+      const by = { actor: adminName(caller.admin_id), origin: { request_id, address } }
       const deleted = await store.deleteAccount(params.user_id, null, by)
       if (deleted === null) return NOT_FOUND
       bus.publish(deleted.user_no, { is: 'deleted' })
@@ -97,12 +93,11 @@ export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): 
       const limit = query.limit ?? PAGE
       const after = decodePlace(query.cursor)
       const all = sessions.list().filter((session) => query.user_id === undefined || session.user_id === query.user_id)
-      const left = all
+      const shown = all
         .sort(byTime)
         .filter((session) => after === null || byTime(session, { opened_at: after.at, session_id: after.id }) > 0)
-      const shown = left.slice(0, limit)
-      const last = left.length > limit ? shown.at(-1) : undefined
-      const next_cursor = last === undefined ? null : encodePlace({ at: last.opened_at, id: last.session_id })
+        .slice(0, limit)
+      const next_cursor = cursorAfter(shown, limit, ({ opened_at, session_id }) => encodePlace({ at: opened_at, id: session_id }))
       return { json: { sessions: shown, total: all.length, next_cursor } }
     },
   }
@@ -114,11 +109,8 @@ function byTime(a: Opened, b: Opened): number {
 }
 
 function showUser(user: OperatedUser): object {
-  const { user_id, created_at, suspended_at, last_activity, log_seq, floor, head_position, stored_bytes, devices } = user
-  const quota = { bytes: user.quota_bytes, streams: user.quota_streams, devices: user.quota_devices }
-  // retention removes whole prefixes of positions, and leaves a row for every other
-  const events = head_position - floor
-  return { user_id, created_at, suspended_at, last_activity, log_seq, floor, head_position, events, stored_bytes, devices, quota }
+  const { user_no: _, quota_bytes: bytes, quota_streams: streams, quota_devices: devices, ...shown } = user
+  return { ...shown, quota: { bytes, streams, devices } }
 }
 
 function showDevice({ active, ...device }: OperatedDevice): object {

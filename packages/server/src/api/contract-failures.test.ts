@@ -4,7 +4,7 @@ import { nodeCrypto } from '@sealpost/protocol/node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { RATES, type RateRule } from '../limits/rules.ts'
 import { createStore, type PostgresStore } from '../store/store.ts'
-import { createAccount, makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange } from '../testing/accounts.ts'
+import { createAccount, makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange, wire } from '../testing/accounts.ts'
 import { type Ask, createContract, FAILURES } from '../testing/contract.ts'
 import { useDatabase } from '../testing/database.ts'
 import { makeEventJson } from '../testing/event-server.ts'
@@ -46,7 +46,6 @@ let asked = 0
 /** An address of its own for each request. */
 const from = () => ({ 'x-forwarded-for': addressOf(20_000 + asked++) })
 const newMailbox = () => toBase64url(nodeCrypto.random(16))
-const wire = ({ entry, boxes }: ReturnType<typeof makeEntry>) => ({ body: toBase64url(entry.body), sig: toBase64url(entry.sig), boxes })
 
 /** A right request for each operation, of an account of its own. */
 const RIGHT: { readonly [N in RouteName]?: (server: TestHttpServer, account: TestAccount, token: string) => Promise<Ask> } = {

@@ -1,12 +1,13 @@
 /** Every operation of the API document against a running server: what is answered is what the document says, member by member (G21). */
 import { randomUUID } from 'node:crypto'
-import { createAssertion, ROUTES, type Route, type RouteName, type SignedObject, toBase64url } from '@sealpost/protocol'
+import { createAssertion, ROUTES, type Route, type RouteName, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Contract } from '../http/contract.ts'
 import { CONTRACTS } from '../http/contracts.ts'
 import { encodeFollowId } from '../relay/follow-id.ts'
-import { append, makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange } from '../testing/accounts.ts'
+import { append, makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange, wire } from '../testing/accounts.ts'
+import { type Asserted, bodyWith, PURPOSES } from '../testing/assertion.ts'
 import { type Ask, createContract, FAILURES, type Item } from '../testing/contract.ts'
 import { makeEventJson, useEventServer } from '../testing/event-server.ts'
 import { createWatchedStore, startHttpServer, type TestHttpServer } from '../testing/http-server.ts'
@@ -39,7 +40,6 @@ function exampleAsk(name: RouteName, token: string): Ask {
   return { params, ...content, ...(row.auth === 'token' ? { token } : {}) }
 }
 
-const wire = ({ entry, boxes }: ReturnType<typeof makeEntry>) => ({ body: toBase64url(entry.body), sig: toBase64url(entry.sig), boxes })
 const rename = (account: TestAccount, device: number, name: string): TestChange => ({
   type: 'rename_device',
   rename: { device_id: account.devices[device]!.device_id, name },
@@ -69,22 +69,6 @@ async function withRevoked(): Promise<TestAccount> {
   return account
 }
 
-const ASSERTED = {
-  append_log: 'log',
-  read_log: 'log-read',
-  create_token: 'token',
-  refresh_token: 'refresh',
-  delete_user: 'delete-account',
-  take_session: 'session',
-} as const satisfies Partial<Record<RouteName, string>>
-type Asserted = keyof typeof ASSERTED
-
-/** The assertion stands in the body, but for an entry of the log, which has it as its proof. */
-function bodyWith(name: Asserted, account: TestAccount, signed: SignedObject): object {
-  if (name === 'append_log') return { ...wire(makeEntry(account, { type: 'rotate_keys' })), proof: signed }
-  return name === 'refresh_token' ? { ...signed, refresh_token: 'AAAA' } : signed
-}
-
 describe('what all of a kind refuse', () => {
   it.each(routes)('%s: what it does not take, what is too large, and who does not show the right credential', async (name, row) => {
     const account = await server.account(1)
@@ -99,7 +83,7 @@ describe('what all of a kind refuse', () => {
     const now = Date.now()
     const claims = { aud: toBase64url(server.server_key), user_id: account.user_id, signer: account.devices[0]!.device_id }
     const sign = (purpose: string, at: number) => createAssertion(nodeCrypto, account.devices[0]!.sign_seed, { ...claims, purpose }, at)
-    const purpose = ASSERTED[name as Asserted]
+    const purpose = PURPOSES[name as Asserted]
     await drive(name, { json: bodyWith(name as Asserted, account, await sign('nothing', now)) }, 'unauthorized')
     await drive(name, { json: bodyWith(name as Asserted, account, await sign(purpose, now - 600_000)) }, 'expired')
   })

@@ -2,7 +2,7 @@
 import { isUuid } from '@sealpost/protocol'
 import type { RateLimits } from '../limits/rate-limits.ts'
 import { RATES } from '../limits/rules.ts'
-import { type AuditEntry, deviceName } from './entry.ts'
+import { adminName, type AuditEntry, deviceName } from './entry.ts'
 import type { Audit } from './recorder.ts'
 
 export function auditedLimits(limits: RateLimits, audit: Pick<Audit, 'note'>): RateLimits {
@@ -28,7 +28,7 @@ function whoOf(rule: keyof typeof RATES, key: string): Pick<AuditEntry, 'target'
     case 'device':
       return { target: isUuid(key) ? deviceName(key) : target, detail }
     case 'admin':
-      return { target: `admin:${key}`, detail }
+      return { target: adminName(key), detail }
     case 'mailbox':
       // who knows a mailbox may use it: its id is kept nowhere
       return { target, detail }

@@ -2,7 +2,8 @@
 import { fromBase64url, toBase64url, uuidToBytes } from '@sealpost/protocol'
 import { createHash } from 'node:crypto'
 
-export type AuditOutcome = 'begun' | 'done' | 'refused' | 'failed'
+export const AUDIT_OUTCOMES = ['begun', 'done', 'refused', 'failed'] as const
+export type AuditOutcome = (typeof AUDIT_OUTCOMES)[number]
 
 /** Whence a request came. */
 export type Origin = { request_id: string; address: string | null }
@@ -24,6 +25,10 @@ export type AuditEntry = {
 /** SHA-256 of the id, as `deleted_account` has it. */
 export function userHash(user_id: string): Buffer {
   return createHash('sha256').update(fromBase64url(user_id, 32)).digest()
+}
+
+export function adminName(admin_id: string): string {
+  return `admin:${admin_id}`
 }
 
 /** `device:` and 22 characters of the hash of the id. */

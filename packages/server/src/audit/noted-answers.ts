@@ -1,18 +1,16 @@
 /** Assertions that do not hold, as the routes that ask for one refuse them, are noted in the audit log. */
 import { type Route, SealpostError } from '@sealpost/protocol'
-import type { Answer } from '../http/call.ts'
+import type { Answer, AnyAnswer, AnyAnswers } from '../http/call.ts'
 import type { Origin } from './entry.ts'
 import type { Audit } from './recorder.ts'
 
-type SomeAnswers = Readonly<Record<string, (call: never) => Promise<Answer>>>
-
-export function notingRefusals(routes: Readonly<Record<string, Route>>, answers: SomeAnswers, audit: Pick<Audit, 'note'>): SomeAnswers {
+export function notingRefusals(routes: Readonly<Record<string, Route>>, answers: AnyAnswers, audit: Pick<Audit, 'note'>): AnyAnswers {
   return Object.fromEntries(
     Object.entries(answers).map(([name, answer]) => [name, routes[name]?.auth === 'assertion' ? noting(name, answer, audit) : answer]),
   )
 }
 
-function noting(name: string, answer: (call: never) => Promise<Answer>, audit: Pick<Audit, 'note'>) {
+function noting(name: string, answer: AnyAnswer, audit: Pick<Audit, 'note'>) {
   return async (call: Origin): Promise<Answer> => {
     const note = (code: string): void => {
       if (code !== 'unauthorized' && code !== 'invalid_token') return

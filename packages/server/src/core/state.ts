@@ -247,8 +247,7 @@ export type Input =
   | { is: 'failed'; what: 'handshake' | 'log' | 'device' | 'presence' }
   // hints
   | { is: 'hint'; hint: Hint }
-  /** The position of the user and the newest entry of the device log, as the store has them. */
-  /** `standing` null: not looked at. */
+  /** The position of the user and the newest entry of the device log, as the store has them; `standing` null: not looked at. */
   | { is: 'head'; position: number; log_seq: number; standing: number | null }
   /** The store has another past than the one this session was told of. */
   | { is: 'restored' }

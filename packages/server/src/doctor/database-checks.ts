@@ -3,11 +3,10 @@ import { createHash } from 'node:crypto'
 import { equalBytes } from '@sealpost/protocol'
 import { type Migration, MIGRATIONS } from '../store/migrations/index.ts'
 import { POSTGRES_VERSIONS } from '../store/migrate.ts'
+import { POOLED_CONNECTIONS } from '../store/pool.ts'
 import { type Check, fail, ok, secondsText, seen, skipped, type Verdict, warn } from './check.ts'
 import type { Facts, OwnTables, ReachedDatabase, SettingName } from './facts.ts'
 
-/** Of one relay: both pools of `store/pool.ts`. */
-export const POOLED_CONNECTIONS = 12
 /** A start that migrates, this command, a backup, a person. */
 const RESERVE = 5
 const ROUND_TRIP_MS_MAX = 100

@@ -7,7 +7,8 @@ import { Client } from 'pg'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Hint } from '../ports.ts'
 import { addTestDevice, assertAs, createTestAccount, extendAccount, type TestAccount } from '../testing/account.ts'
-import { useRest, wire } from '../testing/rest.ts'
+import { useRest } from '../testing/rest.ts'
+import { wire } from '../testing/accounts.ts'
 
 const rest = useRest()
 const unsubscribes: (() => void)[] = []

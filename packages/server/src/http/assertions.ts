@@ -22,6 +22,7 @@ export type AssertionDeps = {
 }
 
 const JTI_CHARS_MAX = 128
+const INVALID = 'the assertion is not valid'
 
 /** `key` finds the public key of who claims to have signed; null = nobody. Throws `invalid_request`, `unauthorized` or `expired`. */
 export async function acceptAssertion(
@@ -30,7 +31,7 @@ export async function acceptAssertion(
   purpose: string,
   key: (assertion: Assertion) => Promise<Bytes | null>,
 ): Promise<Assertion> {
-  const claimed = readClaims(signed)
+  const claimed = readClaims(readAssertion, signed)
   const sign_pub = await key(claimed)
   // an unknown signer costs the same verification as a known one
   const checked = await verifyAssertion(nodeCrypto, sign_pub ?? deps.server_key, signed, {
@@ -49,14 +50,14 @@ export async function acceptAssertion(
 }
 
 /** Reads without verifying. Throws `invalid_request`. */
-export function readClaims(signed: SignedObject): Assertion {
-  let claimed: Assertion
+export function readClaims<C extends { jti: string }>(read: (signed: SignedObject) => C, signed: SignedObject): C {
+  let claimed: C
   try {
-    claimed = readAssertion(signed)
+    claimed = read(signed)
   } catch (cause) {
-    throw new SealpostError('invalid_request', 'the assertion is not valid', { cause })
+    throw new SealpostError('invalid_request', INVALID, { cause })
   }
-  if (claimed.jti.length > JTI_CHARS_MAX) throw new SealpostError('invalid_request', 'the assertion is not valid')
+  if (claimed.jti.length > JTI_CHARS_MAX) throw new SealpostError('invalid_request', INVALID)
   return claimed
 }
 

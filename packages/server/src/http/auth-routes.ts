@@ -14,15 +14,15 @@ import type { Answer, Answers, Call, Caller } from './call.ts'
 import { standingProblem } from './standing.ts'
 import { hashToken, type RefreshTokens } from './refresh-tokens.ts'
 import type { KeySet } from './signing-keys.ts'
-import { thumbprint } from './jwt.ts'
+import { bearerOf, thumbprint } from './jwt.ts'
 import type { Tokens } from './tokens.ts'
 
 export type ProofDeps = AssertionDeps & {
   store: AssertionDeps['store'] & Pick<LogStore, 'findSigner'> & Pick<SessionStore, 'findDevice'>
 }
 
-export type AuthDeps = AssertionDeps & {
-  store: AssertionDeps['store'] & Pick<LogStore, 'findSigner'> & Pick<SessionStore, 'findDevice'> & TokenStore
+export type AuthDeps = ProofDeps & {
+  store: ProofDeps['store'] & TokenStore
   tokens: Tokens
   refresh_tokens: RefreshTokens
   keys: Pick<KeySet, 'jwks'>
@@ -35,7 +35,6 @@ export type AuthDeps = AssertionDeps & {
 export const REFRESH_GRACE_MS = 30_000
 export const REFRESH_LIFETIME_MS = 30 * 86_400_000
 
-const BEARER = /^Bearer ([A-Za-z0-9._-]+)$/i
 const JWKS_HEADERS = { 'cache-control': 'public, max-age=300' }
 
 export function createAuthRoutes(deps: AuthDeps): Answers<'create_token' | 'refresh_token' | 'logout' | 'read_jwks'> {
@@ -57,7 +56,7 @@ export async function authenticate(
   deps: Pick<AuthDeps, 'tokens'> & { store: Pick<SessionStore, 'findDevice'> },
   authorization: string | undefined,
 ): Promise<Caller | 'suspended' | null> {
-  const token = BEARER.exec(authorization ?? '')?.[1]
+  const token = bearerOf(authorization)
   const claims = token === undefined ? null : await deps.tokens.verify(token)
   if (claims === null) return null
   const device = await deps.store.findDevice(claims.user_id, claims.device_id)

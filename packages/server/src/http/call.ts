@@ -48,6 +48,10 @@ export type Answer =
   | { take_over(response: ServerResponse): void }
   | { problem: Problem }
 
+/** One of any list of routes: what its call holds, its contract says. */
+export type AnyAnswer = (call: never) => Promise<Answer>
+export type AnyAnswers = Readonly<Record<string, AnyAnswer>>
+
 export type Answerer<N extends RouteName = RouteName> = (call: Call<N>) => Promise<Answer>
 export type Answers<N extends RouteName = RouteName> = { readonly [K in N]: Answerer<K> }
 

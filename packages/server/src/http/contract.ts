@@ -2,7 +2,7 @@
  * What a route takes and gives (protocol.md §10): one contract per row of `routes.ts`. The router validates with it, the API
  * documents are made of it, and answers are checked against it in the tests; so none of the three can differ from the others.
  */
-import type { Route } from '@sealpost/protocol'
+import { ROLES, type Route } from '@sealpost/protocol'
 import type { z } from 'zod'
 import type { ProblemCode } from './problems.ts'
 
@@ -66,8 +66,9 @@ export function commonProblems(row: Route): ProblemCode[] {
   if (row.method !== 'GET') codes.add('too_large')
   if (row.auth !== 'none') codes.add('unauthorized')
   if (row.auth === 'assertion') codes.add('expired')
-  // a device is let in, or an operator shut it out; an admin is let in by its role
-  if (row.auth === 'token') codes.add('role' in row ? 'forbidden' : 'suspended')
+  // a device is let in, or an operator shut it out; an admin is let in by its role, and has at least the least
+  if (row.auth === 'token' && !('role' in row)) codes.add('suspended')
+  if ('role' in row && row.role !== ROLES[0]) codes.add('forbidden')
   return [...codes]
 }
 

@@ -13,7 +13,7 @@ import { refusal } from './log-routes.ts'
 export type DeviceRouteDeps = {
   store: AccountStore & Pick<LogStore, 'appendEntry' | 'readEntries'> & Pick<SessionStore, 'readPresence'>
   bus: Pick<Bus, 'publish'>
-  presence: Pick<Presence, 'isOnline'>
+  presence: Pick<Presence, 'isOnline' | 'show'>
 }
 
 type ChangeCall = Call<'rename_device'> | Call<'revoke_device'>
@@ -79,12 +79,7 @@ export function createDeviceRoutes(
     rename_device: (call) => change(call, 'rename_device'),
     revoke_device: (call) => change(call, 'revoke_device'),
     read_connection_status: async ({ caller }) => {
-      const rows = await store.readPresence(caller.user_no)
-      const devices = rows.map(({ device_id, last_seen }) => ({
-        device_id,
-        online: presence.isOnline(caller.user_no, device_id),
-        last_seen,
-      }))
+      const devices = presence.show(caller.user_no, await store.readPresence(caller.user_no))
       return { json: { online: devices.filter((device) => device.online).length, devices } }
     },
   }

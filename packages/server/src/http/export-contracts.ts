@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { Contract } from './contract.ts'
 import { STORED, storedEvent } from './event-fields.ts'
 import { BOX, DEVICE_ID, HISTORY_ID, LOG_ENTRY, LOG_HEAD, MAILBOX_ID, SERVER_KEY, SESSION_ID, TIME_MS, USER_ID } from './examples.ts'
-import { base64url, boxes, count, key, logEntry, mailboxId, uuid } from './fields.ts'
+import { auditFields, base64url, boxes, count, key, logEntry, mailboxId, uuid } from './fields.ts'
 
 const time = count.describe('Time in ms.')
 /** Null: it was never. */
@@ -79,18 +79,7 @@ export const EXPORT_LINE = z.discriminatedUnion('kind', [
     slot: z.enum(PAIRING_SLOTS).nullable(),
     box: base64url(5_464).nullable(),
   }),
-  z.strictObject({
-    kind: z.literal('audit'),
-    seq: count,
-    at: time,
-    actor: z.string(),
-    action: z.string(),
-    outcome: z.enum(['begun', 'done', 'refused', 'failed']),
-    target: z.string().nullable(),
-    request_id: z.string().nullable(),
-    address: z.string().nullable(),
-    detail: z.string().nullable(),
-  }),
+  z.strictObject({ kind: z.literal('audit'), ...auditFields }),
   z
     .strictObject({ kind: z.literal('end'), counts: z.record(z.string(), count) })
     .describe('The last line, with the number of lines of each other kind. An export without it was broken off.'),

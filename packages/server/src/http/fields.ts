@@ -1,6 +1,7 @@
 /** The scalar kinds of REST, as on the wire (protocol.md §1). */
 import { LABEL, LIMITS } from '@sealpost/protocol'
 import { z } from 'zod'
+import { AUDIT_OUTCOMES } from '../audit/entry.ts'
 
 /** base64url of exactly `bytes` bytes; whether it is canonical is judged where it is decoded. */
 const base64urlOf = (bytes: number) => {
@@ -53,4 +54,22 @@ export const storedEntry = z.strictObject({
   box: box.nullable(),
 })
 /** Whether a device is connected, and when it last was. */
-export const onlineDevice = z.strictObject({ device_id: uuid, online: z.boolean(), last_seen: count.nullable() })
+export const onlineDevice = z.strictObject({
+  device_id: uuid,
+  online: z.boolean(),
+  last_seen: count.nullable(),
+  suspended: z.boolean().optional().describe('True when an operator shut it out.'),
+})
+
+/** A row of the audit log, beside its place in the chain (docs/operations/audit.md). */
+export const auditFields = {
+  seq: count,
+  at: count.describe('Time in ms.'),
+  actor: z.string(),
+  action: z.string(),
+  outcome: z.enum(AUDIT_OUTCOMES),
+  target: z.string().nullable(),
+  request_id: z.string().nullable(),
+  address: z.string().nullable(),
+  detail: z.string().nullable().describe('JSON.'),
+}

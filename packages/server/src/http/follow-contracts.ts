@@ -12,8 +12,6 @@ const id = base64url(256).min(1)
 const retry = count.describe('ms to wait before the stream is opened again.')
 const name = z.enum(Object.keys(CLOSE) as [CloseName, ...CloseName[]])
 
-const shownDevice = onlineDevice.extend({ suspended: z.boolean().optional().describe('True when an operator shut it out.') })
-
 /** Each message, its `data` read as JSON. Comments (`:`) keep the connection alive between them. */
 const message = z.union([
   z.strictObject({ retry }).describe('The first one: no event, only the time to wait.'),
@@ -34,7 +32,7 @@ const message = z.union([
     .strictObject({ event: z.literal('reset'), id, data: reset.extend({ history_id: key, head_position: count }) })
     .describe('The place cannot be honoured; it goes on from from_position.'),
   z
-    .strictObject({ event: z.literal('presence'), data: z.strictObject({ devices: z.array(shownDevice).max(256) }) })
+    .strictObject({ event: z.literal('presence'), data: z.strictObject({ devices: z.array(onlineDevice).max(256) }) })
     .describe('Who is online: all at first, then changes.'),
   z
     .strictObject({ event: z.literal('going_away'), retry, data: z.strictObject({ retry_after_ms: count }) })

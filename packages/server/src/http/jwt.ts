@@ -77,10 +77,15 @@ export function thumbprint(public_key: Bytes): Promise<string> {
   return calculateJwkThumbprint({ kty: 'OKP', crv: 'Ed25519', x: toBase64url(public_key) }, 'sha256')
 }
 
+/** The token of an `Authorization` header (RFC 6750 §2.1), if it is one by its form. */
+export function bearerOf(authorization: string | undefined): string | undefined {
+  return /^Bearer ([A-Za-z0-9._-]+)$/i.exec(authorization ?? '')?.[1]
+}
+
 /** Whether a header carries what says of itself that its time is over: whoever held a token, and nobody to be noted. */
 export function isExpired(authorization: string, now_ms: number): boolean {
   try {
-    const { exp } = decodeJwt(authorization.replace(/^Bearer /i, ''))
+    const { exp } = decodeJwt(bearerOf(authorization) ?? '')
     return exp !== undefined && exp * 1_000 < now_ms
   } catch {
     return false

@@ -1,14 +1,13 @@
 import { createAssertion, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { expect, it } from 'vitest'
-import { makeDevice, makeEntry, type TestAccount, type TestChange } from '../testing/accounts.ts'
+import { makeDevice, makeEntry, type TestAccount, type TestChange, wire } from '../testing/accounts.ts'
 import { useEventServer } from '../testing/event-server.ts'
 
 const server = useEventServer()
 
 type Socket = Awaited<ReturnType<typeof server.connect>>
 
-const wire = ({ entry, boxes }: ReturnType<typeof makeEntry>) => ({ body: toBase64url(entry.body), sig: toBase64url(entry.sig), boxes })
 const rotate: TestChange = { type: 'rotate_keys' }
 const revoke = (device_id: string): TestChange => ({ type: 'revoke_device', revoked: [{ device_id }] })
 

@@ -16,6 +16,7 @@ import {
   fromBase64url,
   LIMITS,
   type LogBody,
+  readAssertion,
   toBase64url,
 } from '@sealpost/protocol'
 import type { AppendRequest, AppendResult, Bus, LogStore, SessionStore } from '../ports.ts'
@@ -48,7 +49,7 @@ async function append(deps: LogRouteDeps, call: Call<'append_log'>): Promise<Ans
   }
   const entry = decodeWireEntry({ body, sig })
   const decoded = decodeLogBody(decodeLogFrame(entry.body))
-  if (!repair || (await knowsPoster(deps, decoded, readClaims(proof)))) {
+  if (!repair || (await knowsPoster(deps, decoded, readClaims(readAssertion, proof)))) {
     const poster = await acceptAssertion(deps, proof, 'log', (claimed) => findProofKey(deps, decoded, claimed, repair))
     const device = poster.signer === 'root' ? null : await deps.store.findDevice(poster.user_id, poster.signer)
     // one that was revoked may bring back what it knows

@@ -18,6 +18,7 @@ import type { Hint, Store } from '../ports.ts'
 import { createRelay, type Relay } from '../relay/relay.ts'
 import { createStore } from '../store/store.ts'
 import { addTestDevice, assertAs, createTestAccount, extendAccount, type TestAccount } from '../testing/account.ts'
+import { wire } from '../testing/accounts.ts'
 import { createTestDatabase, query, type TestDatabase } from '../testing/database.ts'
 import { createHttp, type HttpDeps } from './http.ts'
 import { unaudited } from '../testing/log.ts'
@@ -72,7 +73,6 @@ async function ask(options: InjectOptions, on = app) {
 }
 const post = (url: string, payload: object, on = app, more: InjectOptions = {}) => ask({ method: 'POST', url, payload, ...more }, on)
 
-const wire = (built: NewEntry) => ({ body: toBase64url(built.entry.body), sig: toBase64url(built.entry.sig), boxes: built.boxes })
 async function postEntry(account: TestAccount, built: NewEntry, proof?: SignedObject | null, on = app, more: InjectOptions = {}) {
   return post('/api/log', { ...wire(built), proof: proof ?? (await assertAs(account, server_key, 'log')) }, on, more)
 }

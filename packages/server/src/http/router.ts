@@ -10,7 +10,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import { z } from 'zod'
 import type { AddressRule } from '../limits/address.ts'
 import type { Log } from '../log.ts'
-import { type Answer, parseInput } from './call.ts'
+import { type Answer, type AnyAnswer, type AnyAnswers, parseInput } from './call.ts'
 import type { Contract } from './contract.ts'
 import { boundConnections, CONNECTION_BOUNDS } from './connections.ts'
 import { parseJsonBody } from './json-body.ts'
@@ -24,7 +24,7 @@ export type Asking = { authorization: string | undefined; address: string | null
 export type Surface<Who> = {
   routes: Readonly<Record<string, Route>>
   contracts: Readonly<Record<string, Contract>>
-  answers: Readonly<Record<string, (call: never) => Promise<Answer>>>
+  answers: AnyAnswers
   /** Of a route with auth `token`: who asks, if whoever it is may ask for it now. */
   admit(name: string, asking: Asking): Promise<{ caller: Who } | { problem: Problem }>
 }
@@ -134,7 +134,7 @@ export function createRouter<Who>(deps: RouterDeps<Who>): FastifyInstance {
   async function answerRequest(
     row: Route,
     contract: Contract,
-    answerer: (call: never) => Promise<Answer>,
+    answerer: AnyAnswer,
     request: FastifyRequest,
     reply: FastifyReply,
   ): Promise<Answer> {

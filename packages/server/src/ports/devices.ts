@@ -58,6 +58,9 @@ export type EstablishResult =
 /** Who only reads, and the version of the token that let it in. */
 export type Reader = Pick<DeviceRow, 'user_no' | 'device_no' | 'token_version'>
 
+/** `last_seen` in ms; null = never. `suspended`: by an operator. */
+export type PresenceRow = { device_id: string; last_seen: number | null; suspended: boolean }
+
 export interface SessionStore {
   findDevice(user_id: string, device_id: string): Promise<DeviceRow | null>
   /** Writes the fence under the account's lock and reads heads, numbers and the cursor's entry in the same transaction. */
@@ -67,7 +70,7 @@ export interface SessionStore {
   /** Ends the fence if it is still this session. */
   endSession(user_no: number, device_no: number, session_id: string, seen: { position: number }): Promise<void>
   /** Coalesced: last time each of these devices was seen. */
-  readPresence(user_no: number): Promise<{ device_id: string; last_seen: number | null; suspended: boolean }[]>
+  readPresence(user_no: number): Promise<PresenceRow[]>
   touchDevices(rows: readonly { user_no: number; device_no: number; position: number }[]): Promise<void>
 }
 

@@ -77,6 +77,7 @@ export type OperatedUser = {
   log_seq: number
   floor: number
   head_position: number
+  events: number
   stored_bytes: number
   devices: number
   /** In place of the configuration; null = as configured. */

@@ -70,9 +70,9 @@ export type SessionRun = {
   tick(now: number): void
   terminate(): void
   readonly at: State['at']
-  /** Of an open session: whose it is, of which history, and how far it was told. */
   /** Of an open session, for those who run the relay. */
   readonly summary: SessionSummary | null
+  /** Of an open session: whose it is, of which history, and how far it was told. */
   readonly place: { user_no: number; history_id: string; position: number; log_seq: number } | null
 }
 
@@ -261,15 +261,7 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
       ask(deps.readPage(wanted, owner), { is: 'page_refused', code: 'unavailable' })
     },
     read_presence: ({ who }) => {
-      const read = store.readPresence(who.user_no).then((rows) => {
-        const devices = rows.map(({ device_id, last_seen, suspended }) => ({
-          device_id,
-          online: presence.isOnline(who.user_no, device_id),
-          last_seen,
-          ...(suspended ? { suspended } : {}),
-        }))
-        input({ is: 'presence', devices })
-      })
+      const read = store.readPresence(who.user_no).then((rows) => input({ is: 'presence', devices: presence.show(who.user_no, rows) }))
       work.track(
         read.catch((error: unknown) => {
           logger.debug({ err: error }, 'presence was not read')

@@ -9,8 +9,9 @@ import type { Pool } from 'pg'
 import type { DatabaseFigures, Figures, OperatedDevice, OperatedStore, OperatedUser } from '../ports.ts'
 import { withClient, withTransaction } from './pool.ts'
 
+/** Events: as `read_user` of the account has them. */
 const USER = `a.user_no, a.user_id, a.created_at, a.suspended_at, a.log_seq, a.floor, a.quota_bytes, a.quota_streams, a.quota_devices,
-       coalesce(h.last, 0) as head_position, coalesce(h.bytes, 0) as stored_bytes,
+       coalesce(h.last, 0) as head_position, coalesce(h.last, 0) - a.floor as events, coalesce(h.bytes, 0) as stored_bytes,
        (select max(p.last_seen) from device_profile p where p.user_no = a.user_no) as last_activity,
        (select count(*) from device d where d.user_no = a.user_no and d.active) as devices
   from account a left join head h on h.user_no = a.user_no and h.stream_no = 0`

@@ -37,6 +37,8 @@ export type PoolOptions = {
 const MAIN_MAX = 8
 /** Two lanes of the inbox, and the two patient batches beside them that may stand behind a lock. */
 const INGEST_MAX = 4
+/** Of one relay, if nothing else is said. */
+export const POOLED_CONNECTIONS = MAIN_MAX + INGEST_MAX
 const CONNECT_MS = 5_000
 /** A transaction that stands still keeps dead row versions alive for every batch. */
 const IDLE_IN_TRANSACTION_MS = 10_000

@@ -8,7 +8,16 @@
 import { type Bytes, bytesToUuid, type Cursor, fromBase64url, LIMITS, toBase64url, uuidToBytes } from '@sealpost/protocol'
 import type { ClientBase, Pool } from 'pg'
 import type { Log } from '../log.ts'
-import type { DeviceRow, Established, EstablishRequest, EstablishResult, Reader, SessionStore, StoredLogEntry } from '../ports.ts'
+import type {
+  DeviceRow,
+  Established,
+  EstablishRequest,
+  EstablishResult,
+  PresenceRow,
+  Reader,
+  SessionStore,
+  StoredLogEntry,
+} from '../ports.ts'
 import { int4Array, int8Array } from './binary-array.ts'
 import { inTurn, type Pools, withClient } from './pool.ts'
 import { readLogEntries } from './read-log.ts'
@@ -178,9 +187,7 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
       await inTurn(pool, user_no, () => withClient(pool, (client) => client.query({ ...END, values })))
     },
     async readPresence(user_no) {
-      const { rows } = await withClient(pool, (client) =>
-        client.query<{ device_id: string; last_seen: number | null; suspended: boolean }>({ ...PRESENCE, values: [user_no] }),
-      )
+      const { rows } = await withClient(pool, (client) => client.query<PresenceRow>({ ...PRESENCE, values: [user_no] }))
       return rows
     },
     async touchDevices(rows) {

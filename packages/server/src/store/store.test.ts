@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto'
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { PAIRING_SLOTS } from '@sealpost/protocol'
 import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -36,6 +36,20 @@ describe('migrate', () => {
     await expect(migrate(empty.connection)).rejects.toMatchObject({ code: 'data_newer' })
     await client.end()
     await empty.drop()
+  })
+
+  it('what databases have had is not changed: their text stays as it was', () => {
+    const hashes = MIGRATIONS.map(({ sql }) => createHash('sha256').update(sql).digest('base64url').slice(0, 22))
+    // a change is a migration more; a line here for each
+    expect(hashes).toEqual([
+      'LCcxy-9Sw0MudmBZWq5lsk',
+      '9M1t9mTy2wZtngsxTfTDQv',
+      '48W5ge5QJwWgcNQkrQaigD',
+      'S-w_UbHwHSLCP1F6QqhqBl',
+      'II6mjJmcsZs7FVIu8FtG32',
+      'ut5NHj76EE4fgzLh3zYFuN',
+      'L63sV2si8eVUBBhY6YMNox',
+    ])
   })
 
   it('tells that the database does not answer', async () => {

@@ -57,6 +57,15 @@ export function makeAccount(): TestAccount {
   return { user_id: toBase64url(nodeCrypto.ed25519Public(root_seed)), root_seed, user_no: 0, log_seq: -1, log_head: null, devices: [] }
 }
 
+/** An entry as it stands in the body of a request (protocol.md §10). */
+export function wire({ entry, boxes }: Pick<AppendRequest, 'entry' | 'boxes'>): {
+  body: string
+  sig: string
+  boxes: Readonly<Record<string, string>>
+} {
+  return { body: toBase64url(entry.body), sig: toBase64url(entry.sig), boxes }
+}
+
 /** The next entry of the account, signed by its first device (or the root); the account is not changed. */
 export function makeEntry(account: TestAccount, change: TestChange, signer: TestDevice | undefined = account.devices[0]): AppendRequest {
   const byRoot = change.type === 'genesis' || change.type === 'recover'

@@ -2,21 +2,14 @@
  * REST over which many requests go: no rate stands in the way, and whatever comes back is checked for what holds of every answer. A
  * part of the requests goes over a real socket, the others do without.
  */
-import type { AddressInfo } from 'node:net'
-import { nodeCrypto } from '@sealpost/protocol/node'
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { afterAll, beforeAll } from 'vitest'
 import { makeOpenApi } from '../api/openapi.ts'
 import type { Operation } from '../api/operations.ts'
-import { createMemoryBus } from '../bus/memory-bus.ts'
-import { createHttp } from '../http/http.ts'
 import { createRateLimits } from '../limits/rate-limits.ts'
 import { RATES, type RateRule } from '../limits/rules.ts'
-import { createRelay, type Relay } from '../relay/relay.ts'
-import { createStore, type PostgresStore } from '../store/store.ts'
-import { useDatabase } from './database.ts'
-import { fixedKeys } from './keys.ts'
-import { silent, unaudited } from './log.ts'
+import type { PostgresStore } from '../store/store.ts'
+import { useRest } from './rest.ts'
 import type { FuzzRequest } from './schema-values.ts'
 
 /** A request when its turn comes: what is signed holds the time. */
@@ -40,49 +33,22 @@ export type Fuzz = {
 }
 
 export function useFuzz(): Fuzz {
-  const database = useDatabase()
-  const server_key = nodeCrypto.ed25519Public(nodeCrypto.random(32))
+  const rates = Object.fromEntries(Object.keys(RATES).map((rule) => [rule, 1_000_000_000])) as Record<RateRule, number>
+  const limits = { followersPerDeviceMax: 100_000, socketsPerAddressMax: 100_000 }
+  const rest = useRest({}, { rates: createRateLimits(rates), limits })
   const outcomes = new Map<string, number>()
   const slow: Recipe[] = []
-  let store: PostgresStore | undefined
-  let relay: Relay | undefined
-  let app: FastifyInstance | undefined
   let url = ''
-  const there = <T>(value: T | undefined): T => {
-    if (value === undefined) throw new Error('there from the first beforeAll on')
-    return value
-  }
 
   beforeAll(async () => {
-    store = await createStore({ connection: database.connection, log: silent })
-    const bus = createMemoryBus()
-    const rates = Object.fromEntries(Object.keys(RATES).map((rule) => [rule, 1_000_000_000])) as Record<RateRule, number>
-    const limits = { followersPerDeviceMax: 100_000, socketsPerAddressMax: 100_000 }
-    relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, rates: createRateLimits(rates), limits })
-    app = createHttp({
-      audit: unaudited,
-      store,
-      bus,
-      relay,
-      keys: fixedKeys([nodeCrypto.random(32)]),
-      secrets: { server_key, jwt_sign_seed: nodeCrypto.random(32) },
-      config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true },
-      draining: () => false,
-      logger: silent,
-    })
-    await app.listen({ host: '127.0.0.1', port: 0 })
-    url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`
+    url = await rest.app.listen({ host: '127.0.0.1', port: 0 })
   })
-  afterAll(async () => {
-    await relay?.drain()
-    await app?.close()
-    await relay?.close()
-    await store?.close()
-  })
+  // streams that were left end with it
+  afterAll(() => rest.relay.drain())
 
   async function ask({ operation, overSocket }: Recipe, request: FuzzRequest): Promise<FuzzAnswer> {
     const answer =
-      overSocket || operation.operationId === 'follow_events' ? await askSocket(url, request) : await askHere(there(app), request)
+      overSocket || operation.operationId === 'follow_events' ? await askSocket(url, request) : await askHere(rest.app, request)
     const isProblem = String(answer.headers['content-type']).startsWith('application/problem+json')
     return { ...answer, code: isProblem ? (JSON.parse(answer.text) as { code: string }).code : null }
   }
@@ -100,9 +66,9 @@ export function useFuzz(): Fuzz {
 
   return {
     get store() {
-      return there(store)
+      return rest.store
     },
-    server_key,
+    server_key: rest.server_key,
     operations: Object.entries(makeOpenApi().paths).flatMap(([path, methods]) =>
       Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
     ),

@@ -1,5 +1,5 @@
 /** REST on a real store for one test file, asked without a socket; ended after it. */
-import { type NewEntry, type SignedObject, toBase64url } from '@sealpost/protocol'
+import { type NewEntry, type SignedObject } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { afterAll, beforeAll, expect } from 'vitest'
@@ -9,6 +9,7 @@ import type { Bus } from '../ports.ts'
 import { createRelay, type Relay } from '../relay/relay.ts'
 import { createStore, type PostgresStore } from '../store/store.ts'
 import { assertAs, createTestAccount, type TestAccount } from './account.ts'
+import { wire } from './accounts.ts'
 import { useDatabase } from './database.ts'
 import { fixedKeys } from './keys.ts'
 import { silent, unaudited } from './log.ts'
@@ -39,9 +40,9 @@ export type Rest = {
   tokenOf(account: TestAccount, signer?: TestAccount['device']): Promise<string>
 }
 
-export const wire = (built: NewEntry) => ({ body: toBase64url(built.entry.body), sig: toBase64url(built.entry.sig), boxes: built.boxes })
+type RelayDeps = Parameters<typeof createRelay>[0]
 
-export function useRest(over: Partial<HttpDeps> = {}): Rest {
+export function useRest(over: Partial<HttpDeps> = {}, relayed: Partial<RelayDeps> = {}): Rest {
   const database = useDatabase()
   const server_key = nodeCrypto.ed25519Public(nodeCrypto.random(32))
   const bus = createMemoryBus()
@@ -52,7 +53,7 @@ export function useRest(over: Partial<HttpDeps> = {}): Rest {
   }
   beforeAll(async () => {
     const store = await createStore({ connection: database.connection, log: silent })
-    const relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent })
+    const relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, ...relayed })
     const app = createHttp({
       audit: unaudited,
       store,

@@ -7,19 +7,11 @@ import { fromBase64url, toBase64url, tuple } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import * as fc from 'fast-check'
 import { createAccount, makeDevice, makeEntry, type TestAccount, type TestChange, type TestDevice } from './accounts.ts'
+import { type Asserted, PURPOSES } from './assertion.ts'
 import { makeEventJson } from './event-server.ts'
 import type { Fuzz, FuzzAnswer, Recipe } from './fuzz.ts'
 import { type FuzzRequest, weird } from './schema-values.ts'
 
-const PURPOSES = {
-  read_log: 'log-read',
-  create_token: 'token',
-  refresh_token: 'refresh',
-  take_session: 'session',
-  delete_user: 'delete-account',
-  append_log: 'log',
-} as const
-type Asserted = keyof typeof PURPOSES
 type Signed = Asserted | 'rename_device' | 'revoke_device' | 'append_events'
 
 /** A member of a value, by number over all of them, becomes something like it, or anything, is left out, or gets a neighbour. */

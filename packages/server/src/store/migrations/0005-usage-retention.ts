@@ -8,12 +8,6 @@ update head h set bytes = s.bytes
           from event e group by grouping sets ((e.user_no, e.stream_no), (e.user_no))) s
  where h.user_no = s.user_no and h.stream_no = s.stream_no;
 
--- in place of the configuration, for one account; null = as configured
-alter table account
-  add column quota_bytes int8 check (quota_bytes >= 0),
-  add column quota_streams int4 check (quota_streams >= 0),
-  add column quota_devices int4 check (quota_devices > 0);
-
 create index event_expires_at on event (expires_at) where expires_at is not null;   -- of a tombstone it is null
 
 -- set when what a revoked device left behind was cleared away
@@ -35,7 +29,7 @@ create function ingest(
   head_user int8[], head_stream int4[], head_n int4[], head_bytes int8[],
   ev_run int4[], ev_seg int4[], ev_run_ix int4[], ev_seg_ix int4[], ev_expires int8[], ev_flags int2[], ev_record bytea[],   -- *_ix from 1; expires 0 = none
   skew_ms int8,                                       -- tolerance of the ttl rule
-  quota int8,                                         -- stored bytes of a user from which nothing more is taken, unless the account has its own; null = none
+  quota int8,                                         -- stored bytes of a user from which nothing more is taken; null = none
   patient bool,                                       -- wait for the account rows (bounded by lock_timeout)
   out received_at int8, out verdict int4[], out expected int8[], out log_seq int8[],
   out run_base int8[], out seg_base int8[]            -- position = run_base + run_ix, stream_seq = seg_base + seg_ix; -1 = run not stored
@@ -100,12 +94,9 @@ begin
 
   -- judged by what was stored before the batch: who is below may go over by one batch. its own statement, so that it sees what
   -- was committed before the locks were there
-  if good > 0 then
+  if good > 0 and quota is not null then
     select array_agg(r.i::int4) into spent
-      from unnest(run_user) with ordinality r (user_no, i)
-      join head t on t.user_no = r.user_no and t.stream_no = 0
-      join account a on a.user_no = r.user_no
-     where t.bytes >= coalesce(a.quota_bytes, quota);
+      from unnest(run_user) with ordinality r (user_no, i) join head t on t.user_no = r.user_no and t.stream_no = 0 where t.bytes >= quota;
     for k in 1 .. coalesce(cardinality(spent), 0) loop
       if verdict[spent[k]] = 0 then verdict[spent[k]] := 9; good := good - 1; end if;
     end loop;

@@ -7,6 +7,7 @@ import { retentionFunctions } from './0005-retention-functions.ts'
 import { usageRetention } from './0005-usage-retention.ts'
 import { names } from './0006-names.ts'
 import { operators } from './0007-operators.ts'
+import { quotas } from './0007-quotas.ts'
 
 export type Migration = { version: number; name: string; sql: string }
 
@@ -17,5 +18,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 4, name: 'tokens', sql: tokens },
   { version: 5, name: 'usage-retention', sql: usageRetention + retentionFunctions },
   { version: 6, name: 'names', sql: names },
-  { version: 7, name: 'operators', sql: operators },
+  { version: 7, name: 'operators', sql: operators + quotas },
 ]
