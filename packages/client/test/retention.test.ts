@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createStore, type PostgresStore } from '../../server/src/store/store.ts'
 import { silent } from '../../server/src/testing/log.ts'
+import { unheld } from '../../server/src/testing/unheld.ts'
 import { Sealpost, type StreamEvent } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
 import { bytes, settled, take, text, useRelay } from './relay.ts'
@@ -36,6 +37,8 @@ async function newestUser(): Promise<number> {
   const { rows } = await store.pools.main.query<{ user_no: number }>('select max(user_no) as user_no from account')
   return rows[0]?.user_no ?? 0
 }
+
+const removePrefix: PostgresStore['removePrefix'] = (user_no, rule) => unheld(() => store.removePrefix(user_no, rule))
 
 /** Collects what a consumer is told until the test ends it. */
 function collect(of: Sealpost, stream: string) {
@@ -78,7 +81,7 @@ describe('replay explains what retention took', () => {
       'select sum(octet_length(record))::int4 as left from event where user_no = $1 and position > 6',
       [user_no],
     )
-    expect(await store.removePrefix(user_no, { ...nothing, bytes: rows[0]?.left ?? 0 })).toMatchObject({ rows: 6 })
+    expect(await removePrefix(user_no, { ...nothing, bytes: rows[0]?.left ?? 0 })).toMatchObject({ rows: 6 })
     const phone = await wake()
     const [main, other] = [collect(phone, 'main'), collect(phone, 'other')]
     await settled(() => outline(main.got).at(-1)).toBe('4')
@@ -92,7 +95,8 @@ describe('replay explains what retention took', () => {
     const { laptop, wake } = await offlineAfterOne(['main', 'logs'])
     await laptop.stream('logs').send(bytes('old'))
     await laptop.stream('main').send(bytes('kept'))
-    await store.sweepStreams(await newestUser(), [{ stream_id: 'logs', age_ms: 0 }], null)
+    const user_no = await newestUser()
+    expect(await unheld(() => store.sweepStreams(user_no, [{ stream_id: 'logs', age_ms: 0 }], null))).toMatchObject({ rows: 2 })
     await laptop.stream('logs').send(bytes('new'))
     const phone = await wake()
     const [main, logs] = [collect(phone, 'main'), collect(phone, 'logs')]
@@ -105,7 +109,7 @@ describe('replay explains what retention took', () => {
 
   it('when everything was removed, a device that was up to date goes on without a gap', async () => {
     const { laptop, wake } = await offlineAfterOne()
-    expect(await store.removePrefix(await newestUser(), { ...nothing, age_ms: 0 })).toMatchObject({ rows: 1 })
+    expect(await removePrefix(await newestUser(), { ...nothing, age_ms: 0 })).toMatchObject({ rows: 1 })
     const reading = collect(await wake(), 'main')
     await laptop.stream('main').send(bytes('1'))
     await settled(() => outline(reading.got).at(-1)).toBe('1')
@@ -122,7 +126,7 @@ describe('R12: the quota of stored bytes', () => {
     await laptop.stream('main').send(new Uint8Array(2_000))
     const sent = laptop.stream('main').send(bytes('waits'))
     await settled(() => laptop.trouble?.code).toBe('quota_exceeded')
-    await store.removePrefix(await newestUser(), { ...nothing, age_ms: 0 })
+    await removePrefix(await newestUser(), { ...nothing, age_ms: 0 })
     await relay.stop()
     await relay.start()
     expect(await sent).toMatchObject({ position: 2 })
