@@ -1,6 +1,7 @@
 /**
  * One PostgreSQL for the test run: that of DATABASE_URL, or the embedded one in a temporary folder (without fsync), with
- * a migrated template database. Tests take theirs from `createTestDatabase()`.
+ * a migrated template database. Tests take theirs from `createTestDatabase()`. Before that, the real components that some
+ * suites start are installed where they are missing and can be had.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -9,8 +10,10 @@ import { join } from 'node:path'
 import { startEmbeddedPostgres } from '../packages/server/src/store/embedded-postgres.ts'
 import { migrate } from '../packages/server/src/store/migrate.ts'
 import { query, TEST_POSTGRES, type TestPostgres, withDatabase } from '../packages/server/src/testing/database.ts'
+import { provideComponents } from './support/components/available.ts'
 
 export async function setup(): Promise<() => Promise<void>> {
+  await provideComponents()
   const server = await startServer()
   const template = `sealpost_template_${randomBytes(6).toString('hex')}`
   await query(server.url, `create database ${template}`)
