@@ -5,7 +5,7 @@
  * Invariant: the machine is changed by `provideComponents` alone, which the global setup calls before any worker starts;
  * no package starts a service. Bound: an install ends within `INSTALL_MS_MAX`.
  */
-import { execFile, execFileSync } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { accessSync, constants, statSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -78,8 +78,7 @@ export function whyMissing(component: Component): string | null {
     const packages = packagesOf(missing).join(' ')
     return `${missing.join(', ')} not found: apt-get install --no-install-recommends ${packages}, or run the tests as root on Debian, which does it`
   }
-  if (component !== 'network namespaces' || canMakeNamespaces()) return null
-  return 'no right to make network namespaces: run the tests as root, in a container with --privileged'
+  return component === 'network namespaces' ? whyNoNamespaces() : null
 }
 
 /** In CI a component that is missing fails what needs it. */
@@ -105,21 +104,21 @@ function packagesOf(commands: readonly Command[]): string[] {
   return [...new Set(commands.map((command) => PACKAGES[command]))]
 }
 
-let namespaces: boolean | undefined
+const PROBE = [
+  'ip link set lo up',
+  'ip link add probe0 type veth peer name probe1',
+  'iptables -w -A INPUT -i probe1 -p tcp -j REJECT --reject-with tcp-reset',
+].join(' && ')
+
+let refusal: string | null | undefined
 
 /** Tried out, because a container's root may lack the right, and a kernel the veth or the filter. */
-function canMakeNamespaces(): boolean {
-  if (namespaces !== undefined) return namespaces
-  const probe =
-    'ip link set lo up && ip link add a type veth peer name b && iptables -w -A INPUT -i b -p tcp -j REJECT --reject-with tcp-reset'
-  try {
-    const env = { ...process.env, PATH: FOLDERS.join(delimiter) }
-    execFileSync(commandOf('unshare'), ['-n', 'sh', '-c', probe], { stdio: 'ignore', timeout: PROBE_MS_MAX, env })
-    namespaces = process.getuid?.() === 0
-  } catch {
-    namespaces = false
-  }
-  return namespaces
+function whyNoNamespaces(): string | null {
+  if (refusal !== undefined) return refusal
+  const env = { ...process.env, PATH: FOLDERS.join(delimiter) }
+  const { status, stderr } = spawnSync(commandOf('unshare'), ['-n', 'sh', '-c', PROBE], { encoding: 'utf8', timeout: PROBE_MS_MAX, env })
+  refusal = status === 0 ? null : `${stderr.trim().split('\n').at(-1)}: run the tests as root, in a container with --privileged`
+  return refusal
 }
 
 /**

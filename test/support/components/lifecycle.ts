@@ -144,16 +144,18 @@ async function launch(recipe: Recipe, given: Given): Promise<Program> {
   const dying = recipe.account ?? (findCommand('setpriv') === null ? [] : ['setpriv', '--pdeathsig', recipe.dies_by ?? 'KILL'])
   const [command = '', ...rest] = [...placeOf(recipe).prefix, ...dying, commandOf(recipe.command), ...args]
   const program = startProgram(command, rest, { cwd: '/', ms_max: RUN_MS_MAX })
-  let over = false
-  void program.ended.finally(() => (over = true)).catch(() => {})
-  for (const end = performance.now() + READY_MS_MAX; performance.now() < end && !over; await sleep(POLL_MS)) {
-    const ready = await recipe.isReady(given).catch(() => false)
-    if (ready && !over) return program
+  let ended = false
+  void program.ended.finally(() => (ended = true)).catch(() => {})
+  let ready = false
+  for (const end = performance.now() + READY_MS_MAX; performance.now() < end; await sleep(POLL_MS)) {
+    ready = await recipe.isReady(given).catch(() => false)
+    // who answers may be another on the same port, which this one ends for
+    if (ready || ended) break
   }
-  const state = over ? 'ended' : `does not answer within ${READY_MS_MAX} ms`
+  if (ready && !ended) return program
   program.kill('SIGKILL')
   await program.ended
-  throw new Error(`${recipe.command} ${state}:\n${await outputOf(program)}`)
+  throw new Error(`${recipe.command} ${ended ? 'ended' : `did not answer within ${READY_MS_MAX} ms`}:\n${await outputOf(program)}`)
 }
 
 function placeOf(recipe: Recipe): Place {

@@ -167,21 +167,20 @@ export async function startSentinel({ sentinels: count = 1, at }: { sentinels?: 
     ]
     const sentinels = await Promise.all(Array.from({ length: count }, () => start('redis-sentinel', { ...where, config }, 0)))
     await Promise.all(sentinels.map((sentinel) => waitUntil('sentinels know all', () => knowsAll(sentinel, name, count - 1))))
-    return createSentinels(name, sentinels, [first, second], stop)
+    return createSentinels({ name, sentinels, servers: [first, second], stop })
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-function createSentinels(
-  name: string,
-  sentinels: RedisServer[],
-  servers: [RedisServer, RedisServer],
-  stop: () => Promise<void>,
-): Sentinels {
+type Group = Pick<Sentinels, 'name' | 'sentinels' | 'servers' | 'stop'>
+
+function createSentinels({ name, sentinels, servers, stop }: Group): Sentinels {
   const master = async (): Promise<RedisServer> => {
-    const [, port] = (await sentinels[0]?.ask('sentinel', 'get-master-addr-by-name', name)) as [string, string]
+    const [first] = sentinels
+    if (first === undefined) throw new Error('no sentinel')
+    const [, port] = (await first.ask('sentinel', 'get-master-addr-by-name', name)) as [string, string]
     const found = servers.find((server) => server.port === Number(port))
     if (found === undefined) throw new Error(`the master has a port of nobody: ${port}`)
     return found
