@@ -119,6 +119,23 @@ describe('the configuration', () => {
       expect(() => readConfig({ [name]: '0' }), name).toThrow(`${name}: expected a whole number from `)
   })
 
+  it('a stop has time for its notice, its slices and what is in flight, and some left', () => {
+    for (const stop of [1, 2, 20, 3600])
+      for (const notice of [0, 1, 19].filter((seconds) => seconds < stop))
+        for (const spread of [0, 5, 3600]) {
+          const { drain_notice_ms, stop_ms_max, limits } = readConfig({
+            SEALPOST_STOP_S: `${stop}`,
+            SEALPOST_DRAIN_NOTICE_S: `${notice}`,
+            SEALPOST_DRAIN_SPREAD_S: `${spread}`,
+          })
+          expect(limits.drainSpreadMs).toBeLessThanOrEqual(spread * 1000)
+          expect(limits.drainMs).toBeGreaterThanOrEqual(limits.drainSpreadMs === 0 ? 1 : limits.drainSpreadMs)
+          const left_ms = stop_ms_max - drain_notice_ms - limits.drainSpreadMs - limits.drainMs
+          expect(left_ms).toBeGreaterThanOrEqual(Math.min(5_000, (stop - notice) * 500))
+        }
+    expect(() => readConfig({ SEALPOST_DRAIN_NOTICE_S: '20' })).toThrow('SEALPOST_DRAIN_NOTICE_S: has to be below SEALPOST_STOP_S')
+  })
+
   it('the page says which header tells where a request comes from', () => {
     expect(VARIABLES.SEALPOST_TRUSTED_PROXIES.says).toMatch(/X-Forwarded-For.*Forwarded and X-Real-IP are not read/)
   })

@@ -37,6 +37,8 @@ export type Config = {
   rekey_after_frames: number
   /** A stop that takes longer is cut short. */
   stop_ms_max: number
+  /** How long a stop begins with being not ready, and nothing else. */
+  drain_notice_ms: number
   /** How long a start waits for an external database. */
   database_wait_ms_max: number
   /** Stored bytes of one user; null = no quota. */
@@ -64,6 +66,8 @@ export type Config = {
     | 'bytesPerDevicePerSecond'
     | 'eventsPerUserPerMinute'
     | 'queueBytesMax'
+    | 'drainSpreadMs'
+    | 'drainMs'
   >
 }
 
@@ -85,6 +89,8 @@ export function readConfig(env: NodeJS.ProcessEnv, flags: ConfigFlags = {}, read
     else mistakes.push(`${label}: ${parsed.error.issues.map((issue) => issue.message).join('; ')}`)
   }
   for (const name of Object.keys(env)) if (isUnknown(name)) mistakes.push(`${name}: there is no such variable${nearest(name)}`)
+  const { SEALPOST_DRAIN_NOTICE_S: notice = 0, SEALPOST_STOP_S: stop = Infinity } = values as Partial<Values>
+  if (notice >= stop) mistakes.push('SEALPOST_DRAIN_NOTICE_S: has to be below SEALPOST_STOP_S')
   if (mistakes.length > 0) throw new SealpostError('invalid_config', `the configuration is not valid:\n  ${mistakes.join('\n  ')}`)
   return toConfig(values as Values, shown)
 }
@@ -105,6 +111,7 @@ function toConfig(values: Values, shown: readonly ShownVariable[]): Config {
     rekey_after_ms: values.SEALPOST_REKEY_AFTER_S * 1000,
     rekey_after_frames: values.SEALPOST_REKEY_AFTER_FRAMES,
     stop_ms_max: values.SEALPOST_STOP_S * 1000,
+    drain_notice_ms: values.SEALPOST_DRAIN_NOTICE_S * 1000,
     database_wait_ms_max: values.SEALPOST_DATABASE_WAIT_S * 1000,
     quota_bytes: values.SEALPOST_QUOTA_BYTES || null,
     quota_devices: values.SEALPOST_QUOTA_DEVICES,
@@ -133,8 +140,20 @@ function toConfig(values: Values, shown: readonly ShownVariable[]): Config {
       bytesPerDevicePerSecond: values.SEALPOST_LIMIT_BYTES_DEVICE,
       eventsPerUserPerMinute: values.SEALPOST_LIMIT_EVENTS_USER,
       queueBytesMax: values.SEALPOST_LIMIT_QUEUE_BYTES,
+      ...drainTimes(values),
     },
   }
+}
+
+/** What a stop keeps back for requests under way and the database. */
+const STOP_RESERVE_MS = 5_000
+
+/** Sessions have what a stop leaves of its time: half of it at most until the last is told, the rest for what is in flight. */
+function drainTimes(values: Values): Pick<RelayLimits, 'drainSpreadMs' | 'drainMs'> {
+  const left = (values.SEALPOST_STOP_S - values.SEALPOST_DRAIN_NOTICE_S) * 1000
+  const drain = left - Math.min(STOP_RESERVE_MS, left / 2)
+  const drainSpreadMs = Math.min(values.SEALPOST_DRAIN_SPREAD_S * 1000, drain / 2)
+  return { drainSpreadMs, drainMs: drain - drainSpreadMs }
 }
 
 function portAfter(port: number): number {

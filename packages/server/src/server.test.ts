@@ -1,11 +1,11 @@
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { once } from 'node:events'
 import { decodeAcks } from '@sealpost/protocol'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { readConfig } from './config.ts'
 import { type RunningServer, startServer } from './server.ts'
 import { createStore, type PostgresStore } from './store/store.ts'
@@ -17,9 +17,15 @@ import { makeRecords } from './testing/relay.ts'
 
 const database = useDatabase()
 const another = useDatabase()
+const stopped = useDatabase()
 let folder: string
+let keys: string
 let running: RunningServer[] = []
 
+beforeAll(async () => {
+  keys = await mkdtemp(join(tmpdir(), 's-'))
+})
+afterAll(() => rm(keys, { recursive: true, force: true }))
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 's-'))
 })
@@ -74,6 +80,63 @@ describe('a stop', () => {
     expect(again.established.head_position).toBe(again.established.last_device_seq)
     await again.close()
   }, 60_000)
+
+  it('begins with being not ready, and all goes on until balancers had their time to see it (R07)', async () => {
+    const server = await start('noticed', { ...external(), SEALPOST_DRAIN_NOTICE_S: '2' })
+    const account = await makeAccount()
+    const status = (path: string): Promise<number> => fetch(server.url + path).then((answer) => answer.status)
+    const early = await connectRaw(optionsOf(account, server))
+    const gone = early.closed.then(({ code }) => ({ code, at: performance.now() }))
+    const began = performance.now()
+    const stop = server.stop()
+    expect(await status('/readyz')).toBe(503)
+    expect(await status('/livez')).toBe(200)
+    early.sendRecords(...makeRecords(early, 1, 1, { epoch: account.log_seq }))
+    await early.next('ack')
+    const late = await connectRaw(optionsOf(await makeAccount(), server))
+    expect(performance.now() - began).toBeLessThan(1_900)
+    const { code, at } = await gone
+    expect(code).toBe(1001)
+    expect(at - began).toBeGreaterThan(1_900)
+    expect(await late.closed).toMatchObject({ code: 1001 })
+    await stop
+    expect(performance.now() - began).toBeLessThan(4_000)
+  })
+
+  it('ends in its time whoever holds it up: a socket that answers no close, a request that is never whole', async () => {
+    const server = await start('held', { ...external(), SEALPOST_STOP_S: '4' })
+    const deaf = await connectRaw(optionsOf(await makeAccount(), server))
+    deaf.socket.ws.pause()
+    const silent_peer = connect(server.port, '127.0.0.1').on('error', () => {})
+    silent_peer.write('POST /api/log HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{')
+    await once(silent_peer, 'connect')
+    const began = performance.now()
+    await server.stop()
+    expect(performance.now() - began).toBeLessThan(4_000)
+    deaf.socket.ws.terminate()
+    silent_peer.destroy()
+  })
+
+  it('with nobody there is over at once', async () => {
+    const server = await start('alone', external())
+    const began = performance.now()
+    await server.stop()
+    expect(performance.now() - began).toBeLessThan(1_000)
+  })
+
+  /** One database and one key for relays that follow each other. */
+  function external(): Record<string, string> {
+    return { DATABASE_URL: stopped.url, SEALPOST_SECRETS_FILE: join(keys, 'secrets.json') }
+  }
+
+  async function makeAccount(): Promise<TestAccount> {
+    const store = await createStore({ connection: stopped.connection, log: silent })
+    try {
+      return await createAccount(store)
+    } finally {
+      await store.close()
+    }
+  }
 
   function openStore(data: string): Promise<PostgresStore> {
     const connection = { host: join(folder, data, 'run'), user: 'sealpost', database: 'sealpost' }

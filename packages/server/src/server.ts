@@ -3,12 +3,13 @@
  * together.
  *
  * data folder → secrets → database → migrations → server key → store → bus → audit → settings → jobs → relay (ingest, sessions) →
- * http → gateway → listening → listener of admins. Sessions are drained before any of them closes.
+ * http → gateway → listening → listener of admins. A stop is told to balancers first, then sessions are drained, before any of them closes.
  * A start that fails closes what it had opened.
  */
 import { SealpostError } from '@sealpost/protocol'
 import type { FastifyInstance } from 'fastify'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createMemoryBus } from './bus/memory-bus.ts'
 import type { Config } from './config.ts'
 import { openDataFolder } from './data-folder.ts'
@@ -42,7 +43,7 @@ export type RunningServer = {
   port: number
   /** Ed25519 public key, 32 bytes. */
   server_key: Uint8Array
-  /** Drains, closes everything, resolves when PostgreSQL has ended too. Later calls wait for the first. */
+  /** Is not ready, drains, closes everything; resolves when PostgreSQL has ended too. Later calls wait for the first. */
   stop(): Promise<void>
   /** Resolves after a stop. */
   stopped: Promise<void>
@@ -136,9 +137,9 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     open.push(() => http.close())
     const gateway = createGateway({ relay, secrets, config })
     open.push(() => gateway.close())
-    open.push(() => relay.drain())
     gateway.attach(http.server)
     const port = await listen(http, config)
+    const doors = [http]
     let admin_url: string | null = null
     if (config.admin !== null) {
       const admin = await openSigningKeys(store, secrets.jwt_sign_seed, logger, { purpose: 'admin', audit })
@@ -159,19 +160,32 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
         logger,
       })
       open.push(() => app.close())
+      doors.push(app)
       admin_url = urlOf(config.admin.host, await listen(app, config.admin, 'SEALPOST_ADMIN_PORT'))
     }
 
     const stopped = Promise.withResolvers<void>()
     let stopping: Promise<void> | undefined
+
+    /** Not ready, and all goes on until that was seen; then sessions leave, and with nobody there the rest is closed. */
+    async function leave(): Promise<void> {
+      draining = true
+      const { drain_notice_ms: notice_ms, stop_ms_max } = config
+      const drained_ms = notice_ms + limits.drainSpreadMs + limits.drainMs
+      const late = setTimeout(() => doors.forEach((door) => door.server.closeAllConnections()), (drained_ms + stop_ms_max) / 2)
+      if (notice_ms > 0) await sleep(notice_ms)
+      await relay.drain()
+      await closeAll()
+      clearTimeout(late)
+    }
+
     return {
       url: urlOf(config.host, port),
       admin_url,
       port,
       server_key: secrets.server_key,
       stop() {
-        draining = true
-        stopping ??= closeAll().finally(() => stopped.resolve())
+        stopping ??= leave().finally(() => stopped.resolve())
         return stopping
       },
       stopped: stopped.promise,

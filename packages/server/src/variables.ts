@@ -123,6 +123,18 @@ export const VARIABLES = {
     says: 'Frames under one session key.',
   },
   SEALPOST_STOP_S: { schema: whole(1, 3600).default(20), type: 'whole number', unit: 's', says: 'Longest time of a stop.' },
+  SEALPOST_DRAIN_NOTICE_S: {
+    schema: whole(0, 3600).default(0),
+    type: 'whole number',
+    unit: 's',
+    says: 'How long a relay that stops goes on as ever while /readyz says 503, so that load balancers send it nothing more before its sockets are closed (docs/operations/load-balancer.md).',
+  },
+  SEALPOST_DRAIN_SPREAD_S: {
+    schema: whole(0, 3600).default(RELAY_LIMITS.drainSpreadMs / 1000),
+    type: 'whole number',
+    unit: 's',
+    says: 'Time over which a relay that stops closes its sockets, a few at a time; less when SEALPOST_STOP_S leaves less. A few sockets are closed at once.',
+  },
   SEALPOST_DATABASE_WAIT_S: {
     schema: whole(0, 3600).default(30),
     type: 'whole number',

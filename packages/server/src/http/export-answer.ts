@@ -83,7 +83,7 @@ export async function answerLines(
     const now = performance.now()
     outflow.check(now)
     // what is nearly through may come to its end, as what is in flight on a socket
-    if (sessions.isDraining()) endsAt = Math.min(endsAt, now + limits.drainMs)
+    if (sessions.isDraining()) endsAt = Math.min(endsAt, now + limits.drainSpreadMs + limits.drainMs)
     if (outflow.isStalled(now)) return breakOff('nothing was taken')
     if (now >= endsAt) return breakOff('its time is over')
     if (!asking) void ask(now)

@@ -135,7 +135,7 @@ describe('R01, C4: an export in the middle ends within a second', { timeout: 60_
 
   it('when the relay is drained, after the time that is given to all', async () => {
     const own = await large(1, 48)
-    const server = await startExportServer(database.url, { ...limits, drainMs: 300 })
+    const server = await startExportServer(database.url, { ...limits, drainSpreadMs: 0, drainMs: 300 })
     const reading = readSlowly(await ask(server, callerOf(own)), 4)
     await sleep(100)
     const began = performance.now()

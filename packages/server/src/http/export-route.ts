@@ -10,6 +10,7 @@ import type { RateLimits } from '../limits/rate-limits.ts'
 import type { Log } from '../log.ts'
 import type { ExportStore, SessionStore, Store, UserSummary } from '../ports.ts'
 import { createSeats } from '../relay/seats.ts'
+import type { Work } from '../relay/work.ts'
 import type { Answerer, Caller } from './call.ts'
 import { answerLines, type Host } from './export-answer.ts'
 
@@ -17,7 +18,7 @@ export type ExportDeps = {
   store: ExportStore & Pick<SessionStore, 'findDevice'> & Pick<Store, 'readUser' | 'now' | 'history_id'>
   server_key: Uint8Array
   limits: RateLimits
-  relay: Host
+  relay: Host & { work: Pick<Work, 'track'> }
   logger: Log
 }
 
@@ -60,7 +61,7 @@ export function createExportRoute(deps: ExportDeps): Answerer<'export_user'> {
     if (isOver()) return { problem: { code: 'unavailable' } }
     const brokenOff = (reason: unknown): void => logger.warn({ err: reason, request_id }, 'an export was broken off')
     const ask = { media: 'application/x-ndjson', lines: lines(deps, caller, user), left_ms, isAllowed, brokenOff } as const
-    return { take_over: (response) => void answerLines(relay, response, ask) }
+    return { take_over: (response) => relay.work.track(answerLines(relay, response, ask)) }
   }
 }
 

@@ -27,10 +27,12 @@ export type RelayLimits = Rules & {
   commitBytesMax: number
   /** How long a peer may take to answer a close. */
   closeMs: number
-  /** How long what is in flight at a drain may take. */
-  drainMs: number
-  /** Reconnecting clients are spread over this time. */
+  /** Sessions are told over this time that the relay goes away. */
   drainSpreadMs: number
+  /** What is in flight when the last was told may take so long. */
+  drainMs: number
+  /** Each comes again within this time after it was told: those of one slice not together. */
+  drainRetryMs: number
   /** Grain of all timers. */
   tickMs: number
   /** Between two writes of what was seen of devices. */
@@ -73,8 +75,9 @@ export const RELAY_LIMITS: RelayLimits = {
   commitEventsMax: 4_096,
   commitBytesMax: 8 * 1_048_576,
   closeMs: 2_000,
-  drainMs: 5_000,
   drainSpreadMs: 5_000,
+  drainMs: 10_000,
+  drainRetryMs: 1_000,
   tickMs: 250,
   touchMs: 30_000,
 }

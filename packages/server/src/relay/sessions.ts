@@ -5,6 +5,7 @@
  * Invariant: after `close` no clock goes on and no session is left.
  */
 import type { Store } from '../ports.ts'
+import { drainSessions } from './drain.ts'
 import type { RelayLimits } from './limits.ts'
 import type { Presence } from './presence.ts'
 import type { SessionRun, SessionSummary } from './session-run.ts'
@@ -18,7 +19,7 @@ export type Sessions = {
   /** Those that are open. */
   list(): SessionSummary[]
   isDraining(): boolean
-  /** Tells all to go elsewhere, and waits until they are gone, `drainMs` at most. */
+  /** Tells all to go elsewhere (`drain.ts`), and waits until they and the work for them are gone, or the time is over. */
   drain(): Promise<void>
   /** Ends what is left. */
   close(): Promise<void>
@@ -27,8 +28,8 @@ export type Sessions = {
 export type SessionsDeps = {
   store: Pick<Store, 'readHeads' | 'history_id'>
   presence: Pick<Presence, 'user_nos'>
-  limits: Pick<RelayLimits, 'tickMs' | 'headRoundMs' | 'drainMs' | 'drainSpreadMs'>
-  work: Pick<Work, 'track'>
+  limits: Pick<RelayLimits, 'tickMs' | 'headRoundMs' | 'drainMs' | 'drainSpreadMs' | 'drainRetryMs'>
+  work: Pick<Work, 'track' | 'idle'>
   failed(error: unknown): void
   /** 0 ≤ x < 1. */
   random(): number
@@ -91,13 +92,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     isDraining: () => draining,
     async drain() {
       draining = true
-      if (runs.size === 0) return
-      const patience = Promise.withResolvers<void>()
-      const timer = setTimeout(patience.resolve, limits.drainMs)
-      const left = gone()
-      for (const run of runs) run.input({ is: 'drain', retry_after_ms: Math.floor(deps.random() * limits.drainSpreadMs) })
-      await Promise.race([left, patience.promise])
-      clearTimeout(timer)
+      await drainSessions({ sessions: runs, left: () => gone().then(() => work.idle()), limits, random: deps.random })
     },
     async close() {
       draining = true
