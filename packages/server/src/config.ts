@@ -11,7 +11,7 @@ import { RATES, type RateRule, rateVariable } from './limits/rules.ts'
 import type { RetentionRules } from './ports.ts'
 import type { RelayLimits } from './relay/limits.ts'
 import { type ShownVariable, showVariable } from './shown-variable.ts'
-import { type ConfigFlags, type LOG_LEVELS, type SIGNUP, type Variable, VARIABLES } from './variables.ts'
+import { type ConfigFlags, type LOG_LEVELS, type Pooler, type SIGNUP, type Variable, VARIABLES } from './variables.ts'
 
 export type Config = {
   host: string
@@ -41,6 +41,8 @@ export type Config = {
   drain_notice_ms: number
   /** How long a start waits for an external database. */
   database_wait_ms_max: number
+  /** What is between the relay and an external database. */
+  database_pooler: Pooler
   /** Stored bytes of one user; null = no quota. */
   quota_bytes: number | null
   /** Active devices of one user. */
@@ -113,6 +115,7 @@ function toConfig(values: Values, shown: readonly ShownVariable[]): Config {
     stop_ms_max: values.SEALPOST_STOP_S * 1000,
     drain_notice_ms: values.SEALPOST_DRAIN_NOTICE_S * 1000,
     database_wait_ms_max: values.SEALPOST_DATABASE_WAIT_S * 1000,
+    database_pooler: values.SEALPOST_DATABASE_POOLER,
     quota_bytes: values.SEALPOST_QUOTA_BYTES || null,
     quota_devices: values.SEALPOST_QUOTA_DEVICES,
     quota_streams: values.SEALPOST_QUOTA_STREAMS,

@@ -85,13 +85,14 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     const database: Database =
       config.database_url === null
         ? await openEmbeddedDatabase({ data_dir: folder.path, logger, test })
-        : await openExternalDatabase(config.database_url, logger, config.database_wait_ms_max, signal)
+        : await openExternalDatabase(config.database_url, logger, config.database_wait_ms_max, signal, config.database_pooler)
     open.push(() => database.stop())
     checkWanted()
     await migrate(database.connection)
     checkWanted()
     const { clock_skew_ms, quota_bytes, quota_devices: devices_max, quota_streams: streams_max } = config
-    const store = await createStore({ connection: database.connection, log: logger, clock_skew_ms, quota_bytes, devices_max, streams_max })
+    const { connection, pooler } = database
+    const store = await createStore({ connection, pooler, log: logger, clock_skew_ms, quota_bytes, devices_max, streams_max })
     open.push(() => store.close())
     if ((await store.claimServerKey(secrets.server_key)) === 'mismatch') throw new SealpostError('server_identity', OTHER_KEY)
     const bus = createMemoryBus()

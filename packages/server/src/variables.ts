@@ -11,6 +11,9 @@ import { RELAY_LIMITS } from './relay/limits.ts'
 export const SIGNUP = ['open', 'invite', 'closed'] as const
 export const LOG_LEVELS = ['silent', 'error', 'warn', 'info', 'debug'] as const
 export const SWITCH = ['on', 'off'] as const
+/** What is between the relay and an external PostgreSQL, by how long it lends a server. */
+export const POOLERS = ['off', 'session', 'transaction'] as const
+export type Pooler = (typeof POOLERS)[number]
 
 /** Whole numbers that JSON and the database hold exactly. */
 const MAX = Number.MAX_SAFE_INTEGER
@@ -140,6 +143,11 @@ export const VARIABLES = {
     type: 'whole number',
     unit: 's',
     says: 'How long a start waits for an external database.',
+  },
+  SEALPOST_DATABASE_POOLER: {
+    schema: oneOf(POOLERS).default('off'),
+    type: POOLERS.join(' · '),
+    says: 'Whether DATABASE_URL leads to a pooler like pgbouncer, and for how long it lends a connection of PostgreSQL: `session` or `transaction` (docs/operations/pooler.md).',
   },
   SEALPOST_QUOTA_BYTES: {
     schema: whole(0, MAX).default(10 * 2 ** 30),

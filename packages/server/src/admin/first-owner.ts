@@ -15,6 +15,7 @@ import { openEmbeddedDatabase, openExternalDatabase } from '../store/database.ts
 import { findRunningPostgres } from '../store/embedded-postgres.ts'
 import { migrate } from '../store/migrate.ts'
 import { createStore } from '../store/store.ts'
+import type { Pooler } from '../variables.ts'
 import { givenName } from './fields.ts'
 
 export type FirstOwner = {
@@ -24,17 +25,19 @@ export type FirstOwner = {
   another: boolean
 }
 
+type DatabaseConfig = Pick<Config, 'data_dir' | 'database_url' | 'database_wait_ms_max'> & Partial<Pick<Config, 'database_pooler'>>
+
 /** SHA-256 of the server key, which pins the relay; null when it was never started. Throws `admin_exists`, and `invalid_config` for a name that is none. */
 export async function writeFirstOwner(
-  config: Pick<Config, 'data_dir' | 'database_url' | 'database_wait_ms_max'>,
+  config: DatabaseConfig,
   owner: FirstOwner,
   logger: Log,
 ): Promise<{ admin_id: string; server_key_hash: Bytes | null }> {
   if (!givenName.safeParse(owner.name).success)
     throw new SealpostError('invalid_config', 'the name is not one for an admin: letters, digits, blanks and ._@-, 64 at most')
-  return withDatabase(config, logger, async (connection) => {
+  return withDatabase(config, logger, async (connection, pooler) => {
     await migrate(connection)
-    const store = await createStore({ connection, log: logger })
+    const store = await createStore({ connection, pooler, log: logger })
     try {
       const { name, public_key, another } = owner
       const admin_id = await adminIdOf(nodeCrypto, public_key)
@@ -52,13 +55,15 @@ export async function writeFirstOwner(
 }
 
 async function withDatabase<T>(
-  config: Pick<Config, 'data_dir' | 'database_url' | 'database_wait_ms_max'>,
+  config: DatabaseConfig,
   logger: Log,
-  use: (connection: ClientConfig) => Promise<T>,
+  use: (connection: ClientConfig, pooler?: Pooler) => Promise<T>,
 ): Promise<T> {
-  if (config.database_url !== null)
-    return use((await openExternalDatabase(config.database_url, logger, config.database_wait_ms_max)).connection)
-  const { data_dir } = config
+  const { data_dir, database_url, database_wait_ms_max, database_pooler } = config
+  if (database_url !== null) {
+    const { connection, pooler } = await openExternalDatabase(database_url, logger, database_wait_ms_max, undefined, database_pooler)
+    return use(connection, pooler)
+  }
   // a folder that is not there would be made, and belong to no relay
   if ((await stat(join(data_dir, 'version')).catch(() => null)) === null)
     throw new SealpostError(

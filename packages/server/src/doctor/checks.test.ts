@@ -61,6 +61,7 @@ const reached: ReachedDatabase = {
   role,
   oldest_transaction_s: 1,
   prepared: { count: 0, oldest_s: 0 },
+  pooled: false,
   own: { seen: ownTables },
 }
 const tls: Tls = { version: 'TLSv1.3', old_version: null, refused: null, valid_to_ms: NOW + 60 * DAY_MS }
@@ -197,6 +198,11 @@ const CASES: Case[] = [
   ['database-tls', 'ok', /this machine/, on({ link: { over: 'loopback', tls: 'unverified' } })],
   ['database-tls', 'ok', /socket/, on({ link: { over: 'socket', tls: 'none' }, server_tls: null })],
   ['database-tls', 'ok', /pooler/, on({ server_tls: null })],
+  ['database-pooler', 'fail', /none is configured/, on({ pooled: true })],
+  ['database-pooler', 'ok', /one transaction$/, { ...configured({ database_pooler: 'transaction' }), ...on({ pooled: true }) }],
+  ['database-pooler', 'ok', /one session$/, { ...configured({ database_pooler: 'session' }), ...on({ pooled: true }) }],
+  ['database-pooler', 'warn', /every call pays/, configured({ database_pooler: 'transaction' })],
+  ['database-pooler', 'ok', /none/, { ...configured({ database_pooler: 'transaction' }), ...on({ external: false }) }],
   ['clock', 'fail', /^10 min behind/, on({ clock_ahead_ms: 600_000 })],
   ['clock', 'warn', /^5\.0 s ahead/, on({ clock_ahead_ms: -5_000 })],
   ['clock', 'ok', /^1\.2 s/, on({ clock_ahead_ms: 1_200, round_trip_ms: 600 })],

@@ -14,7 +14,7 @@ const CLOCK_MS_MAX = 1_000
 /** A migration of a large database takes its time, and has no timeout of its own. */
 const TIMEOUT_MS_MIN = 60_000
 const TRANSACTION_S_MAX = 900
-const OVERRIDDEN = 'the relay asks for on with every connection of its own, but a pooler between may forget it, and migrations do not ask'
+const OVERRIDDEN = 'the relay asks for on by itself, whoever else writes there does not'
 
 export const DATABASE_CHECKS: readonly Check[] = [
   {
@@ -135,6 +135,7 @@ export const DATABASE_CHECKS: readonly Check[] = [
       return warn('TLS, but who answers is not verified', 'use sslmode=verify-full, and sslrootcert for a certificate of your own')
     return ok(server_tls ?? 'TLS, up to a pooler: what is between it and the database is not seen from here')
   }),
+  check('database-pooler', 'that a pooler between is the one that is configured', judgePooler),
   check('clock', 'the clock of this machine against the database’s', ({ clock_ahead_ms, round_trip_ms }, { config }) => {
     // what a round trip leaves open is no difference
     const apart = Math.max(0, Math.abs(clock_ahead_ms) - round_trip_ms / 2)
@@ -191,6 +192,18 @@ function onlyOn(setting: SettingName, says: string, endangers: string): Check {
     const value = settings[setting]?.value ?? 'unknown'
     return value === 'on' ? ok(value) : fail(`${value}: ${endangers}`, resetAdvice(setting, 'on', settings))
   })
+}
+
+function judgePooler({ pooled, external }: ReachedDatabase, { config }: Facts): Verdict {
+  const pooler = 'seen' in config && external ? config.seen.database_pooler : 'off'
+  if (pooled && pooler === 'off')
+    return fail(
+      'there is one, and none is configured: the relay does not start',
+      'set SEALPOST_DATABASE_POOLER=transaction, or session if it lends a connection for as long as a client is connected',
+    )
+  if (pooled) return ok(`there is one, which is said to lend a connection for one ${pooler}`)
+  if (pooler === 'transaction') return warn('none is there, and every call pays for one', 'take SEALPOST_DATABASE_POOLER away')
+  return ok('none')
 }
 
 function judgeConnections({ settings, role }: ReachedDatabase): Verdict {

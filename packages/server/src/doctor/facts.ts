@@ -79,6 +79,8 @@ export type ReachedDatabase = {
   /** In seconds, of what this user may see. */
   oldest_transaction_s: number
   prepared: { count: number; oldest_s: number }
+  /** Somebody between answers for PostgreSQL. */
+  pooled: boolean
   /** What the relay wrote there. */
   own: Seen<OwnTables>
 }

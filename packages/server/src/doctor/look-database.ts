@@ -7,6 +7,7 @@ import type { Bytes } from '@sealpost/protocol'
 import { Client, type ClientConfig, DatabaseError } from 'pg'
 import type { Config } from '../config.ts'
 import { findRunningPostgres } from '../store/embedded-postgres.ts'
+import { isPooled } from '../store/pool.ts'
 import { SIGNUP } from '../variables.ts'
 import { isLoopback } from './check.ts'
 import {
@@ -25,7 +26,7 @@ const PINGS = 3
 const CLOCK = 'select (extract(epoch from clock_timestamp()) * 1000)::float8 as now'
 
 const SERVER = `select current_setting('server_version_num')::int4 / 10000 as version, current_setting('server_encoding') as encoding,
-  pg_is_in_recovery() as replica, (select s.version from pg_stat_ssl s where s.pid = pg_backend_pid() and s.ssl) as server_tls`
+  pg_is_in_recovery() as replica, pg_backend_pid() as pid, (select s.version from pg_stat_ssl s where s.pid = pg_backend_pid() and s.ssl) as server_tls`
 
 const TABLES = `select to_regclass('sealpost_migration') is not null as migrations, to_regclass('server_meta') is not null as meta,
   to_regclass('admin') is not null as admins, to_regclass('audit_head') is not null as audit, to_regclass('setting') is not null as settings`
@@ -83,7 +84,7 @@ export async function lookAtDatabase({ database_url, data_dir }: Config, now: ()
     client = new Client({ ...connection, application_name: 'sealpost doctor', stream: () => socket })
     client.on('error', () => {})
     await client.connect()
-    return { is: 'reached', external, link: linkOf(socket.remoteAddress, client.ssl), ...(await readAll(askWith(client), now)) }
+    return { is: 'reached', external, link: linkOf(socket.remoteAddress, client.ssl), ...(await readAll(client, now)) }
   } catch (error) {
     const { code, message } = error as { code?: string; message: string }
     return { is: 'unreachable', external, reason: REASONS[code ?? message] ?? code ?? 'no reason given' }
@@ -110,15 +111,20 @@ function askWith(client: Client): Ask {
   }
 }
 
-async function readAll(ask: Ask, now: () => number): Promise<Omit<ReachedDatabase, 'external' | 'link'>> {
+async function readAll(client: Client, now: () => number): Promise<Omit<ReachedDatabase, 'external' | 'link'>> {
+  const ask = askWith(client)
   const clock = await compareClocks(ask, now)
-  const server = await one<Pick<ReachedDatabase, 'version' | 'encoding' | 'replica' | 'server_tls'>>(ask, SERVER)
+  const { pid, ...server } = await one<Pick<ReachedDatabase, 'version' | 'encoding' | 'replica' | 'server_tls'> & { pid: number }>(
+    ask,
+    SERVER,
+  )
   const settings = await ask<Setting & { name: SettingName }>(SETTINGS)
   const role = await one<Role>(ask, ROLE)
   const ages = await one<{ oldest_transaction_s: number; prepared: number; prepared_s: number }>(ask, AGES)
   return {
     ...clock,
     ...server,
+    pooled: isPooled(client, pid),
     settings: Object.fromEntries(settings.map(({ name, value, source }) => [name, { value, source }])) as ReachedDatabase['settings'],
     role,
     oldest_transaction_s: ages.oldest_transaction_s,

@@ -86,12 +86,15 @@ export function createAuditStore(pool: Pool): AuditStore {
     readAudit,
     readAuditEnds: () =>
       // one snapshot: a row that is appended meanwhile is in neither
-      withTransaction(pool, async (client) => {
-        await client.query('set transaction isolation level repeatable read')
-        const head = (await client.query<AuditHead>(HEAD)).rows[0]
-        if (head === undefined) throw new TypeError('the audit log has a head')
-        return { head, checkpoints: (await client.query<AuditCheckpoint>(CHECKPOINTS)).rows }
-      }),
+      withTransaction(
+        pool,
+        async (client) => {
+          const head = (await client.query<AuditHead>(HEAD)).rows[0]
+          if (head === undefined) throw new TypeError('the audit log has a head')
+          return { head, checkpoints: (await client.query<AuditCheckpoint>(CHECKPOINTS)).rows }
+        },
+        'repeatable read',
+      ),
     addAuditCheckpoint: (sign, due) =>
       withTransaction(pool, async (client) => {
         type Row = AuditHead & { at: number; last: number; last_at: number }

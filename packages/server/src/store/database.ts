@@ -8,14 +8,19 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { SealpostError } from '@sealpost/protocol'
 import { Client, type ClientConfig } from 'pg'
 import type { Log } from '../log.ts'
+import type { Pooler } from '../variables.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts'
+import { isPooled } from './pool.ts'
 
 const CONNECT_MS_MAX = 5_000
 /** Pauses between attempts; the last one repeats. */
 const RESTART_PAUSES_MS = [0, 200, 1000, 2000, 5000] as const
 const RETRY_MS = 500
+const POOLED =
+  'DATABASE_URL leads to a pooler: set SEALPOST_DATABASE_POOLER to transaction, or to session if it lends a connection for as long as a client is connected'
+const LENT = 'the pooler of DATABASE_URL lends a connection for one transaction alone: set SEALPOST_DATABASE_POOLER to transaction'
 
-export type Database = { connection: ClientConfig; stop(): Promise<void> }
+export type Database = { connection: ClientConfig; pooler: Pooler; stop(): Promise<void> }
 
 export type EmbeddedOptions = { data_dir: string; logger: Log; test?: boolean | undefined }
 
@@ -56,6 +61,7 @@ export async function openEmbeddedDatabase({ data_dir, logger, test }: EmbeddedO
 
   return {
     connection,
+    pooler: 'off',
     async stop() {
       stopping.abort()
       await postgres.stop()
@@ -64,14 +70,23 @@ export async function openEmbeddedDatabase({ data_dir, logger, test }: EmbeddedO
   }
 }
 
-/** Waits for the database for a bounded time; a replica is refused. Throws `unreachable`, `invalid_config`, or `aborted` by the signal. */
-export async function openExternalDatabase(url: string, logger: Log, wait_ms_max: number, signal?: AbortSignal): Promise<Database> {
+/**
+ * Waits for the database for a bounded time; a replica is refused, and a pooler other than the one that is said. Throws `unreachable`,
+ * `invalid_config`, or `aborted` by the signal.
+ */
+export async function openExternalDatabase(
+  url: string,
+  logger: Log,
+  wait_ms_max: number,
+  signal?: AbortSignal,
+  pooler: Pooler = 'off',
+): Promise<Database> {
   const connection: ClientConfig = { connectionString: url, connectionTimeoutMillis: CONNECT_MS_MAX }
   const deadline = Date.now() + wait_ms_max
   for (let attempt = 0; ; attempt++) {
     try {
-      await checkDatabase(connection, signal)
-      return { connection, stop: async () => {} }
+      await checkDatabase(connection, pooler, signal)
+      return { connection, pooler, stop: async () => {} }
     } catch (cause) {
       if (cause instanceof SealpostError) throw cause
       if (signal?.aborted === true) throw abandoned(cause)
@@ -91,7 +106,29 @@ function abandoned(cause: unknown): SealpostError {
   return new SealpostError('aborted', 'the database was not waited for any longer', { cause })
 }
 
-async function checkDatabase(connection: ClientConfig, signal: AbortSignal | undefined): Promise<void> {
+async function checkDatabase(connection: ClientConfig, pooler: Pooler, signal: AbortSignal | undefined): Promise<void> {
+  await withOwnClient(connection, signal, async (client) => {
+    const { replica, pid } = await look(client)
+    if (replica) throw new SealpostError('invalid_config', 'DATABASE_URL is a replica; give the primary')
+    if (pooler === 'off' && isPooled(client, pid)) throw new SealpostError('invalid_config', POOLED)
+    if (pooler !== 'session') return
+    // of two that are connected at once each has a server of its own, and keeps it
+    const other = await withOwnClient(connection, signal, look)
+    if (other.pid === pid || (await look(client)).pid !== pid) throw new SealpostError('invalid_config', LENT)
+  })
+}
+
+async function look(client: Client): Promise<{ replica: boolean; pid: number }> {
+  const { rows } = await client.query<{ replica: boolean; pid: number }>('select pg_is_in_recovery() as replica, pg_backend_pid() as pid')
+  if (rows[0] === undefined) throw new TypeError('the statement answers one row')
+  return rows[0]
+}
+
+async function withOwnClient<T>(
+  connection: ClientConfig,
+  signal: AbortSignal | undefined,
+  use: (client: Client) => Promise<T>,
+): Promise<T> {
   signal?.throwIfAborted()
   // a socket of our own: the driver cannot give up an attempt to connect
   const socket = new Socket()
@@ -101,8 +138,7 @@ async function checkDatabase(connection: ClientConfig, signal: AbortSignal | und
   client.on('error', () => {})
   try {
     await client.connect()
-    const { rows } = await client.query<{ replica: boolean }>('select pg_is_in_recovery() as replica')
-    if (rows[0]?.replica === true) throw new SealpostError('invalid_config', 'DATABASE_URL is a replica; give the primary')
+    return await use(client)
   } finally {
     signal?.removeEventListener('abort', abort)
     await client.end().catch(() => {})

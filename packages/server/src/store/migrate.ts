@@ -1,6 +1,7 @@
 /**
  * Brings a database to the schema of this version: each migration once, in order, in a transaction of its own with its
- * row in `sealpost_migration`, under an advisory lock, so that nodes that start together do it one after another.
+ * row in `sealpost_migration`, under an advisory lock of that transaction, so that nodes that start together do it one after another.
+ * Nothing is asked of the connection between two of them: behind a pooler each may be on another one.
  */
 import { SealpostError } from '@sealpost/protocol'
 import { Client, type ClientConfig } from 'pg'
@@ -11,7 +12,7 @@ import { toSealpostError } from './pool.ts'
 export const POSTGRES_VERSIONS = { min: 14, max: 18 } as const
 
 /** Any number that no other application uses: "sealpost" in ASCII would not fit, its first seven bytes do. */
-const LOCK = '0x7365616c706f73'
+const LOCK = 0x7365616c706f73n
 const CONNECT_MS = 5_000
 
 /**
@@ -25,12 +26,13 @@ export async function migrate(config: ClientConfig): Promise<number[]> {
   try {
     await client.connect()
     await checkServer(client)
-    await client.query('select pg_advisory_lock($1)', [BigInt(LOCK).toString()])
-    return await applyMissing(client)
+    const applied: number[] = []
+    for (let next = await applyNext(client); next !== null; next = await applyNext(client)) applied.push(next)
+    return applied
   } catch (error) {
     throw toSealpostError(error)
   } finally {
-    // ends the session and with it the lock; a server that is gone has nothing to be told
+    // rolls back what is open; a server that is gone has nothing to be told
     await client.end().catch(() => {})
   }
 }
@@ -48,22 +50,21 @@ async function checkServer(client: Client): Promise<void> {
   if (encoding !== 'UTF8') throw new SealpostError('invalid_config', `the database must be in UTF8, this one is in ${encoding}`)
 }
 
-async function applyMissing(client: Client): Promise<number[]> {
+/** The version that was applied; null when none is missing. */
+async function applyNext(client: Client): Promise<number | null> {
+  await client.query(`begin isolation level read committed; set local synchronous_commit = on; select pg_advisory_xact_lock(${LOCK})`)
+  // statements of their own, after the lock: whoever had it before has committed
   await client.query(`create table if not exists sealpost_migration (
     version int4 primary key, name text not null, applied_at timestamptz not null default now())`)
   const { rows } = await client.query<{ version: number }>('select version from sealpost_migration')
   const known = new Set(rows.map((row) => row.version))
-  const newest = Math.max(0, ...known)
-  if (newest > (MIGRATIONS.at(-1)?.version ?? 0))
+  if (Math.max(0, ...known) > (MIGRATIONS.at(-1)?.version ?? 0))
     throw new SealpostError('data_newer', 'the database was migrated by a newer version of Sealpost; start that version')
-  const applied: number[] = []
-  for (const { version, name, sql } of MIGRATIONS) {
-    if (known.has(version)) continue
-    await client.query('begin')
-    await client.query(sql)
-    await client.query('insert into sealpost_migration (version, name) values ($1, $2)', [version, name])
-    await client.query('commit')
-    applied.push(version)
+  const next = MIGRATIONS.find(({ version }) => !known.has(version))
+  if (next !== undefined) {
+    await client.query(next.sql)
+    await client.query('insert into sealpost_migration (version, name) values ($1, $2)', [next.version, next.name])
   }
-  return applied
+  await client.query('commit')
+  return next?.version ?? null
 }

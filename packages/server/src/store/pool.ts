@@ -3,14 +3,18 @@
  * waits for the other. Every new connection is made fit for the store before it is used: durable commits, bounded waits,
  * generic plans (a custom plan costs 2.2 times a batch of one), never a server in recovery (C7).
  *
- * Rules: a transaction uses the one connection it has; a connection whose statement failed in an unknown way is closed,
- * not given back. Bounds: `main_max` and `ingest_max` connections, statements 5 s, locks 2 s, one connection for the row of one account.
+ * Behind a pooler that lends a server for one transaction (docs/operations/pooler.md) nothing is true of a connection. There every use
+ * is one transaction: its first round trip makes the server fit until the end of it and asks who it is, and no statement has a name.
+ *
+ * Rules: a transaction uses the one connection it has, and none begins within another; a connection whose statement failed in an
+ * unknown way is closed, not given back. Bounds: `main_max` and `ingest_max` connections, statements 5 s, locks 2 s, one connection for the row of one account.
  */
 import { LIMITS, SealpostError } from '@sealpost/protocol'
 import { type ClientBase, type ClientConfig, DatabaseError, Pool, type PoolClient } from 'pg'
 import type { Log } from '../log.ts'
 import { COLUMN_TYPES } from './column-types.ts'
-import { HISTORY_SQL, type HistoryRow, historyId, incarnationOf } from './history.ts'
+import type { Pooler } from '../variables.ts'
+import { historyId, incarnationOf, PLACE_SQL, type PlaceRow, SERVER_SQL, type ServerRow } from './history.ts'
 import { createTurns, type Turns } from './turns.ts'
 
 export type Pools = {
@@ -28,6 +32,8 @@ export type Pools = {
 export type PoolOptions = {
   connection: ClientConfig
   log: Log
+  /** What is between the relay and PostgreSQL; nothing if nothing else is said. */
+  pooler?: Pooler | undefined
   main_max?: number | undefined
   ingest_max?: number | undefined
   /** An idle connection broke: the server behind the next one may be another. */
@@ -47,43 +53,101 @@ const QUERY_MS = LIMITS.statementTimeoutMs + 5_000
 
 const SETTINGS = `
 set synchronous_commit = on;
-set default_transaction_isolation = 'read committed';
 set plan_cache_mode = force_generic_plan;
 set lock_timeout = ${LIMITS.lockTimeoutMs};
 set statement_timeout = ${LIMITS.statementTimeoutMs};
-set idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_MS};
-select pg_is_in_recovery() as standby`
+set idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_MS};`
+const OF_SESSION = `set default_transaction_isolation = 'read committed';${SETTINGS}${SERVER_SQL}`
+const OF_TRANSACTION = SETTINGS.replaceAll('set ', 'set local ') + PLACE_SQL
+const BEGIN = {
+  'read committed': 'begin isolation level read committed;',
+  'repeatable read': 'begin isolation level repeatable read;',
+} as const
+const RENEW = `commit;${BEGIN['read committed']}${OF_TRANSACTION}`
+/** Of servers: there is one, and after it was replaced another. */
+const REMEMBERED_MAX = 16
+
+type Isolation = keyof typeof BEGIN
+type Answer = { command: string; rows: unknown[] }
+type Server = { history_id: string; incarnation: string }
+/** Of pools behind a pooler: makes one transaction fit for the store. */
+type Begin = (client: ClientBase, isolation: Isolation) => Promise<void>
+const begins = new WeakMap<Pool, Begin>()
+/** Of their connections: ends the transaction and begins the next. */
+const renewals = new WeakMap<ClientBase, () => Promise<void>>()
 
 /** Opens no connection yet. Throws nothing; the first query tells whether the database answers. */
 export function createPools(options: PoolOptions): Pools {
-  const servers = new WeakMap<ClientBase, { history_id: string; incarnation: string }>()
+  const { pooler = 'off' } = options
+  const servers = new WeakMap<ClientBase, Server>()
+  const places = new Map<string, Server>()
   let latest = ''
-  const prepare = async (client: ClientBase): Promise<void> => {
-    // pg answers several statements in one text with a list
-    const results = (await client.query(SETTINGS)) as unknown as { rows: { standby?: boolean }[] }[]
-    if (results.at(-1)?.rows[0]?.standby !== false) throw new SealpostError('unavailable', 'the store is a standby')
-    const { rows } = await client.query<HistoryRow & { incarnation: string }>(HISTORY_SQL)
-    if (rows[0] === undefined) throw new SealpostError('internal', 'the database has no identity: it was not migrated')
-    latest = historyId(rows[0])
-    servers.set(client, { history_id: latest, incarnation: incarnationOf(rows[0]) })
+
+  async function prepare(client: ClientBase): Promise<void> {
+    const { row } = await runAll(client, OF_SESSION)
+    const server = primaryOf(row as ServerRow | undefined)
+    if (pooler === 'off' && isPooled(client, server.pid))
+      throw new SealpostError('unavailable', 'a pooler is before the store, and none is configured')
+    take(client, toServer(server))
   }
-  const serverOf = (client: ClientBase): { history_id: string; incarnation: string } => {
+
+  async function begin(client: ClientBase, isolation: Isolation): Promise<void> {
+    const { row } = await runAll(client, BEGIN[isolation] + OF_TRANSACTION)
+    take(client, await serverAt(client, row as PlaceRow | undefined))
+  }
+
+  async function renew(client: ClientBase): Promise<void> {
+    const { incarnation } = serverOf(client)
+    const { command, row } = await runAll(client, RENEW)
+    checkCommitted(command)
+    const server = await serverAt(client, row as PlaceRow | undefined)
+    take(client, server)
+    if (server.incarnation !== incarnation) throw new SealpostError('unavailable', 'another server took over the store')
+  }
+
+  async function serverAt(client: ClientBase, answered: PlaceRow | undefined): Promise<Server> {
+    const { place } = primaryOf(answered)
+    const known = places.get(place)
+    if (known !== undefined) return known
+    const server = toServer(primaryOf((await runAll(client, SERVER_SQL)).row as ServerRow | undefined))
+    if (places.size >= REMEMBERED_MAX) places.clear()
+    places.set(place, server)
+    return server
+  }
+
+  function take(client: ClientBase, server: Server): void {
+    latest = server.history_id
+    servers.set(client, server)
+  }
+
+  function unname(client: ClientBase): void {
+    const query = client.query.bind(client) as (config: unknown, ...rest: unknown[]) => unknown
+    const unnamed = (config: unknown, ...rest: unknown[]): unknown =>
+      query(typeof config === 'object' && config !== null && 'name' in config ? { ...config, name: undefined } : config, ...rest)
+    client.query = unnamed as typeof client.query
+    renewals.set(client, () => renew(client))
+  }
+
+  function serverOf(client: ClientBase): Server {
     const server = servers.get(client)
     if (server === undefined) throw new SealpostError('internal', 'the connection was not prepared')
     return server
   }
-  const open = (max: number, application_name: string): Pool => {
+
+  function open(max: number, application_name: string): Pool {
     const pool = new Pool({
       ...options.connection,
       max,
       types: COLUMN_TYPES,
-      application_name,
+      // a pooler tells the server each time that it is another one
+      application_name: pooler === 'transaction' ? 'sealpost' : application_name,
       connectionTimeoutMillis: CONNECT_MS,
       query_timeout: options.connection.query_timeout ?? QUERY_MS,
       keepAlive: true,
       // oxlint-disable-next-line typescript/no-misused-promises -- pg awaits the answer, though its types do not say so
-      onConnect: prepare,
+      onConnect: pooler === 'transaction' ? unname : prepare,
     })
+    if (pooler === 'transaction') begins.set(pool, begin)
     // an idle connection that breaks is replaced at the next query
     pool.on('error', (err) => {
       if (pool.ending) return
@@ -106,6 +170,29 @@ export function createPools(options: PoolOptions): Pools {
   }
 }
 
+/** Runs statements in one round trip: what the first one did, and the one row of the last. */
+async function runAll(client: ClientBase, text: string): Promise<{ command: string | undefined; row: unknown }> {
+  // pg answers several statements in one text with a list
+  const answer = (await client.query(text)) as unknown as Answer | Answer[]
+  const results = Array.isArray(answer) ? answer : [answer]
+  return { command: results[0]?.command, row: results.at(-1)?.rows[0] }
+}
+
+function primaryOf<R extends { standby: boolean }>(row: R | undefined): R {
+  if (row === undefined) throw new SealpostError('internal', 'the database has no identity: it was not migrated')
+  if (row.standby) throw new SealpostError('unavailable', 'the store is a standby')
+  return row
+}
+
+function toServer(row: ServerRow): Server {
+  return { history_id: historyId(row), incarnation: incarnationOf(row) }
+}
+
+/** PostgreSQL names its process when a connection opens; a pooler makes a number up. `pid`: as the server has it. */
+export function isPooled(client: ClientBase, pid: number): boolean {
+  return (client as ClientBase & { processID?: number | null }).processID !== pid
+}
+
 const turns = new WeakMap<Pool, Turns>()
 
 /**
@@ -118,8 +205,15 @@ export function inTurn<T>(pool: Pool, user_no: number, work: () => Promise<T>): 
   return ofPool(user_no, work)
 }
 
-/** Lends a connection. One whose use failed is closed, unless the server itself refused the statement and lives on. */
+/**
+ * Lends a connection. One whose use failed is closed, unless the server itself refused the statement and lives on. Each statement is
+ * a transaction of its own; behind a pooler that lends servers for transactions, all of them are one.
+ */
 export async function withClient<T>(pool: Pool, use: (client: PoolClient) => Promise<T>): Promise<T> {
+  return begins.has(pool) ? withTransaction(pool, use) : lend(pool, use)
+}
+
+async function lend<T>(pool: Pool, use: (client: PoolClient) => Promise<T>): Promise<T> {
   let client: PoolClient
   try {
     client = await pool.connect()
@@ -142,21 +236,39 @@ export async function withClient<T>(pool: Pool, use: (client: PoolClient) => Pro
   }
 }
 
-/** One transaction on one connection, read committed; rolled back when `work` throws. */
-export async function withTransaction<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> {
-  return withClient(pool, async (client) => {
-    await client.query('begin isolation level read committed')
+/** One transaction on one connection; rolled back when `work` throws. */
+export async function withTransaction<T>(
+  pool: Pool,
+  work: (client: PoolClient) => Promise<T>,
+  isolation: Isolation = 'read committed',
+): Promise<T> {
+  return lend(pool, async (client) => {
     let result: T
     try {
+      const begin = begins.get(pool)
+      await (begin === undefined ? client.query(BEGIN[isolation]) : begin(client, isolation))
       result = await work(client)
     } catch (error) {
       // any other error closes the connection, which rolls back as well
       if (error instanceof SealpostError) await client.query('rollback')
       throw error
     }
-    await client.query('commit')
+    checkCommitted((await client.query('commit')).command)
     return result
   })
+}
+
+/**
+ * In `withClient`, for what has to be committed before the rest: nothing where it is, and behind a pooler a new transaction on the same
+ * server.
+ */
+export async function commitSoFar(client: ClientBase): Promise<void> {
+  await renewals.get(client)?.()
+}
+
+/** Of a transaction in which a statement failed, PostgreSQL answers a commit with a rollback, and no error. */
+function checkCommitted(command: string | undefined): void {
+  if (command !== 'COMMIT') throw new Error('the transaction was not committed')
 }
 
 /** Out of reach, busy, or ended in the middle: `unavailable`, try again. Anything else is a fault: `internal`. */

@@ -6,6 +6,7 @@ import { type Bytes, LIMITS } from '@sealpost/protocol'
 import type { ClientConfig, Pool } from 'pg'
 import type { Log } from '../log.ts'
 import type { Store } from '../ports.ts'
+import type { Pooler } from '../variables.ts'
 import { createAccountStore } from './account-store.ts'
 import { createAuditStore } from './audit-store.ts'
 import { createAdminStore } from './admin-store.ts'
@@ -27,6 +28,8 @@ import { createTokenStore } from './token-store.ts'
 export type StoreOptions = {
   connection: ClientConfig
   log: Log
+  /** What is between the relay and PostgreSQL; nothing if nothing else is said. */
+  pooler?: Pooler | undefined
   /** Tolerance for the clocks of devices: of the ttl rule and of assertions (G07). */
   clock_skew_ms?: number | undefined
   /** Active devices of a user, above which none is added. */
@@ -54,8 +57,8 @@ const CLOCK = { name: 'clock', text: 'select clock_ms() as now' }
 
 /** Opens the store; throws `unavailable` when the database does not answer. */
 export async function createStore(options: StoreOptions): Promise<PostgresStore> {
-  const { main_connections_max: main_max, ingest_connections_max: ingest_max } = options
-  const pools = createPools({ connection: options.connection, log: options.log, main_max, ingest_max, broken: () => askIn(ASK_AGAIN_MS) })
+  const { connection, log, pooler, main_connections_max: main_max, ingest_connections_max: ingest_max } = options
+  const pools = createPools({ connection, log, pooler, main_max, ingest_max, broken: () => askIn(ASK_AGAIN_MS) })
   const clock = createClock()
   const ping = async (): Promise<void> => {
     await withClient(pools.main, async (client) => {

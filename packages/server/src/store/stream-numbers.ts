@@ -7,6 +7,7 @@
 import type { ClientBase } from 'pg'
 import type { Run } from '../ports.ts'
 import { int4Array, int8Array, uuidArray } from './binary-array.ts'
+import { commitSoFar } from './pool.ts'
 
 /** `busy`: the account is locked by another writer. `not_active`: no active account or device. `full`: the limit is reached. */
 export type StreamNumber = number | 'busy' | 'not_active' | 'full' | 'fenced'
@@ -88,6 +89,8 @@ export function createStreamDirectory(
           patient,
         ]
         const { rows } = await client.query<{ stream_no: number; outcome: number }>({ ...NUMBER, values })
+        // nothing is remembered that may be rolled back, and the batch locks its accounts anew, in its own order
+        await commitSoFar(client)
         for (const [i, { run, stream_id }] of missing.entries()) {
           const { stream_no, outcome } = rows[i] ?? { stream_no: 0, outcome: 1 }
           const refusal = OUTCOMES[outcome] ?? null
