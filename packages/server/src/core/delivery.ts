@@ -30,7 +30,7 @@ export function recordBudget(rules: Rules): number {
 /** Lets go what waited for this input, and starts the reads that are due. */
 export function advance(d: Draft): void {
   if (d.ended !== null) return
-  if (d.s.draining && d.s.intake.events === 0) return end(d, 'draining')
+  if (d.s.draining && isAnswered(d.s)) return end(d, 'draining')
   releasePage(d)
   if (d.s.log.wanted > d.s.log.told && !d.s.log.reading) {
     d.s.log = { ...d.s.log, reading: true }
@@ -39,6 +39,11 @@ export function advance(d: Draft): void {
   if (d.s.outbox.full) return
   if (d.s.read === null) startRead(d)
   startAsk(d)
+}
+
+/** Whether every event and entry of the log that was taken has its answer; what was only asked for is asked again elsewhere. */
+function isAnswered({ intake, requests, jobs, asks, after_log }: Open): boolean {
+  return intake.events === 0 && requests === jobs.length + asks.length && after_log.length === 0
 }
 
 /** A committed batch: sent, kept behind the page that is being read, or left to the store. */

@@ -522,6 +522,19 @@ describe('the open session', () => {
     ['submit', 'send going_away', 'send ack', 'leave', 'close draining'],
     'closed',
   )
+  rule(
+    'R07: a drain waits for the result of an entry of the log, and for no page',
+    open,
+    [
+      message({ type: 'log_append', id: 1, body: 'e30', sig: 'A', boxes: {} }),
+      message({ type: 'replay_request', id: 2, last_ack_device_seq: 0, query: true }),
+      { is: 'drain', retry_after_ms: 9 },
+      { is: 'appended', id: 1, result: { ok: true, log_seq: 3, log_head: bytes(32), user_no: 7, already_known: false, revoked: [] } },
+      { is: 'log_read', entries: [entry(3)], has_more: false },
+    ],
+    ['append', 'read_page', 'send going_away', 'read_log', 'send log_entry', 'send log_result', 'leave', 'close draining'],
+    'closed',
+  )
 
   it('R08: presence of other devices is told, its own is not', () => {
     const online = (device_id: string): Input => ({ is: 'hint', hint: { is: 'presence', device_id, online: true, last_seen: 5 } })

@@ -77,7 +77,7 @@ export const RELAY_LIMITS: RelayLimits = {
   closeMs: 2_000,
   drainSpreadMs: 5_000,
   drainMs: 10_000,
-  drainRetryMs: 1_000,
+  drainRetryMs: 500,
   tickMs: 250,
   touchMs: 30_000,
 }
