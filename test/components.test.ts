@@ -1,16 +1,18 @@
 /** The real components that other tests stand on: they answer, come back, and leave nothing behind. */
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { networkInterfaces, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis } from 'ioredis'
 import { Client } from 'pg'
 import { describe, expect, test } from 'vitest'
 import { useDatabase } from '../packages/server/src/testing/database.ts'
+import { commandOf } from './support/components/available.ts'
 import { isFree, isListening, waitUntil } from './support/components/lifecycle.ts'
 import { startPgbouncer } from './support/components/pgbouncer.ts'
 import { type ProxyConfig, startHaproxy, startNginx } from './support/components/proxies.ts'
@@ -35,8 +37,11 @@ function isAlive(pid: number): boolean {
   }
 }
 
+/** Also of links that are not up yet, which Node leaves out. */
 function addressesHere(): string[] {
-  return Object.values(networkInterfaces()).flatMap((entries) => (entries ?? []).map(({ address }) => address))
+  return [...execFileSync(commandOf('ip'), ['-o', '-4', 'address', 'show'], { encoding: 'utf8' }).matchAll(/inet ([\d.]+)/g)].map(
+    ([, address = '']) => address,
+  )
 }
 
 type Backend = { port: number; asked: Promise<void>; answer(): void; end(): void }
@@ -104,7 +109,7 @@ const PROXIES = [
 ] as const
 
 /** What a URL answers within a moment. */
-const REACH = `fetch(process.argv[1], { signal: AbortSignal.timeout(700) })
+const REACH = `fetch(process.argv[1], { signal: AbortSignal.timeout(3000) })
   .then((answer) => answer.text(), () => 'unreachable')
   .then((text) => process.stdout.write(text, () => process.exit()))`
 

@@ -56,7 +56,11 @@ export async function createNet({ links: count = 1 }: { links?: number } = {}): 
   const id = await readlink(namespace)
   const prefix = [commandOf('nsenter'), `--net=${namespace}`, '--']
   const names = Array.from({ length: count }, () => `sealpost${randomBytes(3).toString('hex')}`)
+  const started: Program[] = []
   const dispose = async (): Promise<void> => {
+    // one may be on its way in
+    for (const program of started) program.kill('SIGKILL')
+    await Promise.allSettled(started.map(({ ended }) => ended))
     await killInside(id)
     await holder.ended
     // at once, and not when the kernel gets to it
@@ -68,14 +72,14 @@ export async function createNet({ links: count = 1 }: { links?: number } = {}): 
     await ip(prefix, ['link set lo up'])
     const links: Link[] = []
     for (const [i, name] of names.entries()) links.push(await addressLink(prefix, name, peerOf(i)))
-    return createHandle(prefix, links, dispose)
+    return createHandle({ prefix, links, dispose }, started)
   } catch (error) {
     await dispose()
     throw error
   }
 }
 
-function createHandle(prefix: readonly string[], links: readonly Link[], dispose: () => Promise<void>): Net {
+function createHandle({ prefix, links, dispose }: Pick<Net, 'prefix' | 'links' | 'dispose'>, started: Program[]): Net {
   let cuts: Cut[] = []
   const [enter = '', ...inside] = prefix
   const dying = [commandOf('setpriv'), '--pdeathsig', 'KILL']
@@ -84,7 +88,11 @@ function createHandle(prefix: readonly string[], links: readonly Link[], dispose
     host: links[0]?.inside ?? '127.0.0.1',
     prefix,
     links,
-    run: (command, args, options) => startProgram(enter, [...inside, ...dying, command, ...args], options),
+    run(command, args, options) {
+      const program = startProgram(enter, [...inside, ...dying, command, ...args], options)
+      started.push(program)
+      return program
+    },
     async cut(cut = {}) {
       cuts.push(cut)
       await filter()
