@@ -4,7 +4,7 @@
  * Each task first makes the installed packages equal to the lock (`npm ci`), then runs under the Node that npm brought
  * into node_modules/.bin (24); where none is packaged, under the one at hand when it is new enough.
  *
- *   node scripts/run.mjs start | test | check | build | format | docs | measure | soak   [arguments of the task]
+ *   node scripts/run.mjs start | test | check | build | format | docs | measure | bench | soak   [arguments of the task]
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -22,6 +22,9 @@ const STRIPS_TYPES = { 22: 18, 23: 6 }
 /** Another install of the same folder is waited for. */
 const INSTALL_MS_MAX = 600_000
 
+/** Figures of several nodes and of sockets under load; docs/measurements.md has what they gave. */
+const BENCHES = ['deliveries', 'nodes', 'stalled']
+
 const TASKS = {
   start: (args) => runNode(['packages/cli/src/main.ts', 'serve', ...args]),
   test: runTests,
@@ -29,6 +32,8 @@ const TASKS = {
   build: () => runNode([binOf('typescript', 'tsc'), '-b', 'tsconfig.build.json']),
   format: () => runNode([binOf('@biomejs/biome', 'biome'), 'format', '--write', '.']),
   measure: (args) => runNode(['bench/measure.ts', ...args]),
+  bench: ([name = '', ...args]) =>
+    BENCHES.includes(name) ? runNode([`bench/${name}.ts`, ...args]) : fail(`usage: node scripts/run.mjs bench ${BENCHES.join(' | ')}`, 2),
   soak: (args) => runNode(['test/soak.ts', ...args]),
   docs: () => runNode(['scripts/docs.ts']),
 }
