@@ -165,7 +165,7 @@ describe('a home that was not there', () => {
 describe('a device whose account an operator suspended', () => {
   test('send says so and keeps the event (75); when it is over, the next command sends it', async () => {
     const home = await copyHome(world.phone, join(world.folder, 'suspended'))
-    const suspend = (active: boolean) => query(world.relay.database_url, `update account set active = ${active}, standing = standing + 1`)
+    const suspend = (active: boolean) => query(world.relay.database_url, `update account set active = ${active}`)
     await suspend(false)
     const refused = await run(['send', '--home', home], { input: 'later' })
     expect(refused).toMatchObject({

@@ -29,6 +29,7 @@ export const ADMIN_ROUTES = {
   },
   read_self: { ...look, path: '/api/admin/self', says: 'Who asks, and in which role.' },
   read_figures: { ...look, path: '/api/admin/figures', says: 'How much there is, and how busy this node is.' },
+  list_nodes: { ...look, path: '/api/admin/nodes', says: 'The processes that serve the relay, and how busy each was at its last beat.' },
   read_version: { ...look, path: '/api/admin/version', says: 'Versions of the relay, its protocol, Node, the database and its schema.' },
   read_config: { ...look, path: '/api/admin/config', says: 'Every variable with its value in force; secrets are not shown.' },
   read_database: { ...look, path: '/api/admin/database', says: 'Settings and size of the database, and the pools of this node.' },

@@ -8,6 +8,7 @@ import { SealpostError } from '@sealpost/protocol'
 import type { z } from 'zod'
 import type { Rates } from './limits/rate-limits.ts'
 import { RATES, type RateRule, rateVariable } from './limits/rules.ts'
+import type { RedisConfig } from './bus/redis-link.ts'
 import type { RetentionRules } from './ports.ts'
 import type { RelayLimits } from './relay/limits.ts'
 import { type ShownVariable, showVariable } from './shown-variable.ts'
@@ -18,6 +19,8 @@ export type Config = {
   /** 0 = any free port. */
   port: number
   data_dir: string
+  /** Processes that serve; 1 = the relay is one process. */
+  workers: number
   /** External PostgreSQL; null = the embedded one in the data folder. */
   database_url: string | null
   signup: (typeof SIGNUP)[number]
@@ -43,6 +46,8 @@ export type Config = {
   database_wait_ms_max: number
   /** What is between the relay and an external database. */
   database_pooler: Pooler
+  /** Null: there is no Redis. */
+  redis: RedisConfig | null
   /** Stored bytes of one user; null = no quota. */
   quota_bytes: number | null
   /** Active devices of one user. */
@@ -66,6 +71,7 @@ export type Config = {
     | 'followersPerDeviceMax'
     | 'eventsPerDevicePerSecond'
     | 'bytesPerDevicePerSecond'
+    | 'handshakesPerSecond'
     | 'eventsPerUserPerMinute'
     | 'queueBytesMax'
     | 'drainSpreadMs'
@@ -93,6 +99,8 @@ export function readConfig(env: NodeJS.ProcessEnv, flags: ConfigFlags = {}, read
   for (const name of Object.keys(env)) if (isUnknown(name)) mistakes.push(`${name}: there is no such variable${nearest(name)}`)
   const { SEALPOST_DRAIN_NOTICE_S: notice = 0, SEALPOST_STOP_S: stop = Infinity } = values as Partial<Values>
   if (notice >= stop) mistakes.push('SEALPOST_DRAIN_NOTICE_S: has to be below SEALPOST_STOP_S')
+  const { REDIS_URL: redis = [], SEALPOST_REDIS_MODE: mode } = values as Partial<Values>
+  if (redis.length > 1 && mode === 'standalone') mistakes.push('REDIS_URL: several servers need SEALPOST_REDIS_MODE=sentinel or cluster')
   if (mistakes.length > 0) throw new SealpostError('invalid_config', `the configuration is not valid:\n  ${mistakes.join('\n  ')}`)
   return toConfig(values as Values, shown)
 }
@@ -102,6 +110,7 @@ function toConfig(values: Values, shown: readonly ShownVariable[]): Config {
     host: values.SEALPOST_HOST,
     port: values.SEALPOST_PORT,
     data_dir: values.SEALPOST_DATA,
+    workers: values.SEALPOST_WORKERS,
     database_url: values.DATABASE_URL,
     signup: values.SEALPOST_SIGNUP,
     public_url: values.SEALPOST_PUBLIC_URL,
@@ -116,6 +125,15 @@ function toConfig(values: Values, shown: readonly ShownVariable[]): Config {
     drain_notice_ms: values.SEALPOST_DRAIN_NOTICE_S * 1000,
     database_wait_ms_max: values.SEALPOST_DATABASE_WAIT_S * 1000,
     database_pooler: values.SEALPOST_DATABASE_POOLER,
+    redis:
+      values.REDIS_URL.length === 0
+        ? null
+        : {
+            mode: values.SEALPOST_REDIS_MODE,
+            urls: values.REDIS_URL,
+            master: values.SEALPOST_REDIS_MASTER,
+            sentinel_password: values.SEALPOST_REDIS_SENTINEL_PASSWORD,
+          },
     quota_bytes: values.SEALPOST_QUOTA_BYTES || null,
     quota_devices: values.SEALPOST_QUOTA_DEVICES,
     quota_streams: values.SEALPOST_QUOTA_STREAMS,
@@ -138,6 +156,7 @@ function toConfig(values: Values, shown: readonly ShownVariable[]): Config {
     limits: {
       socketsPerAddressMax: values.SEALPOST_LIMIT_SOCKETS_ADDRESS,
       unauthenticatedPerAddressMax: values.SEALPOST_LIMIT_UNAUTHENTICATED_ADDRESS,
+      handshakesPerSecond: values.SEALPOST_LIMIT_HANDSHAKES,
       followersPerDeviceMax: values.SEALPOST_LIMIT_FOLLOWERS_DEVICE,
       eventsPerDevicePerSecond: values.SEALPOST_LIMIT_EVENTS_DEVICE,
       bytesPerDevicePerSecond: values.SEALPOST_LIMIT_BYTES_DEVICE,

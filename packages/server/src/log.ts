@@ -12,8 +12,13 @@ export type LeveledLog = Log & { level: string }
 
 const CAUSES_MAX = 4
 
-export function createLog(level: string, out: DestinationStream = destination({ fd: 2, sync: true })): LeveledLog {
-  return pino({ level, base: null, serializers: { err: describeError } }, out)
+/** `base`: is in every line. */
+export function createLog(
+  level: string,
+  out: DestinationStream = destination({ fd: 2, sync: true }),
+  base: object | null = null,
+): LeveledLog {
+  return pino({ level, base, serializers: { err: describeError } }, out)
 }
 
 type Described = { type: string; code?: string; message: string; stack?: string; cause?: Described }

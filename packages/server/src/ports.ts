@@ -8,11 +8,13 @@ import type { TokenStore, SigningKeyStore, AccountStore, ExportStore } from './p
 import type { SessionStore, LogStore, PairingStore, AssertionStore } from './ports/devices.ts'
 import type { IngestStore, ReadStore } from './ports/events.ts'
 import type { AuditStore, AdminStore, OperatedStore } from './ports/operators.ts'
+import type { NodeStore } from './ports/nodes.ts'
 import type { RetentionStore } from './ports/retention.ts'
 
 export type * from './ports/accounts.ts'
 export type * from './ports/devices.ts'
 export type * from './ports/events.ts'
+export type * from './ports/nodes.ts'
 export type * from './ports/operators.ts'
 export type * from './ports/retention.ts'
 
@@ -31,7 +33,8 @@ export interface Store
     RetentionStore,
     AuditStore,
     AdminStore,
-    OperatedStore {
+    OperatedStore,
+    NodeStore {
   readonly history_id: string
   /** Resolves when one trivial query was answered in time. */
   ping(): Promise<void>

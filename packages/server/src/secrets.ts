@@ -3,6 +3,7 @@
  * for each purpose. Losing the file means that no device of the relay can connect again; the relay never makes a new one
  * in place of one that is damaged.
  */
+import { hkdfSync } from 'node:crypto'
 import { open } from 'node:fs/promises'
 import { type Bytes, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
@@ -18,6 +19,8 @@ export type Secrets = {
   token_key: Bytes
   /** Ed25519 seed that signs access tokens (protocol.md §10). */
   jwt_sign_seed: Bytes
+  /** HMAC-SHA256 key of hints between nodes (protocol.md §7), derived from `token_key`. */
+  bus_key: Bytes
 }
 
 const KEY_BYTES = 32
@@ -27,10 +30,11 @@ const SHAPE = z.strictObject({ v: z.literal(1), server_sign_seed: key, token_key
 /** Throws `insecure_permissions`, `internal` (damaged) or `disk`. */
 export async function openSecrets(path: string): Promise<Secrets> {
   const stored = (await readSecrets(path)) ?? (await createSecrets(path))
-  return { ...stored, server_key: nodeCrypto.ed25519Public(stored.server_sign_seed) }
+  const bus_key = new Uint8Array(hkdfSync('sha256', stored.token_key, '', 'sealpost/1 bus', KEY_BYTES))
+  return { ...stored, server_key: nodeCrypto.ed25519Public(stored.server_sign_seed), bus_key }
 }
 
-async function createSecrets(path: string): Promise<Omit<Secrets, 'server_key'>> {
+async function createSecrets(path: string): Promise<Omit<Secrets, 'server_key' | 'bus_key'>> {
   const random = (): string => toBase64url(nodeCrypto.random(KEY_BYTES))
   const fresh = { v: 1, server_sign_seed: random(), token_key: random(), jwt_sign_seed: random() }
   await writeDurably(path, `${JSON.stringify(fresh, null, 2)}\n`, 0o600, { keep: true })
@@ -39,7 +43,7 @@ async function createSecrets(path: string): Promise<Omit<Secrets, 'server_key'>>
   return stored
 }
 
-async function readSecrets(path: string): Promise<Omit<Secrets, 'server_key'> | null> {
+async function readSecrets(path: string): Promise<Omit<Secrets, 'server_key' | 'bus_key'> | null> {
   let text: string
   try {
     const file = await open(path, 'r')

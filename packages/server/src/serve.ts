@@ -1,5 +1,6 @@
 /**
- * Runs a relay in the foreground, from its configuration to a clean end: what `sealpost serve` does.
+ * Runs a relay in the foreground, from its configuration to a clean end: what `sealpost serve` does. With several workers this is the
+ * primary of them (`workers/`).
  *
  * It ends by SIGINT, SIGTERM or SIGHUP, by the caller's signal, or when the process that started it through a channel is
  * gone. A terminal and a wrapper may both deliver the same Ctrl-C: signals within `SAME_SIGNAL_MS` are one; a later one
@@ -12,6 +13,7 @@ import { type Config, readConfig } from './config.ts'
 import type { ConfigFlags } from './variables.ts'
 import { createLog, type LeveledLog } from './log.ts'
 import { type RunningServer, startServer } from './server.ts'
+import { startWorkers } from './workers/primary.ts'
 
 const SAME_SIGNAL_MS = 1000
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
@@ -57,7 +59,8 @@ ${server.admin_url === null ? '' : `for admins: ${server.admin_url} (the first o
 /** Null when the signal came before there was anything to stop. */
 async function start(config: Config, logger: LeveledLog, signal: AbortSignal): Promise<RunningServer | null> {
   try {
-    return await startServer(config, { logger, setLogLevel: (level) => void (logger.level = level), signal })
+    const run = config.workers > 1 ? startWorkers : startServer
+    return await run(config, { logger, setLogLevel: (level) => void (logger.level = level), signal })
   } catch (error) {
     if (signal.aborted && error instanceof SealpostError && error.code === 'aborted') return null
     throw error

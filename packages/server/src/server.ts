@@ -2,36 +2,39 @@
  * The composition root of a relay: what is opened, in which order, and closed in reverse. Nothing else knows the parts
  * together.
  *
- * data folder → secrets → database → migrations → server key → store → bus → audit → settings → jobs → relay (ingest, sessions) →
+ * data folder → secrets → database → migrations (`foundation.ts`) → server key → store → Redis, bus → node → audit → settings → jobs → relay (ingest, sessions) →
  * http → gateway → listening → listener of admins. A stop is told to balancers first, then sessions are drained, before any of them closes.
  * A start that fails closes what it had opened.
  */
-import { SealpostError } from '@sealpost/protocol'
+import { SealpostError, toBase64url } from '@sealpost/protocol'
 import type { FastifyInstance } from 'fastify'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createMemoryBus } from './bus/memory-bus.ts'
+import { openBus } from './bus/open-bus.ts'
+import { openRedis } from './bus/redis-link.ts'
+import { openRedisWire } from './bus/redis-wire.ts'
+import type { OpenWire } from './bus/wire.ts'
 import type { Config } from './config.ts'
-import { openDataFolder } from './data-folder.ts'
+import { type Foundation, openFoundation } from './foundation.ts'
 import { createGateway } from './gateway/gateway.ts'
 import { createAdminHttp } from './admin/admin-http.ts'
 import { createAuditJobs } from './audit/audit-jobs.ts'
 import { auditedLimits } from './audit/audited-limits.ts'
 import { createAudit } from './audit/recorder.ts'
 import { createHttp } from './http/http.ts'
-import { createRateLimits } from './limits/rate-limits.ts'
+import { createRateLimits, type LimitCounter } from './limits/rate-limits.ts'
+import { createRedisCounter } from './limits/redis-counter.ts'
 import type { RateRule } from './limits/rules.ts'
 import { openSigningKeys } from './http/signing-keys.ts'
 import { createRetentionJobs } from './jobs/retention.ts'
 import { startJobs } from './jobs/schedule.ts'
 import type { Log } from './log.ts'
-import { createRelay } from './relay/relay.ts'
-import { openSecrets } from './secrets.ts'
+import { createNodeFigures } from './relay/node-figures.ts'
+import { openNodeLease } from './relay/node-lease.ts'
+import { createRelay, type Relay } from './relay/relay.ts'
 import { type LogLevel, openSettings, settingsOf } from './settings.ts'
-import { type Database, openEmbeddedDatabase, openExternalDatabase } from './store/database.ts'
-import { migrate } from './store/migrate.ts'
 import { createStore } from './store/store.ts'
 
+const RELAY_NAME_CHARS = 16
 const OTHER_KEY =
   'the database belongs to a relay with another key; put its secrets.json back (or name it with SEALPOST_SECRETS_FILE), or use another database'
 
@@ -57,10 +60,15 @@ export type ServerOptions = {
   setLogLevel?: (level: LogLevel) => void
   /** Gives up a start that is under way. */
   signal?: AbortSignal
+  /** For one of several processes of this machine: what the first of them has opened, and how they reach each other. */
+  among?: Among
 }
 
+/** `nodes`: how many live, wherever they are. */
+export type Among = { foundation: Foundation; wire: OpenWire; counter(nodes: () => number): LimitCounter }
+
 /** Throws `aborted` by the signal, and `data_in_use`, `data_newer`, `disk`, `insecure_permissions`, `unreachable`, `server_identity`, `port_in_use`, `invalid_config`, `internal`. */
-export async function startServer(config: Config, { logger, test, setLogLevel, signal }: ServerOptions): Promise<RunningServer> {
+export async function startServer(config: Config, { logger, test, setLogLevel, signal, among }: ServerOptions): Promise<RunningServer> {
   const open: (() => Promise<void> | void)[] = []
   const closeAll = async (): Promise<void> => {
     for (let close = open.pop(); close !== undefined; close = open.pop()) {
@@ -74,32 +82,34 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     throw error
   }
 
-  function checkWanted(): void {
-    if (signal?.aborted === true) throw new SealpostError('aborted', 'the start was given up')
+  async function openOwnFoundation(): Promise<Foundation> {
+    const foundation = await openFoundation(config, { logger, test, signal })
+    open.push(() => foundation.close())
+    return foundation
   }
 
   async function openAll(): Promise<RunningServer> {
-    const folder = await openDataFolder(config.data_dir)
-    open.push(() => folder.close())
-    const secrets = await openSecrets(config.secrets_file ?? join(folder.path, 'secrets.json'))
-    const database: Database =
-      config.database_url === null
-        ? await openEmbeddedDatabase({ data_dir: folder.path, logger, test })
-        : await openExternalDatabase(config.database_url, logger, config.database_wait_ms_max, signal, config.database_pooler)
-    open.push(() => database.stop())
-    checkWanted()
-    await migrate(database.connection)
-    checkWanted()
+    const { secrets, connection, pooler } = among?.foundation ?? (await openOwnFoundation())
     const { clock_skew_ms, quota_bytes, quota_devices: devices_max, quota_streams: streams_max } = config
-    const { connection, pooler } = database
     const store = await createStore({ connection, pooler, log: logger, clock_skew_ms, quota_bytes, devices_max, streams_max })
     open.push(() => store.close())
     if ((await store.claimServerKey(secrets.server_key)) === 'mismatch') throw new SealpostError('server_identity', OTHER_KEY)
-    const bus = createMemoryBus()
+    const redis = config.redis === null ? null : openRedis(config.redis, logger)
+    open.push(() => redis?.close())
+    // relays that share one Redis do not hear of each other
+    const name = toBase64url(secrets.server_key).slice(0, RELAY_NAME_CHARS)
+    const wire = redis === null ? (among?.wire ?? null) : openRedisWire(redis, name, logger)
+    const bus = openBus(wire, secrets.bus_key, logger)
     open.push(() => bus.close())
+    let running: Relay | null = null
+    let draining = false
+    const figures = createNodeFigures({ relay: () => running, bus, draining: () => draining })
+    const node = await openNodeLease({ store, figures, changed: () => running?.sessions.lookNow(), logger })
+    open.push(() => node.close())
     const audit = createAudit(store, logger)
     open.push(() => audit.close())
-    const rates = createRateLimits(config.rates)
+    const counter = redis === null ? (among?.counter(node.live) ?? null) : createRedisCounter(redis, name)
+    const rates = createRateLimits(config.rates, { counter: () => (bus.reach() === 'up' ? counter : null), nodes: node.live })
     const settings = await openSettings({
       store,
       configured: settingsOf(config),
@@ -113,9 +123,9 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     const jobs = startJobs([...createRetentionJobs(store, config.retention), ...createAuditJobs(store, secrets, config.audit_ms)], logger)
     open.push(() => jobs.close())
 
-    let draining = false
     const { limits } = config
-    const relay = createRelay({ store, bus, token_key: secrets.token_key, rates: auditedLimits(rates, audit), limits, logger })
+    const relay = createRelay({ store, bus, node, token_key: secrets.token_key, rates: auditedLimits(rates, audit), limits, logger })
+    running = relay
     open.push(() => relay.close())
     const rest = await openSigningKeys(store, secrets.jwt_sign_seed, logger, { audit })
     open.push(() => rest.close())
@@ -150,7 +160,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
         store,
         bus,
         relay,
-        gateway,
+        figures,
         keys,
         secrets,
         settings,

@@ -22,7 +22,9 @@ const COUNT_MAX = 1_000_000_000
 /** Some 300 years; in milliseconds still exact. */
 const SECONDS_MAX = 9_999_999_999
 
-export type ConfigFlags = { host?: string; port?: string; data?: string; database_url?: string }
+export const REDIS_MODES = ['standalone', 'sentinel', 'cluster'] as const
+
+export type ConfigFlags = { host?: string; port?: string; data?: string; workers?: string; database_url?: string; redis_url?: string }
 
 export type Variable = {
   flag?: keyof ConfigFlags
@@ -52,6 +54,12 @@ export const VARIABLES = {
     says: 'Port to listen on; 0 = any free one.',
   },
   SEALPOST_DATA: { flag: 'data', schema: z.string().default('./sealpost-data'), type: 'path', says: 'Data folder.' },
+  SEALPOST_WORKERS: {
+    flag: 'workers',
+    schema: whole(1, 256).default(1),
+    type: 'whole number',
+    says: 'Processes that serve, over one data folder and one database; one per core is enough. 1 = the relay is one process (docs/operations/workers.md).',
+  },
   DATABASE_URL: {
     flag: 'database_url',
     schema: databaseUrl().nullable().default(null),
@@ -59,6 +67,31 @@ export const VARIABLES = {
     secret: true,
     example: 'postgresql://user:password@host:5432/database?sslmode=verify-full',
     says: 'External PostgreSQL 14 to 18; without it an embedded one in the data folder. On another machine it says its sslmode: verify-full, or disable where the network is trusted.',
+  },
+  REDIS_URL: {
+    flag: 'redis_url',
+    schema: redisUrls().default([]),
+    type: 'URL, or several with commas between',
+    secret: true,
+    example: 'rediss://user:password@host:6379',
+    says: 'Redis, by which several nodes hear of each other at once; without it they find everything in the database, within 5 s. Of Sentinel or a Cluster the URLs of several servers. On another machine it is rediss:, or says ?tls=disable where the network is trusted.',
+  },
+  SEALPOST_REDIS_MODE: {
+    schema: oneOf(REDIS_MODES).default('standalone'),
+    type: REDIS_MODES.join(' · '),
+    says: 'What REDIS_URL names: one server, sentinels, or servers of a Cluster.',
+  },
+  SEALPOST_REDIS_MASTER: {
+    schema: z.string().default('mymaster'),
+    type: 'name',
+    says: 'The name by which the sentinels know the master.',
+  },
+  SEALPOST_REDIS_SENTINEL_PASSWORD: {
+    schema: z.string().nullable().default(null),
+    type: 'text',
+    secret: true,
+    example: 'password',
+    says: 'Password of the sentinels; that of the servers they watch is in REDIS_URL.',
   },
   SEALPOST_SIGNUP: { schema: oneOf(SIGNUP).default('open'), type: SIGNUP.join(' · '), says: 'Who may create accounts.' },
   SEALPOST_PUBLIC_URL: {
@@ -218,6 +251,12 @@ export const VARIABLES = {
     type: 'whole number',
     says: 'Limit of each address: sockets that are open and have not proved a device.',
   },
+  SEALPOST_LIMIT_HANDSHAKES: {
+    schema: whole(1, COUNT_MAX).default(RELAY_LIMITS.handshakesPerSecond),
+    type: 'whole number',
+    unit: 'per second',
+    says: 'Limit of each process: connections that it takes; above it they are sent away for a while (overloaded).',
+  },
   SEALPOST_LIMIT_FOLLOWERS_DEVICE: {
     schema: whole(1, COUNT_MAX).default(RELAY_LIMITS.followersPerDeviceMax),
     type: 'whole number',
@@ -318,6 +357,27 @@ function databaseUrl() {
 
 /** Those that leave nothing open: `prefer` and `allow` do without TLS when they are told to by whoever is in between. */
 const SSL_MODES: ReadonlySet<string> = new Set(['disable', 'require', 'verify-ca', 'verify-full'])
+
+function redisUrls() {
+  const message = 'expected redis://host:port or rediss://host:port, several with commas between'
+  const over = 'a Redis on another machine is reached over TLS: rediss://, or redis:// with ?tls=disable where the network is trusted'
+  return z
+    .string()
+    .transform((text) => text.split(',').map((url) => url.trim()))
+    .refine((urls) => urls.every(isRedisUrl), { message, abort: true })
+    .refine((urls) => urls.map((url) => new URL(url)).every((url) => isEncrypted(url) || isOnThisMachine(url)), over)
+}
+
+function isRedisUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, hostname, pathname, searchParams, hash } = new URL(text)
+  const known = [...searchParams.keys()].every((name) => name === 'tls')
+  return /^rediss?:$/.test(protocol) && hostname !== '' && /^\/?\d{0,3}$/.test(pathname) && known && hash === ''
+}
+
+function isEncrypted({ protocol, searchParams }: URL): boolean {
+  return protocol === 'rediss:' || searchParams.get('tls') === 'disable'
+}
 
 function isOnThisMachine({ hostname, searchParams }: URL): boolean {
   const host = searchParams.get('host') ?? decodeURIComponent(hostname)

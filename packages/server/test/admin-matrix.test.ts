@@ -38,8 +38,8 @@ beforeAll(async () => {
   tokens.device = await server.door.token(await server.account(1))
 })
 
-const VOLATILE = ['audit', 'audit_head', 'audit_checkpoint', 'assertion']
-/** All that there is, but for what was seen and who proved itself. */
+const VOLATILE = ['audit', 'audit_head', 'audit_checkpoint', 'assertion', 'node']
+/** All that there is, but for what was seen, who proved itself, and which process lives. */
 async function digest(): Promise<string> {
   const tables: { name: string }[] = await server.sql(
     `select c.relname as name from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and c.relname <> all($1) order by 1`,

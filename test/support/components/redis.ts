@@ -36,7 +36,7 @@ const CREATE_MS_MAX = 20_000
 /** What a relay does in Redis and nothing else: hints and shared counts under its own prefix; and what ioredis asks at each connect. */
 export const RELAY_ACL = [
   '~sealpost:* &sealpost:*',
-  '-@all +@connection +@pubsub +@read +@write +@scripting -@dangerous',
+  '-@all +@connection +@pubsub +@read +@write +@scripting +multi +exec -@dangerous',
   '+info +cluster|info +cluster|slots +cluster|shards +cluster|nodes',
 ].join(' ')
 

@@ -60,6 +60,26 @@ function whole(given: string | undefined, what: string): number | null {
 export const ADMIN_COMMANDS: readonly AdminCommand[] = [
   { usage: 'self', says: 'who this key is, and in which role', route: 'read_self' },
   { usage: 'status', says: 'figures of the relay and of this node', route: 'read_figures' },
+  {
+    usage: 'nodes',
+    says: 'the processes that serve the relay',
+    route: 'list_nodes',
+    list: {
+      member: 'nodes',
+      columns: [
+        ['NODE', (row) => row.node_no],
+        ['HOST', (row) => row.figures.host],
+        ['PID', (row) => row.figures.pid],
+        ['STATE', ({ live, figures }) => (!live ? 'gone' : figures.draining ? 'draining' : figures.shedding ? 'overloaded' : 'live')],
+        ['HINTS', (row) => row.figures.reach],
+        ['SESSIONS', (row) => row.figures.sessions],
+        ['USERS', (row) => row.figures.subscriptions],
+        ['RSS MIB', (row) => Math.round(row.figures.rss_bytes / 1_048_576)],
+        ['SINCE', (row) => time(row.figures.started_at)],
+        ['VERSION', (row) => row.figures.version],
+      ],
+    },
+  },
   { usage: 'version', says: 'versions', route: 'read_version' },
   { usage: 'database', says: 'the database and the pools of this node', route: 'read_database' },
   {

@@ -7,7 +7,6 @@ import type { FastifyInstance } from 'fastify'
 import { makeAdminOpenApi } from '../api/admin-openapi.ts'
 import type { Audit } from '../audit/recorder.ts'
 import type { Config } from '../config.ts'
-import type { Gateway } from '../gateway/gateway.ts'
 import { createDocuments } from '../http/docs-routes.ts'
 import { createRouter } from '../http/router.ts'
 import type { SigningKeys } from '../http/signing-keys.ts'
@@ -15,7 +14,7 @@ import { createStatusRoutes } from '../http/status-routes.ts'
 import type { Jobs } from '../jobs/schedule.ts'
 import { createAddressRule } from '../limits/address.ts'
 import type { Log } from '../log.ts'
-import type { Bus } from '../ports.ts'
+import type { Bus, NodeFigures } from '../ports.ts'
 import type { Relay } from '../relay/relay.ts'
 import type { Secrets } from '../secrets.ts'
 import type { Settings } from '../settings.ts'
@@ -30,9 +29,9 @@ import { createAdminUserRoutes } from './user-routes.ts'
 
 export type AdminHttpDeps = {
   store: PostgresStore
-  bus: Pick<Bus, 'publish'>
+  bus: Pick<Bus, 'publish' | 'reach'>
   relay: Relay
-  gateway: Pick<Gateway, 'stats'>
+  figures(): NodeFigures
   keys: Readonly<Record<'rest' | 'admin', SigningKeys>>
   secrets: Pick<Secrets, 'server_key'>
   settings: Settings
@@ -44,25 +43,17 @@ export type AdminHttpDeps = {
 }
 
 export function createAdminHttp(deps: AdminHttpDeps): FastifyInstance {
-  const { store, bus, relay, gateway, keys, secrets, settings, jobs, audit, config, logger } = deps
+  const { store, bus, relay, figures, keys, secrets, settings, jobs, audit, config, logger } = deps
   const { server_key } = secrets
   const tokens = createAdminTokens(keys.admin, server_key, () => store.now())
   const limits = relay.rates
   // its own documents, whatever devices are shown
   const { read_openapi, read_docs, read_docs_file } = createDocuments({ openapi: makeAdminOpenApi })
   const answers: AdminAnswers<AdminRouteName> = {
-    ...createStatusRoutes({ store, server_key, draining: deps.draining, logger }),
+    ...createStatusRoutes({ store, bus, server_key, draining: deps.draining, logger }),
     ...createAdminRoutes({ store, server_key, skew_ms: config.clock_skew_ms, tokens, keys, audit }),
     ...createAdminUserRoutes({ store, bus, sessions: relay.sessions }),
-    ...createSystemRoutes({
-      store,
-      settings,
-      jobs,
-      variables: config.shown,
-      sessions: relay.sessions,
-      stats: gateway.stats,
-      load: relay.load,
-    }),
+    ...createSystemRoutes({ store, settings, jobs, variables: config.shown, figures }),
     ...createAuditRoutes(store, audit),
     read_openapi,
     read_docs,

@@ -42,6 +42,41 @@ const POOL = { total: 8, idle: 7, waiting: 0, max: 8 }
 
 const json = <S extends z.ZodType>(schema: S, example: z.input<S>) => ({ status: 200, media: 'application/json', schema, example }) as const
 
+/** Of one process; `subscriptions`: users with a session there. */
+const nodeFigures = z.strictObject({
+  version: z.string(),
+  host: z.string(),
+  pid: count,
+  started_at: timeMs,
+  sessions: count,
+  subscriptions: count,
+  reach: z.enum(['alone', 'up', 'down']).describe('Whether hints of other nodes arrive there.'),
+  inbox_bytes: count,
+  outbound_bytes: count,
+  events_stored: count.describe('Since its start.'),
+  rss_bytes: count,
+  loop_delay_ms: z.number().min(0),
+  shedding: z.boolean(),
+  draining: z.boolean(),
+})
+
+const NODE = {
+  version: '0.1.0',
+  host: 'relay-1',
+  pid: 4_211,
+  started_at: TIME_MS,
+  sessions: 212,
+  subscriptions: 97,
+  reach: 'up' as const,
+  inbox_bytes: 0,
+  outbound_bytes: 4_096,
+  events_stored: 88_123,
+  rss_bytes: 131_072_000,
+  loop_delay_ms: 1.2,
+  shedding: false,
+  draining: false,
+}
+
 export const SYSTEM_CONTRACTS = {
   ...STATUS_CONTRACTS,
   // always served here
@@ -56,17 +91,7 @@ export const SYSTEM_CONTRACTS = {
         devices: count.describe('An estimate of the database, revoked ones too.'),
         events: count.describe('An estimate of the database.'),
         database_bytes: count,
-        node: z.strictObject({
-          started_at: timeMs,
-          sessions: count,
-          users_online: count,
-          inbox_bytes: count,
-          outbound_bytes: count,
-          events_stored: count,
-          rss_bytes: count,
-          loop_delay_ms: z.number().min(0),
-          shedding: z.boolean(),
-        }),
+        node: nodeFigures,
       }),
       {
         accounts: 120,
@@ -74,18 +99,19 @@ export const SYSTEM_CONTRACTS = {
         devices: 310,
         events: 1_200_000,
         database_bytes: 904_000_000,
-        node: {
-          started_at: TIME_MS,
-          sessions: 212,
-          users_online: 97,
-          inbox_bytes: 0,
-          outbound_bytes: 4_096,
-          events_stored: 88_123,
-          rss_bytes: 131_072_000,
-          loop_delay_ms: 1.2,
-          shedding: false,
-        },
+        node: NODE,
       },
+    ),
+    problems: [],
+  },
+  list_nodes: {
+    answer: json(
+      z.strictObject({
+        nodes: z.array(
+          z.strictObject({ node_no: count, live: z.boolean().describe('Its lease runs.'), figures: nodeFigures.describe('At its last beat.') }),
+        ),
+      }),
+      { nodes: [{ node_no: 1, live: true, figures: NODE }] },
     ),
     problems: [],
   },

@@ -1,13 +1,10 @@
 /** The relay for those who run it: figures, versions, the configuration without its secrets, and what may be set while it runs. */
 import { randomUUID } from 'node:crypto'
 import type { Pool } from 'pg'
-import type { GatewayStats } from '../gateway/gateway.ts'
 import { createInviteCode, hashInviteCode } from '../invites.ts'
 import type { Jobs } from '../jobs/schedule.ts'
 import { RATES, type RateRule } from '../limits/rules.ts'
-import type { Load } from '../limits/load.ts'
-import type { Sessions } from '../relay/sessions.ts'
-import type { AdminStore, InviteRow, OperatedStore } from '../ports.ts'
+import type { AdminStore, InviteRow, NodeFigures, NodeStore, OperatedStore } from '../ports.ts'
 import type { Settings } from '../settings.ts'
 import type { ShownVariable } from '../shown-variable.ts'
 import { VERSION } from '../version.ts'
@@ -17,17 +14,17 @@ import { PAGE } from './fields.ts'
 
 export type SystemDeps = {
   store: Pick<AdminStore, 'listInvites' | 'addInvite' | 'revokeInvite'> &
+    Pick<NodeStore, 'listNodes'> &
     OperatedStore & { pools: Readonly<Record<'main' | 'ingest', Pool>> }
   settings: Settings
   jobs: Pick<Jobs, 'list' | 'lastRuns' | 'runSoon'>
   variables: readonly ShownVariable[]
-  sessions: Pick<Sessions, 'size'>
-  stats(): GatewayStats
-  load(): Load & { shedding: boolean }
+  figures(): NodeFigures
 }
 
 type Names =
   | 'read_figures'
+  | 'list_nodes'
   | 'read_version'
   | 'read_config'
   | 'read_database'
@@ -44,24 +41,9 @@ type Names =
   | 'set_log_level'
 
 export function createSystemRoutes({ store, settings, jobs, ...deps }: SystemDeps): AdminAnswers<Names> {
-  const started_at = Date.now()
   return {
-    async read_figures() {
-      const { users_online, queue_bytes, outbound_bytes, events_stored } = deps.stats()
-      const { loop_ms, shedding } = deps.load()
-      const node = {
-        started_at,
-        sessions: deps.sessions.size(),
-        users_online,
-        inbox_bytes: queue_bytes,
-        outbound_bytes,
-        events_stored,
-        rss_bytes: process.memoryUsage.rss(),
-        loop_delay_ms: Math.round(loop_ms * 10) / 10,
-        shedding,
-      }
-      return { json: { ...(await store.readFigures()), node } }
-    },
+    read_figures: async () => ({ json: { ...(await store.readFigures()), node: deps.figures() } }),
+    list_nodes: async () => ({ json: { nodes: await store.listNodes() } }),
     async read_version() {
       const { version, schema_version } = await store.readDatabaseFigures()
       return { json: { sealpost: VERSION, protocol: 1, node: process.versions.node, database: version, schema: schema_version } }

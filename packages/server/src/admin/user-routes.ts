@@ -1,7 +1,7 @@
 /**
  * What an operator sees of accounts, and decides about them: states, quotas, the ends of sessions. There is no way from here to a payload, nor
  * into a device log: nobody but the account has the keys. What is decided is told to the sessions of all nodes at once by the bus, and
- * found by them in the store if the bus fails (`account.standing`).
+ * found by them in the store if the bus fails (the fence).
  */
 import { adminName } from '../audit/entry.ts'
 import type { Answer } from '../http/call.ts'
@@ -33,22 +33,15 @@ type Names =
 
 export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): AdminAnswers<Names> {
   /** Ends what is open of these devices; the store has let them go, or lets them come back. */
-  function end(found: { user_no: number; device_ids: readonly string[] } | null, name: 'suspended' | 'reauthenticate'): Answer {
+  function end(found: { user_no: number; device_ids: readonly string[] } | null): Answer {
     if (found === null) return NOT_FOUND
-    for (const device_id of found.device_ids) bus.publish(found.user_no, { is: 'ended', device_id, name })
+    for (const device_id of found.device_ids) bus.publish(found.user_no, { is: 'device', device_id })
     return DONE
   }
 
   /** The other devices of the account see what was done to this one. */
   function tellOthers(user_no: number, device_id: string, suspended: boolean): void {
     bus.publish(user_no, { is: 'presence', device_id, online: false, last_seen: Math.floor(store.now()), suspended })
-  }
-
-  async function devicesOf(user_id: string, device_id?: string): Promise<{ user_no: number; device_ids: string[] } | null> {
-    const user = await store.readOperatedUser(user_id)
-    if (user === null) return null
-    const devices = (await store.listOperatedDevices(user_id)).filter((device) => device_id === undefined || device.device_id === device_id)
-    return devices.length === 0 ? null : { user_no: user.user_no, device_ids: devices.map((device) => device.device_id) }
   }
 
   return {
@@ -66,13 +59,13 @@ export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): 
       if ((await store.readOperatedUser(params.user_id)) === null) return NOT_FOUND
       return { json: { devices: (await store.listOperatedDevices(params.user_id)).map(showDevice) } }
     },
-    suspend_user: async ({ params }) => end(await store.suspendUser(params.user_id, true), 'suspended'),
+    suspend_user: async ({ params }) => end(await store.suspendUser(params.user_id, true)),
     resume_user: async ({ params }) => ((await store.suspendUser(params.user_id, false)) === null ? NOT_FOUND : DONE),
-    disconnect_user: async ({ params }) => end(await devicesOf(params.user_id), 'reauthenticate'),
+    disconnect_user: async ({ params }) => end(await store.endSessions(params.user_id, null)),
     suspend_device: async ({ params: { user_id, device_id } }) => {
       const found = await store.suspendDevice(user_id, device_id, true)
       if (found !== null) tellOthers(found.user_no, device_id, true)
-      return end(found, 'suspended')
+      return end(found)
     },
     async resume_device({ params: { user_id, device_id } }) {
       const found = await store.suspendDevice(user_id, device_id, false)
@@ -80,7 +73,7 @@ export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): 
       tellOthers(found.user_no, device_id, false)
       return DONE
     },
-    disconnect_device: async ({ params }) => end(await devicesOf(params.user_id, params.device_id), 'reauthenticate'),
+    disconnect_device: async ({ params }) => end(await store.endSessions(params.user_id, params.device_id)),
     set_user_quota: async ({ params, body }) => ((await store.setUserQuota(params.user_id, body)) ? DONE : NOT_FOUND),
     async delete_user({ params, caller, request_id, address }) {
       const by = { actor: adminName(caller.admin_id), origin: { request_id, address } }

@@ -18,6 +18,7 @@ const TAG_OF: Record<AdminRouteName, keyof typeof TAGS> = {
   create_admin_token: 'Admins',
   read_self: 'Admins',
   read_figures: 'Relay',
+  list_nodes: 'Relay',
   read_version: 'Relay',
   read_config: 'Relay',
   read_database: 'Relay',

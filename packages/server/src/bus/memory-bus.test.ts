@@ -2,7 +2,7 @@ import { expect, it } from 'vitest'
 import type { Hint } from '../ports.ts'
 import { createMemoryBus } from './memory-bus.ts'
 
-const log = (log_seq: number): Hint => ({ is: 'log', log_seq, revoked: [] })
+const log = (log_seq: number): Hint => ({ is: 'log', history_id: 'h', log_seq, revoked: [] })
 
 it('R10: a hint reaches every subscriber of its user, nobody else, and nobody after the end', async () => {
   const bus = createMemoryBus()
@@ -19,6 +19,28 @@ it('R10: a hint reaches every subscriber of its user, nobody else, and nobody af
   await bus.close()
   bus.publish(1, log(4))
   expect(got).toEqual(['a1', 'b1', 'b2'])
+})
+
+it('G13: counts users whose hints are received, however many receive them, and gives each back', async () => {
+  const bus = createMemoryBus()
+  const leave = [bus.subscribe(1, () => {}), bus.subscribe(1, () => {}), bus.subscribe(2, () => {})]
+  expect(bus.subscriptions()).toBe(2)
+  leave[0]!()
+  leave[0]!()
+  expect(bus.subscriptions()).toBe(2)
+  for (const go of leave) go()
+  expect(bus.subscriptions()).toBe(0)
+  bus.subscribe(3, () => {})
+  await bus.close()
+  expect(bus.subscriptions()).toBe(0)
+})
+
+it('hints of other nodes never come, and nothing is told of it', () => {
+  const bus = createMemoryBus()
+  const told: string[] = []
+  bus.onReach((reach) => told.push(reach))
+  bus.publish(1, log(1))
+  expect([bus.reach(), told]).toEqual(['alone', []])
 })
 
 it('keeps one order for all, also of what is published while hints are handed out, and survives a subscriber that throws', () => {

@@ -1,5 +1,5 @@
 /**
- * The bus of a single process: a hint reaches every subscriber of the user before `publish` returns (protocol.md §7).
+ * The bus within a process: a hint reaches every subscriber of the user before `publish` returns (protocol.md §7).
  * A hint published while another is being handed out waits, so that all subscribers see one order.
  */
 import type { Bus, Hint } from '../ports.ts'
@@ -40,6 +40,9 @@ export function createMemoryBus(failed: (error: unknown) => void = () => {}): Bu
         if (set.size === 0 && subscribers.get(user_no) === set) subscribers.delete(user_no)
       }
     },
+    subscriptions: () => subscribers.size,
+    reach: () => 'alone',
+    onReach: () => {},
     close() {
       subscribers.clear()
       waiting.length = 0

@@ -130,18 +130,17 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
     advance(d)
   },
   device_checked: (d, { device }) => {
-    const { checking, log, session_id } = d.s
+    const { checking, session_id, token_version } = d.s
     d.s.checking = null
+    if (checking?.again === true) return checkDevice(d, checking.cut)
     // a deleted account has no device any more; one that is only suspended has
     if (device === null) return end(d, 'account_gone')
     if (device.revoked_log_seq !== null) return revoke(d, device.revoked_log_seq)
     if (!device.active) return end(d, 'suspended')
-    d.s.standing = device.standing
-    if (roleOf(d.s) === 'device' && device.session_id !== null && device.session_id !== session_id) return end(d, 'superseded')
-    // cut, and yet no newer session: the fence was written by a handshake that came to nothing. The device comes back
-    if (checking?.why === 'cut') return end(d, 'error')
-    if (checking?.why !== 'log') return
-    d.s.log = { ...log, checked: Math.max(log.checked, checking.log_seq) }
+    if (token_version === null ? device.session_id === null : device.token_version !== token_version) return end(d, 'reauthenticate')
+    if (token_version === null && device.session_id !== session_id) return end(d, 'superseded')
+    // a run was cut by a fence that is the right one now: what became of it is not known, and the device sends it again
+    if (checking?.cut === true) return end(d, 'error')
   },
   page: (d, { page, after, token }) => {
     if (d.s.read === null) return
@@ -158,8 +157,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
   },
   settled: (d, { outcome }) => {
     if (outcome.is === 'cut') {
-      if (d.s.checking?.why !== 'cut') checkDevice(d, { why: 'cut', log_seq: d.s.log.checked })
-      return
+      return checkDevice(d, true)
     }
     const { intake, nack } = settle(d.s.intake, outcome)
     d.s.intake = intake
@@ -193,6 +191,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
   },
   presence: (d, { devices }) => {
     d.effects.push({ do: 'send', head: { type: 'presence', devices } })
+    d.s.online = devices.flatMap(({ device_id, online }) => (online && device_id !== d.s.who.device_id ? [device_id] : []))
   },
   failed: (d, { what }) => {
     switch (what) {
@@ -203,7 +202,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
         return
       case 'device':
         // a cut run is never answered; what the round asked, the next one asks again
-        if (d.s.checking?.why === 'cut') return end(d, 'error')
+        if (d.s.checking?.cut === true) return end(d, 'error')
         d.s.checking = null
         return
       case 'presence':
@@ -216,41 +215,48 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
   hint: (d, { hint }) => {
     switch (hint.is) {
       case 'committed':
+        // of another past, which some node has not noticed yet
+        if (hint.history_id !== d.s.history_id) return
         takeBatch(d, hint.events)
         return advance(d)
       case 'log':
+        if (hint.history_id !== d.s.history_id) return
         if (hint.revoked.includes(d.s.who.device_id)) return revoke(d, hint.log_seq)
         wantLog(d, hint.log_seq)
-        if (hint.log_seq === d.s.log.checked + 1) d.s.log = { ...d.s.log, checked: hint.log_seq }
         return advance(d)
-      case 'superseded':
-        if (roleOf(d.s) === 'device' && hint.device_id === d.s.who.device_id && hint.session_id !== d.s.session_id) end(d, 'superseded')
+      case 'device':
+        // which session has the fence now is the store's to say: hints may come out of their order
+        if (hint.device_id === d.s.who.device_id && hint.session_id !== d.s.session_id) checkDevice(d, false)
         return
       case 'deleted':
         return end(d, 'account_gone')
-      case 'ended':
-        if (hint.device_id === d.s.who.device_id) end(d, hint.name)
-        return
       case 'presence': {
         const { is: _, ...device } = hint
-        if (device.device_id !== d.s.who.device_id) d.effects.push({ do: 'send', head: { type: 'presence', devices: [device] } })
+        const { device_id, online } = device
+        if (device_id === d.s.who.device_id) return
+        d.effects.push({ do: 'send', head: { type: 'presence', devices: [device] } })
+        const others = d.s.online.filter((other) => other !== device_id)
+        d.s.online = online ? [...others, device_id] : others
         return
       }
       default:
         return hint satisfies never
     }
   },
-  head: (d, { position, log_seq, standing }) => {
+  head: (d, { position, log_seq, entitled }) => {
     if (position > d.s.outbox.head) d.s.outbox = { ...d.s.outbox, head: position }
     if (d.s.presence_due) d.effects.push({ do: 'read_presence', who: d.s.who })
     d.s.presence_due = false
     wantLog(d, log_seq)
     advance(d)
     if (d.ended !== null) return
-    // an entry that nobody announced may be the revocation of this device
-    if (log_seq > d.s.log.checked && d.s.checking === null) checkDevice(d, { why: 'log', log_seq })
-    if (standing !== null && standing !== d.s.standing && d.s.checking === null) checkDevice(d, { why: 'standing', log_seq })
+    if (!entitled && d.s.checking === null) checkDevice(d, false)
     if (isLiveFree(d.s)) send(d, tellPosition(d.s.outbox))
+  },
+  online: (d, { device_ids }) => {
+    const others = device_ids.filter((device_id) => device_id !== d.s.who.device_id)
+    if (others.length === d.s.online.length && others.every((device_id) => d.s.online.includes(device_id))) return
+    d.effects.push({ do: 'read_presence', who: d.s.who })
   },
   restored: ends('draining'),
 }
@@ -335,9 +341,11 @@ function requireRekey(d: Draft, reason: string): void {
   )
 }
 
-function checkDevice(d: Draft, checking: NonNullable<Open['checking']>): void {
-  d.s.checking = checking
-  d.effects.push({ do: 'check_device', who: d.s.who })
+/** One question at a time; what is decided while it is out is asked for behind it. */
+function checkDevice(d: Draft, cut: boolean): void {
+  const { checking } = d.s
+  d.s.checking = { cut: cut || checking?.cut === true, again: checking !== null }
+  if (checking === null) d.effects.push({ do: 'check_device', who: d.s.who })
 }
 
 function revoke(d: Draft, log_seq: number): void {

@@ -9,6 +9,7 @@ const rules = GATEWAY_LIMITS
 const bytes = (length: number, fill = 1): Uint8Array => new Uint8Array(length).fill(fill)
 const DEVICE = '00000000-0000-4000-8000-00000000000a'
 const OTHER = '00000000-0000-4000-8000-00000000000b'
+const THIRD = '00000000-0000-4000-8000-00000000000c'
 const keys: SessionKeys = { th: bytes(32), c2s: bytes(32, 2), s2c: bytes(32, 3), gen: 0 }
 const newKeys: SessionKeys = { ...keys, th: bytes(32, 9), gen: 1 }
 const device: DeviceRow = {
@@ -22,7 +23,6 @@ const device: DeviceRow = {
   account_active: true,
   session_id: 's',
   token_version: 0,
-  standing: 0,
 }
 const { user_no, device_no, user_id, device_id, sign_pub } = device
 const who = { user_no, device_no, user_id, device_id, sign_pub }
@@ -52,7 +52,7 @@ const hello = { type: 'server_hello' as const, body: 'e30', sig: 'A' }
 const authHead = { type: 'client_auth' as const, body: 'e30', sig: 'A' }
 
 const authenticating: State = { at: 'authenticating', keys, auth: null }
-const establishing: State = { at: 'establishing', keys, auth, who, head: 0, log_seq: 0, standing: 0 }
+const establishing: State = { at: 'establishing', keys, auth, who, head: 0, log_seq: 0, token_version: null, changed: false }
 const refusing: State = { at: 'refusing', who, from_log_seq: 3, upto_log_seq: 4, session: null, dry: false }
 const open = run(establishing, { is: 'established', session_id: 's', result: { ok: true, established } }).state as Open
 const joining = run(INITIAL, { is: 'joined', who, token_version: 3, cursor: auth.cursor, log_seq: null }).state
@@ -83,7 +83,30 @@ function stored(position: number, options: { device_no?: number; device_seq?: nu
   return { position, stream_seq: position, received_at: 1_000 + position, device_no, device_seq, stream_no: 1, flags: 0, client }
 }
 
-const committed = (...events: StoredEvent[]): Input => ({ is: 'hint', hint: { is: 'committed', events } })
+const committed = (...events: StoredEvent[]): Input => ({ is: 'hint', hint: { is: 'committed', history_id: 'h', events } })
+const announced = (log_seq: number, ...revoked: string[]): Input => ({
+  is: 'hint',
+  hint: { is: 'log', history_id: 'h', log_seq, revoked },
+})
+/** The store is to be asked about a device; of a session that was opened, with its id. */
+const decided = (device_id: string, session_id?: string): Input => ({
+  is: 'hint',
+  hint: { is: 'device', device_id, ...(session_id === undefined ? {} : { session_id }) },
+})
+/** What the store says of the device. */
+const looked = (differs: Partial<DeviceRow> | null = {}): Input => ({
+  is: 'device_checked',
+  device: differs === null ? null : { ...device, ...differs },
+})
+/** A round: all is as it was told but for what differs. */
+const head = (differs: { position?: number; log_seq?: number; entitled?: boolean } = {}): Input => ({
+  is: 'head',
+  position: 4,
+  log_seq: 2,
+  entitled: true,
+  ...differs,
+})
+const online = (...device_ids: string[]): Input => ({ is: 'online', device_ids })
 
 function record(device_seq: number, options: { device_id?: string; epoch?: number; payload?: number } = {}): Uint8Array {
   return encodeRecord({
@@ -239,12 +262,42 @@ describe('R09: the handshake', () => {
     ['disarm handshake', 'send session_established', 'open', 'read_presence', 'arm rekey_age', 'read_page'],
     'open',
   )
+  const opening = ['disarm handshake', 'send session_established', 'open', 'read_presence', 'arm rekey_age']
   rule(
-    'revoked while it is established',
+    'revoked while it is established: of which history is not known yet, so the store is asked behind it',
     establishing,
-    { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } },
-    ['arm handshake', 'read_log'],
+    [announced(3, DEVICE), establish, looked({ active: false, revoked_log_seq: 3 })],
+    [...opening, 'read_log', 'check_device', 'cut_off', 'arm handshake', 'read_log'],
     'refusing',
+  )
+  rule(
+    'another history revokes nobody',
+    establishing,
+    [{ is: 'hint', hint: { is: 'log', history_id: 'x', log_seq: 2, revoked: [DEVICE] } }, establish, looked()],
+    [...opening, 'check_device'],
+    'open',
+  )
+  rule(
+    'what is decided about the device meanwhile is asked for once it is open',
+    establishing,
+    [decided(DEVICE), decided(DEVICE, 'x'), establish],
+    [...opening, 'check_device'],
+    'open',
+  )
+  rule('and of another device nothing', establishing, [decided(OTHER), establish], opening, 'open')
+  rule(
+    'R12: too many handshakes: 4453',
+    establishing,
+    { is: 'established', session_id: 's', result: { ok: false, code: 'rate_limited' } },
+    ['close rate_limited'],
+    'closed',
+  )
+  rule(
+    'suspended before it was established: 4457',
+    establishing,
+    { is: 'established', session_id: 's', result: { ok: false, code: 'suspended' } },
+    ['close suspended'],
+    'closed',
   )
   rule(
     'revoked before it was established',
@@ -264,20 +317,10 @@ describe('R09: the handshake', () => {
     'closed',
   )
   rule('not revoked after all', establishing, { is: 'device_checked', device }, ['close auth_failed'], 'closed')
-  rule(
-    'a newer session is not told from an older one before the fence is known',
-    establishing,
-    { is: 'hint', hint: { is: 'superseded', device_id: DEVICE, session_id: 'x' } },
-    [],
-    'establishing',
-  )
   for (const state of [establishing, open]) {
     const leaving = state.at === 'open' ? ['leave'] : []
-    const ended = (device_id: string): Input => ({ is: 'hint', hint: { is: 'ended', device_id, name: 'reauthenticate' } })
     const gone: Input = { is: 'hint', hint: { is: 'deleted' } }
     rule(`G10: ${state.at}: the account is deleted`, state, gone, [...leaving, 'close account_gone'], 'closed')
-    rule(`G23: ${state.at}: ended for safety`, state, ended(DEVICE), [...leaving, 'close reauthenticate'], 'closed')
-    rule(`${state.at}: the end of another device is not its own`, state, ended(OTHER), [], state.at)
   }
   rule('G10: also while a revoked device is told why', refusing, { is: 'hint', hint: { is: 'deleted' } }, ['close account_gone'], 'closed')
   rule(
@@ -298,8 +341,8 @@ describe('R09: the handshake', () => {
     'an earlier read of the log does not stand for the revocation: it is read on',
     open,
     [
-      { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [] } },
-      { is: 'hint', hint: { is: 'log', log_seq: 4, revoked: [DEVICE] } },
+      announced(3),
+      announced(4, DEVICE),
       { is: 'log_read', entries: [entry(3)], has_more: false },
       { is: 'log_read', entries: [entry(3), entry(4)], has_more: false },
     ],
@@ -321,7 +364,7 @@ describe('R09: the handshake', () => {
   rule(
     'an entry announced while it was established is told behind it',
     establishing,
-    [{ is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [] } }, establish],
+    [announced(3), establish],
     ['disarm handshake', 'send session_established', 'open', 'read_presence', 'arm rekey_age', 'read_log'],
     'open',
   )
@@ -332,19 +375,64 @@ describe('R09: the handshake', () => {
 
 describe('the open session', () => {
   rule(
-    'R04: a newer session of the device ends it',
+    'R04: another session of its device is announced: the store says that it is a newer one, which ends it',
     open,
-    { is: 'hint', hint: { is: 'superseded', device_id: DEVICE, session_id: 'x' } },
-    ['leave', 'close superseded'],
+    [decided(DEVICE, 'x'), looked({ session_id: 'x' })],
+    ['check_device', 'leave', 'close superseded'],
     'closed',
   )
-  rule('its own announcement does not', open, { is: 'hint', hint: { is: 'superseded', device_id: DEVICE, session_id: 's' } }, [], 'open')
-  rule('nor that of another device', open, { is: 'hint', hint: { is: 'superseded', device_id: OTHER, session_id: 'x' } }, [], 'open')
+  rule('R04: or an older one, whose hint was late: it goes on', open, [decided(DEVICE, 'x'), looked()], ['check_device'], 'open')
+  rule('its own announcement asks nothing', open, decided(DEVICE, 's'), [], 'open')
+  rule('nor does what is decided about another device', open, [decided(OTHER), decided(OTHER, 'x')], [], 'open')
+  rule(
+    'G23: a fence that was ended, by a logout or an operator: the device proves itself anew',
+    open,
+    [decided(DEVICE), looked({ session_id: null })],
+    ['check_device', 'leave', 'close reauthenticate'],
+    'closed',
+  )
+  rule('of its tokens a session is no matter', open, [decided(DEVICE), looked({ token_version: 9 })], ['check_device'], 'open')
+  rule(
+    'G24: a suspended device is told so, whatever else became of its fence',
+    open,
+    [decided(DEVICE), looked({ active: false, session_id: null })],
+    ['check_device', 'leave', 'close suspended'],
+    'closed',
+  )
+  rule(
+    'one question at a time: what is decided while it is out is asked for once behind it, and only that answer counts',
+    open,
+    [decided(DEVICE), decided(DEVICE, 'x'), decided(DEVICE), looked({ session_id: 'x' }), looked()],
+    ['check_device', 'check_device'],
+    'open',
+  )
+  rule(
+    'of what was asked twice the second answer ends it',
+    open,
+    [decided(DEVICE), decided(DEVICE), looked(), looked({ active: false })],
+    ['check_device', 'check_device', 'leave', 'close suspended'],
+    'closed',
+  )
+  rule(
+    'a look that fails is not asked again by itself: the round does',
+    open,
+    [decided(DEVICE), { is: 'failed', what: 'device' }, head({ entitled: false })],
+    ['check_device', 'check_device'],
+    'open',
+  )
+  rule(
+    'C6: of another history nothing is taken: no event, no entry, no revocation',
+    open,
+    [
+      { is: 'hint', hint: { is: 'committed', history_id: 'x', events: [stored(5), stored(6)] } },
+      { is: 'hint', hint: { is: 'log', history_id: 'x', log_seq: 3, revoked: [] } },
+      { is: 'hint', hint: { is: 'log', history_id: 'x', log_seq: 3, revoked: [DEVICE] } },
+      head(),
+    ],
+    [],
+    'open',
+  )
   const cut = (why: 'fenced' | 'not_active'): Input => ({ is: 'settled', outcome: { is: 'cut', why } })
-  const looked = (differs: Partial<DeviceRow> | null): Input => ({
-    is: 'device_checked',
-    device: differs === null ? null : { ...device, ...differs },
-  })
   rule(
     'a run that was fenced by a newer session ends it',
     open,
@@ -356,7 +444,21 @@ describe('the open session', () => {
     'a fence that nobody holds any more is no newer session: the device comes back',
     open,
     [cut('fenced'), looked({ session_id: null })],
-    ['check_device', 'leave', 'close error'],
+    ['check_device', 'leave', 'close reauthenticate'],
+    'closed',
+  )
+  rule(
+    'a run that is cut while a look is out is looked into behind it',
+    open,
+    [decided(DEVICE), cut('fenced'), looked(), looked()],
+    ['check_device', 'check_device', 'leave', 'close error'],
+    'closed',
+  )
+  rule(
+    'and what is decided meanwhile does not make it forgotten',
+    open,
+    [cut('fenced'), decided(DEVICE), looked(), { is: 'failed', what: 'device' }],
+    ['check_device', 'check_device', 'leave', 'close error'],
     'closed',
   )
   rule(
@@ -377,7 +479,7 @@ describe('the open session', () => {
     'R04: revoked: the entry, then 4403, and no nack',
     open,
     [
-      { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } },
+      announced(3, DEVICE),
       { is: 'settled', outcome: { is: 'cut', why: 'not_active' } },
       committed(stored(5)),
       { is: 'log_read', entries: [entry(3)], has_more: false },
@@ -395,106 +497,64 @@ describe('the open session', () => {
     ['check_device'],
     'open',
   )
-  const head = (log_seq: number): Input => ({ is: 'head', position: 4, log_seq, standing: 0 })
+  rule('C4: an entry that nobody announced is read', open, [head(), head({ log_seq: 3 }), head({ log_seq: 3 })], ['read_log'], 'open')
   rule(
-    'C4: an entry that nobody announced is read, and the device looked at',
+    'C4: whoever may go on no longer is looked at, once at a time',
     open,
-    [head(2), head(3), head(3)],
-    ['read_log', 'check_device'],
+    [head({ entitled: false }), head({ entitled: false })],
+    ['check_device'],
     'open',
   )
   rule(
     'C4: so a revocation whose hint was lost is found',
     open,
-    [head(3), looked({ active: false, revoked_log_seq: 3 }), { is: 'log_read', entries: [entry(3)], has_more: false }],
+    [
+      head({ log_seq: 3, entitled: false }),
+      looked({ active: false, revoked_log_seq: 3 }),
+      { is: 'log_read', entries: [entry(3)], has_more: false },
+    ],
     ['read_log', 'check_device', 'cut_off', 'arm handshake', 'read_log', 'send log_entry', 'leave', 'close device_revoked'],
     'closed',
   )
   rule(
     'C4: also when a later entry was announced',
     open,
-    [{ is: 'hint', hint: { is: 'log', log_seq: 4, revoked: [] } }, head(4)],
+    [announced(4), head({ log_seq: 4, entitled: false })],
     ['read_log', 'check_device'],
     'open',
   )
   rule(
-    'one that was announced needs no look',
+    'a device that may go on after all goes on, and the next round asks again',
     open,
-    [{ is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [] } }, { is: 'log_read', entries: [entry(3)], has_more: false }, head(3)],
-    ['read_log', 'send log_entry'],
-    'open',
-  )
-  rule(
-    'a device that is still active goes on, and is not looked at again',
-    open,
-    [head(3), { is: 'log_read', entries: [entry(3)], has_more: false }, looked({ session_id: null }), head(3)],
-    ['read_log', 'check_device', 'send log_entry'],
+    [head({ entitled: false }), looked(), head(), head({ entitled: false })],
+    ['check_device', 'check_device'],
     'open',
   )
   rule(
     'a look of the round that fails is tried in the next',
     open,
-    [head(3), { is: 'log_read', entries: [entry(3)], has_more: false }, { is: 'failed', what: 'device' }, head(3)],
-    ['read_log', 'check_device', 'send log_entry', 'check_device'],
+    [head({ entitled: false }), { is: 'failed', what: 'device' }, head({ entitled: false })],
+    ['check_device', 'check_device'],
     'open',
   )
   rule(
     'R08: who is online is asked again in the next round when it could not be read',
     open,
-    [{ is: 'failed', what: 'presence' }, head(2), head(2)],
+    [{ is: 'failed', what: 'presence' }, head(), head()],
     ['read_presence'],
     'open',
   )
+  const checking = { ...open, checking: { cut: true, again: false } }
   rule(
-    'and ends as the look says: revoked',
-    { ...open, checking: { why: 'cut', log_seq: 2 } },
-    { is: 'device_checked', device: { ...device, revoked_log_seq: 3 } },
+    'a cut run ends as the look says: revoked',
+    checking,
+    looked({ revoked_log_seq: 3 }),
     ['cut_off', 'arm handshake', 'read_log'],
     'refusing',
   )
-  rule(
-    'or suspended',
-    { ...open, checking: { why: 'cut', log_seq: 2 } },
-    { is: 'device_checked', device: { ...device, active: false, account_active: false } },
-    ['leave', 'close suspended'],
-    'closed',
-  )
-  rule(
-    'what an operator decided is looked at once for each standing',
-    open,
-    { is: 'head', position: 4, log_seq: 2, standing: 1 },
-    ['check_device'],
-    'open',
-  )
-  rule('and nothing is looked at while it stands', open, { is: 'head', position: 4, log_seq: 2, standing: 0 }, [], 'open')
-  rule(
-    'a device that is still active goes on',
-    { ...open, checking: { why: 'standing', log_seq: 2 } },
-    { is: 'device_checked', device: { ...device, standing: 1 } },
-    [],
-    'open',
-  )
-  rule(
-    'one that is not leaves',
-    { ...open, checking: { why: 'standing', log_seq: 2 } },
-    { is: 'device_checked', device: { ...device, active: false, standing: 1 } },
-    ['leave', 'close suspended'],
-    'closed',
-  )
-  rule(
-    'or deleted',
-    { ...open, checking: { why: 'cut', log_seq: 2 } },
-    { is: 'device_checked', device: null },
-    ['leave', 'close account_gone'],
-    'closed',
-  )
-  rule(
-    'or neither',
-    { ...open, checking: { why: 'cut', log_seq: 2 } },
-    { is: 'device_checked', device },
-    ['leave', 'close error'],
-    'closed',
-  )
+  rule('or suspended', checking, looked({ active: false, account_active: false }), ['leave', 'close suspended'], 'closed')
+  rule('or deleted', checking, looked(null), ['leave', 'close account_gone'], 'closed')
+  rule('or neither', checking, looked(), ['leave', 'close error'], 'closed')
   rule('a hello as text ends it', open, { is: 'hello', json: bytes(1) }, ['leave', 'close bad_frame'], 'closed')
   rule('client_auth outside a rekey ends it', open, message(authHead), ['leave', 'close bad_frame'], 'closed')
   rule('the peer is gone', open, { is: 'gone' }, ['leave'], 'closed')
@@ -536,10 +596,46 @@ describe('the open session', () => {
     'closed',
   )
 
-  it('R08: presence of other devices is told, its own is not', () => {
-    const online = (device_id: string): Input => ({ is: 'hint', hint: { is: 'presence', device_id, online: true, last_seen: 5 } })
-    expect(words(run(open, online(OTHER), online(DEVICE)).effects)).toEqual(['send presence'])
+  const came = (device_id: string, is_online = true): Input => ({
+    is: 'hint',
+    hint: { is: 'presence', device_id, online: is_online, last_seen: 5 },
   })
+  const shown = (...device_ids: string[]): Input => ({
+    is: 'presence',
+    devices: [DEVICE, OTHER, THIRD].map((device_id) => ({ device_id, online: device_ids.includes(device_id), last_seen: null })),
+  })
+  rule('R08: presence of other devices is told, its own is not', open, [came(OTHER), came(DEVICE)], ['send presence'], 'open')
+  rule(
+    'R08: the store has who it was told of: nothing is read, and its own device is no matter',
+    open,
+    [shown(DEVICE, OTHER), online(OTHER, DEVICE), online(OTHER)],
+    ['send presence'],
+    'open',
+  )
+  rule('R08: before it was told of anybody nothing differs from nobody', open, [online(), online(DEVICE)], [], 'open')
+  rule(
+    'R08: one came of whom it was not told',
+    open,
+    [shown(DEVICE, OTHER), online(OTHER, THIRD), shown(OTHER, THIRD), online(OTHER, THIRD)],
+    ['send presence', 'read_presence', 'send presence'],
+    'open',
+  )
+  rule('R08: one went', open, [shown(OTHER, THIRD), online(DEVICE, OTHER)], ['send presence', 'read_presence'], 'open')
+  rule('R08: one went and another came', open, [shown(OTHER), online(THIRD)], ['send presence', 'read_presence'], 'open')
+  rule(
+    'R08: hints count as told, doubled ones once',
+    open,
+    [shown(OTHER), came(THIRD), came(THIRD), online(OTHER, THIRD), came(OTHER, false), online(THIRD)],
+    ['send presence', 'send presence', 'send presence', 'send presence'],
+    'open',
+  )
+  rule(
+    'R08: a late hint that says what is no more is put right by the round',
+    open,
+    [came(OTHER), online()],
+    ['send presence', 'read_presence'],
+    'open',
+  )
 
   it('an unreadable body, one without records, with a server part or with too many ends it', () => {
     const withServer = record(4).slice()
@@ -584,7 +680,7 @@ describe('the open session', () => {
     expect(words(next.effects)).toEqual(['submit', 'read_log'])
     const told = run(next.state, { is: 'log_read', entries: [entry(3)], has_more: false })
     expect(words(told.effects)).toEqual(['send log_entry', 'send nack'])
-    const failed = run(next.state, { is: 'failed', what: 'log' }, { is: 'head', position: 4, log_seq: 2, standing: 0 })
+    const failed = run(next.state, { is: 'failed', what: 'log' }, head())
     expect(words(failed.effects)).toEqual(['read_log'])
     expect(words(run(next.state, { is: 'log_read', entries: [], has_more: false }).effects)).toEqual(['send nack'])
   })
@@ -741,12 +837,7 @@ describe('R01: delivery', () => {
   })
 
   it('above the high mark no hint is taken; below the low one it goes on from the store', () => {
-    const full = run(open, { is: 'backlog', full: true }, committed(stored(5)), committed(stored(6)), {
-      is: 'head',
-      position: 6,
-      log_seq: 2,
-      standing: 0,
-    })
+    const full = run(open, { is: 'backlog', full: true }, committed(stored(5)), committed(stored(6)), head({ position: 6 }))
     expect(words(full.effects)).toEqual([])
     const again = run(full.state, { is: 'backlog', full: false })
     expect(words(again.effects)).toEqual(['read_page'])
@@ -783,13 +874,7 @@ describe('R01: delivery', () => {
     const next = run(asked.state, { is: 'page_refused', code: 'invalid_token' })
     expect(sent(next, 'error')[0]!.head).toMatchObject({ id: 6, code: 'invalid_token' })
     expect(
-      words(
-        run(
-          run(open, committed(stored(6))).state,
-          { is: 'page_refused', code: 'unavailable' },
-          { is: 'head', position: 6, log_seq: 2, standing: 0 },
-        ).effects,
-      ),
+      words(run(run(open, committed(stored(6))).state, { is: 'page_refused', code: 'unavailable' }, head({ position: 6 })).effects),
     ).toEqual(['read_page'])
   })
 })
@@ -911,7 +996,6 @@ describe('a reader', () => {
   const join: Extract<Input, { is: 'joined' }> = { is: 'joined', who, token_version: 3, cursor: auth.cursor, log_seq: null }
   const behind: Established = { ...established, mode: 'replay', head_position: 9 }
   const judged = (result: Established): Input => ({ is: 'established', session_id: 'r', result: { ok: true, established: result } })
-  const superseded: Input = { is: 'hint', hint: { is: 'superseded', device_id: DEVICE, session_id: 'x' } }
   rule('its cursor is judged, and no fence written', INITIAL, join, ['arm handshake', 'subscribe', 'join'], 'establishing')
   it('its token is judged again with it, once hints are heard', () => {
     const reader = { user_no: who.user_no, device_no: who.device_no, token_version: 3 }
@@ -946,23 +1030,52 @@ describe('a reader', () => {
     ['arm handshake', 'subscribe', 'join', 'disarm handshake', 'open', 'read_presence', 'read_log'],
     'open',
   )
-  rule('is not superseded by the session of its device', reader, superseded, [], 'open')
+  const told = (differs: Partial<DeviceRow> | null = {}): Input => looked(differs === null ? null : { token_version: 3, ...differs })
   rule(
-    'nor by a fence that a look finds',
-    { ...reader, checking: { why: 'log', log_seq: 3 } },
-    { is: 'device_checked', device },
-    [],
+    'is judged by its token: sessions of its device come and go beside it',
+    reader,
+    [decided(DEVICE, 'x'), told({ session_id: 'x' }), decided(DEVICE, 'y'), told({ session_id: null })],
+    ['check_device', 'check_device'],
     'open',
+  )
+  rule(
+    'G23: when its token was ended it has to prove itself anew',
+    reader,
+    [decided(DEVICE), told({ token_version: 4 })],
+    ['check_device', 'leave', 'close reauthenticate'],
+    'closed',
+  )
+  rule(
+    'also when only the round finds it',
+    reader,
+    [head({ entitled: false }), told({ token_version: 4 })],
+    ['check_device', 'leave', 'close reauthenticate'],
+    'closed',
+  )
+  rule(
+    'G24: ends when it is suspended',
+    reader,
+    [decided(DEVICE), told({ active: false })],
+    ['check_device', 'leave', 'close suspended'],
+    'closed',
+  )
+  rule(
+    'G10: ends when there is no account',
+    reader,
+    [decided(DEVICE), told(null)],
+    ['check_device', 'leave', 'close account_gone'],
+    'closed',
+  )
+  rule(
+    'what is decided while its cursor is judged is asked for behind it',
+    joining,
+    [decided(DEVICE), judged(established), told({ token_version: 4 })],
+    ['disarm handshake', 'open', 'read_presence', 'check_device', 'leave', 'close reauthenticate'],
+    'closed',
   )
   rule('renews no keys', reader, { is: 'rekey_due', reason: 'policy' }, [], 'open')
   rule('takes nothing', reader, events(record(4)), ['leave', 'close bad_frame'], 'closed')
-  rule(
-    'C4: ends when its device is revoked',
-    reader,
-    { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } },
-    ['cut_off', 'arm handshake', 'read_log'],
-    'refusing',
-  )
+  rule('C4: ends when its device is revoked', reader, announced(3, DEVICE), ['cut_off', 'arm handshake', 'read_log'], 'refusing')
   rule('C5: ends with the account', reader, { is: 'hint', hint: { is: 'deleted' } }, ['leave', 'close account_gone'], 'closed')
   rule('ends with its token', reader, { is: 'timer', timer: 'token' }, ['leave', 'close reauthenticate'], 'closed')
   rule('goes elsewhere at a drain', reader, { is: 'drain', retry_after_ms: 1 }, ['send going_away', 'leave', 'close draining'], 'closed')
@@ -1017,29 +1130,58 @@ const sampleInputs: { [I in Input['is']]: Input[] } = {
   hello_answered: [{ is: 'hello_answered', hello, keys }],
   hello_refused: [{ is: 'hello_refused', code: 'bad_frame' }],
   authenticated: [{ is: 'authenticated', device, auth, valid: true }],
-  established: [{ is: 'established', session_id: 's', result: { ok: true, established } }],
+  established: [
+    { is: 'established', session_id: 's', result: { ok: true, established } },
+    ...(['device_revoked', 'suspended', 'auth_failed', 'account_gone', 'reauthenticate', 'rate_limited'] as const).map(
+      (code): Input => ({ is: 'established', session_id: 's', result: { ok: false, code } }),
+    ),
+  ],
   rekey_checked: [{ is: 'rekey_checked', valid: true }],
   log_read: [{ is: 'log_read', entries: [entry(3)], has_more: false }],
-  device_checked: [{ is: 'device_checked', device }],
+  device_checked: [
+    looked(),
+    looked(null),
+    looked({ active: false }),
+    looked({ active: false, revoked_log_seq: 3 }),
+    looked({ session_id: null }),
+    looked({ session_id: 'x' }),
+  ],
   page: [{ is: 'page', page: { events: [], upto: 4, tip: null, head_position: 4, floor: 0 }, after: 4, token: null }],
   page_refused: [{ is: 'page_refused', code: 'unavailable' }],
-  settled: [{ is: 'settled', outcome: { is: 'acked', acks: [], events: 0, bytes: 0 } }],
+  settled: [
+    { is: 'settled', outcome: { is: 'acked', acks: [], events: 0, bytes: 0 } },
+    { is: 'settled', outcome: { is: 'cut', why: 'fenced' } },
+  ],
   appended: [{ is: 'appended', id: 1, result: { ok: false, code: 'log_conflict', log_seq: 2, log_head: bytes(32) } }],
   answer: [{ is: 'answer', to: 'ask', head: { type: 'pong', t: 1 } }],
   presence: [{ is: 'presence', devices: [] }],
   failed: (['handshake', 'log', 'device', 'presence'] as const).map((what) => ({ is: 'failed', what })),
-  hint: [committed(stored(5)), { is: 'hint', hint: { is: 'log', log_seq: 3, revoked: [DEVICE] } }],
-  head: [
-    { is: 'head', position: 4, log_seq: 2, standing: 0 },
-    { is: 'head', position: 4, log_seq: 3, standing: 0 },
+  hint: [
+    committed(stored(5)),
+    announced(3),
+    announced(3, DEVICE),
+    decided(DEVICE),
+    decided(DEVICE, 's'),
+    decided(OTHER, 'x'),
+    { is: 'hint', hint: { is: 'committed', history_id: 'x', events: [stored(5)] } },
+    { is: 'hint', hint: { is: 'log', history_id: 'x', log_seq: 3, revoked: [DEVICE] } },
+    { is: 'hint', hint: { is: 'presence', device_id: OTHER, online: true, last_seen: 5 } },
+    { is: 'hint', hint: { is: 'deleted' } },
   ],
+  head: [head(), head({ log_seq: 3 }), head({ entitled: false })],
+  online: [online(), online(DEVICE), online(OTHER)],
   restored: [{ is: 'restored' }],
 }
 
 describe('every state × every input', () => {
   it.each(STATES)('%s: each input has a defined outcome, and an end is an end', (at) => {
     expect(new Set(Object.keys(sampleInputs))).toEqual(new Set(INPUTS))
-    const states: State[] = [sampleStates[at], ...[joining, reader].filter((state) => state.at === at)]
+    const asking = [
+      { ...open, checking: { cut: false, again: true } },
+      { ...open, checking: { cut: true, again: false } },
+      { ...establishing, changed: true },
+    ]
+    const states: State[] = [sampleStates[at], ...[joining, reader, ...asking].filter((state) => state.at === at)]
     for (const [state, input] of states.flatMap((given) =>
       INPUTS.flatMap((is) => sampleInputs[is]).map((each) => [given, each] as const),
     )) {

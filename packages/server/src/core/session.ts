@@ -102,6 +102,7 @@ const EARLY = {
   presence: stay,
   hint: stay,
   head: stay,
+  online: stay,
   restored: stay,
 }
 
@@ -114,7 +115,16 @@ const HELLO: Row<'hello'> = {
   joined: (_state, { who, token_version, cursor, log_seq }, rules) => {
     const { user_no, device_no } = who
     return {
-      state: { at: 'establishing', keys: null, auth: { cursor, last_device_seq: 0, log_seq }, who, head: 0, log_seq: 0, standing: null },
+      state: {
+        at: 'establishing',
+        keys: null,
+        auth: { cursor, last_device_seq: 0, log_seq },
+        who,
+        head: 0,
+        log_seq: 0,
+        token_version,
+        changed: false,
+      },
       // hints first: what ended the token before was not heard of, and the store has it
       effects: [armStep(rules), { do: 'subscribe', user_no }, { do: 'join', reader: { user_no, device_no, token_version }, cursor }],
     }
@@ -153,7 +163,7 @@ const AUTHENTICATING: Row<'authenticating'> = {
     if (!device.active) return closing('suspended')
     const { cursor, last_device_seq, log_seq } = auth
     return {
-      state: { at: 'establishing', keys, auth, who, head: 0, log_seq: 0, standing: device.standing },
+      state: { at: 'establishing', keys, auth, who, head: 0, log_seq: 0, token_version: null, changed: false },
       // hints first: what is committed or revoked from here on is heard of
       effects: [
         armStep(rules),
@@ -169,7 +179,7 @@ const ESTABLISHING: Row<'establishing'> = {
   established: (state, { session_id, result }, rules) => {
     const { auth, keys, who } = state
     if (!result.ok && result.code === 'device_revoked') return { state, effects: [{ do: 'check_device', who }] }
-    if (!result.ok) return closing(result.code === 'reauthenticate' || result.code === 'suspended' ? result.code : 'auth_failed')
+    if (!result.ok) return closing(SHOWN.find((code) => code === result.code) ?? 'auth_failed')
     const e = result.established
     const position = e.mode === 'reset' ? e.floor : auth.cursor.position
     // a long log is told in pieces; a reader that does not say what it knows reads the log itself
@@ -180,7 +190,7 @@ const ESTABLISHING: Row<'establishing'> = {
       who,
       session_id,
       history_id: e.history_id,
-      log: { told, wanted: Math.max(e.log_seq, state.log_seq), reading: false, checked: e.log_seq },
+      log: { told, wanted: Math.max(e.log_seq, state.log_seq), reading: false },
       after_log: [],
       intake: { next: e.last_device_seq + 1, discarding: false, acked: auth.last_device_seq, events: 0, bytes: 0, first: 0 },
       outbox: {
@@ -200,7 +210,8 @@ const ESTABLISHING: Row<'establishing'> = {
       asking: false,
       requests: 0,
       checking: null,
-      standing: state.standing,
+      token_version: state.token_version,
+      online: [],
       presence_due: false,
       keys: keys === null ? null : { th: keys.th, gen: keys.gen },
       rekey: { at: 'none' },
@@ -223,25 +234,28 @@ const ESTABLISHING: Row<'establishing'> = {
       })
     effects.push({ do: 'open', who, session_id, role: roleOf(opened) }, { do: 'read_presence', who })
     if (keys !== null) effects.push({ do: 'arm', timer: 'rekey_age', ms: rules.rekey_after_ms })
-    const next = stepOpen(opened, { is: 'head', position: opened.outbox.head, log_seq: e.log_seq, standing: null }, rules)
+    const next = stepOpen(opened, { is: 'head', position: opened.outbox.head, log_seq: e.log_seq, entitled: !state.changed }, rules)
     return { state: next.state, effects: [...effects, ...next.effects] }
   },
   device_checked: ({ auth, who }, { device }, rules) =>
     device !== null && device.account_active && device.revoked_log_seq !== null
       ? refuse(who, auth.log_seq, device.revoked_log_seq, null, rules)
       : closing(device !== null && !device.active ? 'suspended' : 'auth_failed'),
-  // a newer session of the device cannot be told from an older one here: establishing runs one at a time per device, and the
-  // fence in the store decides in any case
-  hint: (state, { hint }, rules) => {
+  hint: (state, { hint }) => {
     if (hint.is === 'committed') return stay({ ...state, head: Math.max(state.head, hint.events.at(-1)?.position ?? 0) })
-    if (hint.is === 'log' && hint.revoked.includes(state.who.device_id))
-      return refuse(state.who, state.auth.log_seq, hint.log_seq, null, rules)
-    if (hint.is === 'log') return stay({ ...state, log_seq: Math.max(state.log_seq, hint.log_seq) })
+    if (hint.is === 'log') {
+      // of which history is not known yet: a revocation is asked for like any other decision
+      const changed = state.changed || hint.revoked.includes(state.who.device_id)
+      return stay({ ...state, changed, log_seq: Math.max(state.log_seq, hint.log_seq) })
+    }
     if (hint.is === 'deleted') return closing('account_gone')
-    if (hint.is === 'ended' && hint.device_id === state.who.device_id) return closing(hint.name)
+    if (hint.is === 'device' && hint.device_id === state.who.device_id) return stay({ ...state, changed: true })
     return stay(state)
   },
 }
+
+/** What a handshake says of why it failed; everything else is one answer. */
+const SHOWN = ['reauthenticate', 'suspended', 'rate_limited'] as const
 
 const REFUSING: Row<'refusing'> = {
   ...EARLY,

@@ -76,7 +76,10 @@ export type State =
       who: Who
       head: number
       log_seq: number
-      standing: number | null
+      /** Of a reader. */
+      token_version: number | null
+      /** Something was decided about the device meanwhile. */
+      changed: boolean
     }
   /** The device was revoked: it gets the entries up to the revocation and nothing else. `dry`: the last read had none of them. */
   | {
@@ -100,9 +103,8 @@ export type Open = {
   history_id: string
   /**
    * `told`: the last entry of the device log that was sent. `wanted`: the last that has to be. `reading`: one read is out.
-   * `checked`: up to this entry the device is known not to be revoked.
    */
-  log: { told: number; wanted: number; reading: boolean; checked: number }
+  log: { told: number; wanted: number; reading: boolean }
   /** Messages that have to follow the entry `log_seq`. */
   after_log: readonly { log_seq: number; head: ServerHead }[]
   intake: Intake
@@ -119,10 +121,12 @@ export type Open = {
   asking: boolean
   /** Requests without an answer, jobs and asks included. */
   requests: number
-  /** A look at the device is out: because a run was cut, the log went on to `log_seq` unheard, or an operator decided something. */
-  checking: { why: 'cut' | 'log' | 'standing'; log_seq: number } | null
-  /** What an operator may have changed was looked at up to here; null: not yet. */
-  standing: number | null
+  /** A look at the device is out. `cut`: a run was; `again`: something was decided after the question. */
+  checking: { cut: boolean; again: boolean } | null
+  /** Of a reader: what it is entitled by. Null: by the fence. */
+  token_version: number | null
+  /** The other devices of the user that it was told are online. */
+  online: readonly string[]
   /** Who is online could not be read; the next round asks again. */
   presence_due: boolean
   /** Null for a reader: what it is open over is not sealed by the session. */
@@ -231,7 +235,7 @@ export type Input =
   | { is: 'hello_answered'; hello: ServerHeadOf<'server_hello'>; keys: SessionKeys }
   | { is: 'hello_refused'; code: 'unsupported_version' | 'bad_frame' }
   | { is: 'authenticated'; device: DeviceRow | null; auth: ClientAuthBody | null; valid: boolean }
-  | { is: 'established'; session_id: string; result: EstablishResult }
+  | { is: 'established'; session_id: string; result: EstablishResult | { ok: false; code: 'rate_limited' } }
   | { is: 'rekey_checked'; valid: boolean }
   | { is: 'log_read'; entries: readonly StoredLogEntry[]; has_more: boolean }
   | { is: 'device_checked'; device: DeviceRow | null }
@@ -247,8 +251,10 @@ export type Input =
   | { is: 'failed'; what: 'handshake' | 'log' | 'device' | 'presence' }
   // hints
   | { is: 'hint'; hint: Hint }
-  /** The position of the user and the newest entry of the device log, as the store has them; `standing` null: not looked at. */
-  | { is: 'head'; position: number; log_seq: number; standing: number | null }
+  /** The position of the user and the newest entry of the device log, as the store has them, and whether the session may go on. */
+  | { is: 'head'; position: number; log_seq: number; entitled: boolean }
+  /** The devices of the user that are online, as the store has them. */
+  | { is: 'online'; device_ids: readonly string[] }
   /** The store has another past than the one this session was told of. */
   | { is: 'restored' }
 
@@ -266,7 +272,7 @@ export type Effect =
   | { do: 'check_rekey'; head: ClientHeadOf<'client_auth'>; keys: SessionKeys; who: Who; session_id: string }
   /** Hints of this user are wanted from now on. */
   | { do: 'subscribe'; user_no: number }
-  | { do: 'establish'; who: Who; request: Omit<EstablishRequest, 'session_id'> }
+  | { do: 'establish'; who: Who; request: Omit<EstablishRequest, 'session_id' | 'node_no'> }
   /** The same without a fence. */
   | { do: 'join'; reader: Reader; cursor: Cursor }
   /** The session is open: it is to be announced, and that of a device fences the ones before it. */

@@ -6,7 +6,7 @@ import { type Config, readConfig } from '../config.ts'
 import { MIGRATIONS } from '../store/migrations/index.ts'
 import type { Verdict } from './check.ts'
 import { CHECKS } from './doctor.ts'
-import type { Disk, Facts, Folder, Machine, OwnTables, Port, PublicUrl, ReachedDatabase, Role, SettingName, Tls } from './facts.ts'
+import type { Disk, Facts, Folder, Machine, OwnTables, Port, PublicUrl, ReachedDatabase, RedisServers, Role, SettingName, Tls } from './facts.ts'
 
 const KEY = new Uint8Array(32).fill(7)
 const OTHER_KEY = new Uint8Array(32).fill(8)
@@ -87,6 +87,7 @@ const well: Facts = {
   folder: folder({}),
   secrets: { seen: { path: '/data/secrets.json', is: 'read', owner: 1000, server_key: KEY } },
   database: { seen: { is: 'reached', ...reached } },
+  redis: { seen: { mode: 'standalone', over: 'network', tls: true, is: 'heard', versions: [7] } },
   port: { seen: { at: '127.0.0.1:8787', is: 'relay', ready: true, server_key: KEY } },
   admin_port: { seen: { host: '127.0.0.1', port: 8788, reached: [] } },
   public_url: { seen: url },
@@ -119,6 +120,11 @@ const secrets = (is: 'missing' | 'open' | 'damaged' | 'unreadable'): Partial<Fac
   secrets: { seen: { path: '/data/secrets.json', is } },
 })
 
+const redis = (changes: Partial<Extract<RedisServers, { is: 'heard' }>>): Partial<Facts> => ({
+  redis: { seen: { mode: 'standalone', over: 'network', tls: true, is: 'heard', versions: [7], ...changes } },
+})
+const silentRedis: Partial<Facts> = { redis: { seen: { mode: 'standalone', over: 'network', tls: true, is: 'silent' } } }
+
 function run(name: string, changes: Partial<Facts>): Verdict {
   const check = CHECKS.find((row) => row.name === name)
   if (check === undefined) throw new Error(`there is no check ${name}`)
@@ -128,6 +134,14 @@ function run(name: string, changes: Partial<Facts>): Verdict {
 type Case = [name: string, is: Verdict['is'], found: RegExp, changes: Partial<Facts>]
 
 const CASES: Case[] = [
+  ['redis', 'warn', /^no message came back/, silentRedis],
+  ['redis', 'skipped', /./, { redis: { unseen: 'there is none' } }],
+  ['redis-version', 'warn', /^Redis 5/, redis({ versions: [7, 5] })],
+  ['redis-version', 'fail', /no sharded channels/, redis({ mode: 'cluster', versions: [6] })],
+  ['redis-version', 'skipped', /may not ask/, redis({ versions: [] })],
+  ['redis-version', 'skipped', /not reached/, silentRedis],
+  ['redis-tls', 'warn', /^plain text/, redis({ tls: false })],
+  ['redis-tls', 'ok', /this machine/, redis({ tls: false, over: 'loopback' })],
   ['configuration', 'fail', /^mistakes: 2/, { config: { unseen: 'x' }, mistakes: ['SEALPOST_PORT: a mistake', 'SEALPOST_HOST: b'] }],
   ['node', 'fail', /^20\.19\.0/, { machine: { ...machine, node: { version: '20.19.0', wanted: '22.15' } } }],
   ['node', 'fail', /^22\.9\.0/, { machine: { ...machine, node: { version: '22.9.0', wanted: '22.15' } } }],
@@ -289,6 +303,7 @@ describe('the checks', () => {
       folder: unseen,
       secrets: unseen,
       database: unseen,
+      redis: unseen,
       port: unseen,
       admin_port: unseen,
       public_url: unseen,

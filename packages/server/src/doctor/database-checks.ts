@@ -206,16 +206,17 @@ function judgePooler({ pooled, external }: ReachedDatabase, { config }: Facts): 
   return ok('none')
 }
 
-function judgeConnections({ settings, role }: ReachedDatabase): Verdict {
+function judgeConnections({ settings, role }: ReachedDatabase, { config }: Facts): Verdict {
   const number = (name: SettingName): number => Number(settings[name]?.value ?? 0)
   const limits = [role.role_connections, role.database_connections].filter((limit) => limit >= 0)
   const server = number('max_connections') - number('superuser_reserved_connections') - number('reserved_connections')
   const limit = Math.min(server, ...limits)
   const free = Math.min(server - role.other_connections, ...limits)
-  const found = `${limit} allowed, ${role.other_connections} in use by others; a relay opens ${POOLED_CONNECTIONS}`
-  const advice = `allow ${POOLED_CONNECTIONS + RESERVE} for each relay: max_connections, and connection limit of user and database`
-  if (limit < POOLED_CONNECTIONS) return fail(found, advice)
-  return free < POOLED_CONNECTIONS + RESERVE ? warn(found, advice) : ok(found)
+  const opens = POOLED_CONNECTIONS * ('seen' in config ? config.seen.workers : 1)
+  const found = `${limit} allowed, ${role.other_connections} in use by others; a relay opens ${opens}`
+  const advice = `allow ${opens + RESERVE} for each relay: max_connections, and connection limit of user and database`
+  if (limit < opens) return fail(found, advice)
+  return free < opens + RESERVE ? warn(found, advice) : ok(found)
 }
 
 function judgeKey({ server_key_hash }: OwnTables, { secrets }: Facts): Verdict {

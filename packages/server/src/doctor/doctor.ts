@@ -14,11 +14,13 @@ import type { Database, Facts, Folder, SecretsFile, Seen } from './facts.ts'
 import { lookAtDatabase } from './look-database.ts'
 import { lookAtFolder, lookAtMachine, lookAtSecrets } from './look-machine.ts'
 import { lookAtAdminPort, lookAtPort, lookAtPublicUrl, type Trust } from './look-network.ts'
+import { lookAtRedis } from './look-redis.ts'
 import { MACHINE_CHECKS } from './machine-checks.ts'
 import { NETWORK_CHECKS } from './network-checks.ts'
+import { REDIS_CHECKS } from './redis-checks.ts'
 
 /** Everything that is looked at. */
-export const CHECKS: readonly Check[] = [...MACHINE_CHECKS, ...DATABASE_CHECKS, ...NETWORK_CHECKS]
+export const CHECKS: readonly Check[] = [...MACHINE_CHECKS, ...DATABASE_CHECKS, ...REDIS_CHECKS, ...NETWORK_CHECKS]
 
 export type Finding = { name: string } & Verdict
 
@@ -49,17 +51,18 @@ async function lookAtAll({ env = process.env, flags, url, now = Date.now, ca }: 
   const given = url === undefined ? env : { ...env, SEALPOST_PUBLIC_URL: url, SEALPOST_PUBLIC_URL_FILE: '' }
   const config = tryConfig(given, flags)
   if (Array.isArray(config)) {
-    const none = { config: NO_CONFIG, folder: NO_CONFIG, secrets: NO_CONFIG, database: NO_CONFIG, port: NO_CONFIG }
+    const none = { config: NO_CONFIG, folder: NO_CONFIG, secrets: NO_CONFIG, database: NO_CONFIG, redis: NO_CONFIG, port: NO_CONFIG }
     return { ...none, admin_port: NO_CONFIG, public_url: NO_CONFIG, mistakes: config, now: now(), machine }
   }
-  const { data_dir, database_url, public_url, admin } = config
+  const { data_dir, database_url, public_url, admin, redis: servers } = config
   const path = resolve(data_dir)
-  const [folder, secrets, database, port, admin_port, public_] = await Promise.all([
+  const [folder, secrets, database, redis, port, admin_port, public_] = await Promise.all([
     inTime<Folder>(() => lookAtFolder(path), { seen: { path, is: 'unusable', reason: LATE } }),
     inTime<SecretsFile>(() => lookAtSecrets(secretsPath(config)), { seen: { path: secretsPath(config), is: 'unreadable' } }),
     inTime<Database>((signal) => lookAtDatabase(config, now, signal), {
       seen: { is: 'unreachable', external: database_url !== null, reason: LATE },
     }),
+    servers === null ? { unseen: 'there is none: REDIS_URL is not set' } : inTime((signal) => lookAtRedis(servers, signal), { unseen: LATE }),
     config.port === 0 ? ANY_PORT : inTime(() => lookAtPort(config), { unseen: LATE }),
     admin === null
       ? { unseen: 'there is none: SEALPOST_ADMIN is off' }
@@ -70,7 +73,7 @@ async function lookAtAll({ env = process.env, flags, url, now = Date.now, ca }: 
       ? { unseen: 'there is none: neither SEALPOST_PUBLIC_URL nor --url' }
       : inTime(() => lookAtPublicUrl(public_url, { ca }), { unseen: LATE }),
   ])
-  return { config: { seen: config }, mistakes: [], now: now(), machine, folder, secrets, database, port, admin_port, public_url: public_ }
+  return { config: { seen: config }, mistakes: [], now: now(), machine, folder, secrets, database, redis, port, admin_port, public_url: public_ }
 }
 
 function secretsPath({ secrets_file, data_dir }: Config): string {

@@ -1,8 +1,9 @@
 /**
  * What is known of a deployment when it is judged. Gathered once (`look-*.ts`), and then every check is a pure function of it. Nothing
- * secret is here: of the secrets the public key alone, of the database's URL nothing.
+ * secret is here: of the secrets the public key alone, of the URLs of database and Redis nothing.
  */
 import type { Bytes } from '@sealpost/protocol'
+import type { RedisConfig } from '../bus/redis-link.ts'
 import type { Config } from '../config.ts'
 
 /** What was not looked at says why. */
@@ -18,6 +19,7 @@ export type Facts = {
   folder: Seen<Folder>
   secrets: Seen<SecretsFile>
   database: Seen<Database>
+  redis: Seen<RedisServers>
   port: Seen<Port>
   admin_port: Seen<AdminPort>
   public_url: Seen<PublicUrl>
@@ -84,6 +86,12 @@ export type ReachedDatabase = {
   /** What the relay wrote there. */
   own: Seen<OwnTables>
 }
+
+/** `heard`: a message came back; `versions` are the major ones, of those that told. */
+export type RedisServers = { mode: RedisConfig['mode']; over: 'loopback' | 'network'; tls: boolean } & (
+  | { is: 'silent' }
+  | { is: 'heard'; versions: readonly number[] }
+)
 
 export type OwnTables = {
   migrations: readonly number[]

@@ -43,8 +43,8 @@ export const MACHINE_CHECKS: readonly Check[] = [
     name: 'memory',
     says: 'the memory of the machine or container against what may wait in the relay',
     run: ({ machine: { memory_bytes }, config }) =>
-      seen(config, ({ limits, database_url }) => {
-        const wanted = 2 * limits.queueBytesMax + MEMORY_BESIDE * (database_url === null ? 2 : 1)
+      seen(config, ({ limits, database_url, workers }) => {
+        const wanted = workers * (2 * limits.queueBytesMax + MEMORY_BESIDE) + (database_url === null ? MEMORY_BESIDE : 0)
         if (memory_bytes >= wanted) return ok(sizeText(memory_bytes))
         return warn(
           `${sizeText(memory_bytes)}; under load the relay may want ${sizeText(wanted)}, and be ended before it turns work away`,

@@ -65,13 +65,16 @@ describe('a store that fails', () => {
   it('live delivery and the device log catch up when it works again', async () => {
     const account = await relay.account(2)
     const [a, b] = [await relay.connect(account, 0), await relay.connect(account, 1)]
-    await whileBroken(['readPage', 'readEntries', 'readHeads', 'touchDevices', 'endSession', 'readPresence'], async () => {
-      await append(relay.store, account, { type: 'rotate_keys' })
-      a.sendRecords(makeRecord(a.identity.device_id, 1, { epoch: account.log_seq - 1 }))
-      a.send({ type: 'ack', position: 0 })
-      await new Promise((resolve) => setTimeout(resolve, 250))
-      expect(a.types).not.toContain('nack')
-    })
+    await whileBroken(
+      ['readPage', 'readEntries', 'compareSessions', 'readOnline', 'touchDevices', 'endSession', 'readPresence'],
+      async () => {
+        await append(relay.store, account, { type: 'rotate_keys' })
+        a.sendRecords(makeRecord(a.identity.device_id, 1, { epoch: account.log_seq - 1 }))
+        a.send({ type: 'ack', position: 0 })
+        await new Promise((resolve) => setTimeout(resolve, 250))
+        expect(a.types).not.toContain('nack')
+      },
+    )
     expect((await a.next('nack')).head).toMatchObject({ code: 'stale_epoch' })
     a.sendRecords(...makeRecords(a, 1, 3, { epoch: account.log_seq }))
     await takeAcks(a, 3)

@@ -531,7 +531,7 @@ it('R10: nothing of one user reaches another: events, log, presence, queries, ti
   a.sendRecords(...makeRecords(a, 1, 20, { epoch: mine.log_seq }))
   await takeAcks(a, 20)
   await append(relay.store, mine, { type: 'rotate_keys' })
-  relay.gateway.bus.publish(mine.user_no, { is: 'log', log_seq: mine.log_seq, revoked: [] })
+  relay.gateway.bus.publish(mine.user_no, { is: 'log', history_id: relay.store.history_id, log_seq: mine.log_seq, revoked: [] })
   await a.next('log_entry')
   b.send({ type: 'tips_request', id: 1, device_id: a.identity.device_id })
   expect((await b.next('error')).head).toMatchObject({ id: 1, code: 'not_found' })

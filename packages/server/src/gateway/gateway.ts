@@ -86,6 +86,8 @@ export function createGateway({ relay, secrets, config, ...options }: GatewayDep
     if (isGoing()) return refuse(GOING)
     const shed_ms = relay.overloaded()
     if (shed_ms !== null) return refuse({ code: 'overloaded', retry_after_ms: shed_ms })
+    const herd_ms = relay.admit()
+    if (herd_ms !== null) return refuse({ code: 'overloaded', retry_after_ms: herd_ms })
     // a peer that leaves meanwhile is met by what follows
     socket.on('error', () => {})
     const address = addresses.limitedAddress((socket as Socket).remoteAddress, request.headers)
@@ -153,7 +155,7 @@ export function createGateway({ relay, secrets, config, ...options }: GatewayDep
       const { bytes, batches, events } = relay.inbox.stats()
       return {
         sockets: runs.size,
-        users_online: relay.presence.size(),
+        users_online: relay.bus.subscriptions(),
         queue_bytes: bytes,
         outbound_bytes: outbound.bytes,
         events_stored: events,

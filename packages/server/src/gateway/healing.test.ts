@@ -75,7 +75,8 @@ describe('C4: an entry of the device log that nobody announced', () => {
     const device_id = b.identity.device_id
     await append(relay.store, account, { type: 'revoke_device', revoked: [{ device_id }] })
     const began = performance.now()
-    relay.gateway.bus.publish(account.user_no, { is: 'log', log_seq: account.log_seq, revoked: [device_id] })
+    const { history_id } = relay.store
+    relay.gateway.bus.publish(account.user_no, { is: 'log', history_id, log_seq: account.log_seq, revoked: [device_id] })
     expect(await b.closed).toMatchObject({ code: 1006 })
     expect(performance.now() - began).toBeLessThan(1_000)
     gate.resolve()
@@ -109,7 +110,7 @@ describe('R04: a handshake whose peer went away', () => {
     a.sendRecords(...makeRecords(a, 1, 1, { epoch: account.log_seq }))
     await new Promise((resolve) => setTimeout(resolve, 100))
     release()
-    expect(await a.closed).toMatchObject({ code: 1011 })
+    expect(await a.closed).toMatchObject({ code: 4456 })
     store.gate = Promise.resolve()
     const again = await relay.connect(account)
     again.sendRecords(...makeRecords(again, 1, 1, { epoch: account.log_seq }))

@@ -114,7 +114,7 @@ describe('devices', () => {
     const first = await ask()
     expect(first).toMatchObject({ status: 200, body: { log_seq: 2, device: { name: 'pocket', this_device: false } } })
     expect(first.headers['etag']).not.toBe(before.headers['etag'])
-    expect(heard).toContainEqual({ is: 'log', log_seq: 2, revoked: [] })
+    expect(heard).toContainEqual({ is: 'log', history_id: rest.store.history_id, log_seq: 2, revoked: [] })
     expect(await ask()).toMatchObject({ status: 200, body: first.body })
     const next = await extendAccount(account, { type: 'rename_device', device_id: phone.device_id, name: 'other' })
     const late = { 'if-match': String(before.headers['etag']) }
@@ -165,7 +165,7 @@ describe('devices', () => {
       status: 200,
       body: { log_seq: 2, device: { revoked_log_seq: 2, online: false } },
     })
-    expect(heard).toContainEqual({ is: 'log', log_seq: 2, revoked: [phone.device_id] })
+    expect(heard).toContainEqual({ is: 'log', history_id: rest.store.history_id, log_seq: 2, revoked: [phone.device_id] })
     expect(await rest.as(stolen, 'GET', '/api/user')).toMatchObject({ status: 401, body: { code: 'unauthorized' } })
     expect((await rest.as(token, 'GET', '/api/devices')).body.devices).toHaveLength(1)
     expect((await rest.as(token, 'GET', '/api/devices?revoked=true')).body.devices).toHaveLength(2)

@@ -224,7 +224,7 @@ describe('a refresh token that comes again (G23)', () => {
     const answer = await askRefresh(account, stolen!.refresh_token)
     unsubscribe()
     expect(answer).toMatchObject({ status: 401, body: { code: 'invalid_token' } })
-    expect(hints).toEqual([{ is: 'ended', device_id: account.device.device_id, name: 'reauthenticate' }])
+    expect(hints).toEqual([{ is: 'device', device_id: account.device.device_id }])
     expect(logged).toHaveLength(1)
     expect(logged[0]).toMatchObject({
       object: {

@@ -44,7 +44,7 @@ export function createAuthRoutes(deps: AuthDeps): Answers<'create_token' | 'refr
     logout: async ({ caller }) => {
       await deps.store.endFamily(caller.user_no, caller.device_no)
       // streams that were opened with a token that is no more
-      deps.bus.publish(caller.user_no, { is: 'ended', device_id: caller.device_id, name: 'reauthenticate' })
+      deps.bus.publish(caller.user_no, { is: 'device', device_id: caller.device_id })
       return { empty: true }
     },
     read_jwks: async () => ({ json: await deps.keys.jwks(), headers: JWKS_HEADERS }),
@@ -102,7 +102,7 @@ async function refreshToken(deps: AuthDeps, call: Call<'refresh_token'>): Promis
         deps.refresh_tokens.create(device, family_id, rotation.generation),
       )
     case 'reused':
-      deps.bus.publish(device.user_no, { is: 'ended', device_id: device.device_id, name: 'reauthenticate' })
+      deps.bus.publish(device.user_no, { is: 'device', device_id: device.device_id })
       await report(deps, call, device, 'refresh_token_reused')
       return INVALID_TOKEN
     case 'replaced':

@@ -4,16 +4,15 @@
  */
 import { decodeLogBody, decodeLogFrame, decodeWireEntry, equalBytes, fromBase64url, type LogBody, toBase64url } from '@sealpost/protocol'
 import { createHash } from 'node:crypto'
-import type { AccountStore, AppendResult, Bus, DeviceSummary, LogStore, SessionStore } from '../ports.ts'
+import type { AccountStore, AppendResult, Bus, DeviceSummary, LogStore, SessionStore, Store } from '../ports.ts'
 import { appendAndTell } from '../relay/log-append.ts'
-import type { Presence } from '../relay/presence.ts'
+import { showPresence } from '../relay/presence.ts'
 import type { Answer, Answers, Call, Caller } from './call.ts'
 import { refusal } from './log-routes.ts'
 
 export type DeviceRouteDeps = {
-  store: AccountStore & Pick<LogStore, 'appendEntry' | 'readEntries'> & Pick<SessionStore, 'readPresence'>
+  store: AccountStore & Pick<LogStore, 'appendEntry' | 'readEntries'> & Pick<SessionStore, 'readPresence'> & Pick<Store, 'history_id'>
   bus: Pick<Bus, 'publish'>
-  presence: Pick<Presence, 'isOnline' | 'show'>
 }
 
 type ChangeCall = Call<'rename_device'> | Call<'revoke_device'>
@@ -24,11 +23,10 @@ const NOT_FOUND = { problem: { code: 'not_found' } } as const
 export function createDeviceRoutes(
   deps: DeviceRouteDeps,
 ): Answers<'list_devices' | 'read_device' | 'rename_device' | 'revoke_device' | 'read_connection_status'> {
-  const { store, presence } = deps
+  const { store } = deps
   const show = (caller: Caller, { device_id, ...rest }: DeviceSummary) => ({
     device_id,
     ...rest,
-    online: rest.revoked_log_seq === null && presence.isOnline(caller.user_no, device_id),
     this_device: device_id === caller.device_id,
   })
 
@@ -79,7 +77,7 @@ export function createDeviceRoutes(
     rename_device: (call) => change(call, 'rename_device'),
     revoke_device: (call) => change(call, 'revoke_device'),
     read_connection_status: async ({ caller }) => {
-      const devices = presence.show(caller.user_no, await store.readPresence(caller.user_no))
+      const devices = (await store.readPresence(caller.user_no)).map(showPresence)
       return { json: { online: devices.filter((device) => device.online).length, devices } }
     },
   }

@@ -51,10 +51,10 @@ async function takeSession({ store, bus, relay, ...deps }: EventDeps, call: Call
   if (retry_after_ms !== null) return { problem: { code: 'rate_limited', retry_after_ms } }
   const session_id = crypto.randomUUID()
   // no entries of the log: who wants them reads it
-  const request = { user_no, device_no, session_id, cursor: START, last_device_seq, log_seq: LIMITS.logSeqMax }
+  const request = { user_no, device_no, session_id, node_no: null, cursor: START, last_device_seq, log_seq: LIMITS.logSeqMax }
   const result = await relay.work.exclusively(deviceKey(device), async () => {
     const established = await store.establishSession(request)
-    if (established.ok) bus.publish(user_no, { is: 'superseded', device_id, session_id })
+    if (established.ok) bus.publish(user_no, { is: 'device', device_id, session_id })
     return established
   })
   if (!result.ok) return { problem: problemOf(result) }

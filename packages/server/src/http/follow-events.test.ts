@@ -173,7 +173,8 @@ describe('how it ends', () => {
     const { account, stream, socket } = await pair()
     const { device_id } = account.devices[1]!
     const request = await append(server.store, account, { type: 'revoke_device', revoked: [{ device_id }] })
-    server.bus.publish(account.user_no, { is: 'log', log_seq: account.log_seq, revoked: [device_id] })
+    const { history_id } = server.store
+    server.bus.publish(account.user_no, { is: 'log', history_id, log_seq: account.log_seq, revoked: [device_id] })
     socket.sendRecords(...makeRecords(socket, 1, 1, { epoch: account.log_seq }))
     await within(1_000, stream.ended)
     expect((await stream.next('log_entry')).data.body).toBe(Buffer.from(request.entry.body).toString('base64url'))
@@ -187,7 +188,8 @@ describe('how it ends', () => {
     for (let i = 0; i < 30; i++) await send(8, 20_000)
     const { device_id } = account.devices[1]!
     await append(small.store, account, { type: 'revoke_device', revoked: [{ device_id }] })
-    small.bus.publish(account.user_no, { is: 'log', log_seq: account.log_seq, revoked: [device_id] })
+    const { history_id } = small.store
+    small.bus.publish(account.user_no, { is: 'log', history_id, log_seq: account.log_seq, revoked: [device_id] })
     await within(1_200, expect.poll(() => small.relay.sessions.size(), { timeout: 3_000 }).toBe(1))
   }, 20_000)
 
@@ -212,11 +214,20 @@ describe('how it ends', () => {
     expect((await stream.next('closed')).data.name).toBe('account_gone')
   })
 
-  it('G23: when its device is to prove itself anew', async () => {
+  it.each([true, false])('G23: when its device is to prove itself anew (told: %s)', async (told) => {
     const { account, stream } = await pair()
-    server.bus.publish(account.user_no, { is: 'ended', device_id: account.devices[1]!.device_id, name: 'reauthenticate' })
-    await within(1_000, stream.ended)
+    const { device_id } = account.devices[1]!
+    await server.store.endFamily(account.user_no, 2)
+    if (told) server.bus.publish(account.user_no, { is: 'device', device_id })
+    await within(told ? 1_000 : 1_500, stream.ended)
     expect((await stream.next('closed')).data.name).toBe('reauthenticate')
+  })
+
+  it('not by a hint alone: the store is asked, and says that it may go on', async () => {
+    const { account, stream, send } = await pair()
+    server.bus.publish(account.user_no, { is: 'device', device_id: account.devices[1]!.device_id })
+    await send(1)
+    await stream.records(1, 0)
   })
 
   it.each(['logout', 'a refresh token that comes again'])(

@@ -29,7 +29,7 @@ import { createTokens } from './tokens.ts'
 
 export type HttpDeps = {
   store: Store
-  bus: Pick<Bus, 'publish'>
+  bus: Pick<Bus, 'publish' | 'reach'>
   /** Events and presence are those of the sockets. */
   relay: Relay
   keys: KeySet
@@ -64,10 +64,10 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
   }
 
   const answers: Answers = {
-    ...createStatusRoutes({ store, server_key, draining: deps.draining, logger }),
+    ...createStatusRoutes({ store, bus, server_key, draining: deps.draining, logger }),
     ...createLogRoutes({ store, server_key, skew_ms, bus, signup: () => config.signup, limits }),
     ...createAuthRoutes(auth),
-    ...createDeviceRoutes({ store, bus, presence: deps.relay.presence }),
+    ...createDeviceRoutes({ store, bus }),
     ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, limits, relay, logger }),
     ...createEventRoutes({ store, server_key, skew_ms, bus, relay }),
     ...createDocsRoutes(config.docs),

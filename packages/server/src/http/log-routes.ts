@@ -19,7 +19,7 @@ import {
   readAssertion,
   toBase64url,
 } from '@sealpost/protocol'
-import type { AppendRequest, AppendResult, Bus, LogStore, SessionStore } from '../ports.ts'
+import type { AppendRequest, AppendResult, Bus, LogStore, SessionStore, Store } from '../ports.ts'
 import { type AssertionDeps, acceptAssertion, readClaims } from './assertions.ts'
 import type { Answer, Answers, Call } from './call.ts'
 import { appendAndTell } from '../relay/log-append.ts'
@@ -30,7 +30,7 @@ import { hashInviteCode } from '../invites.ts'
 import type { RateLimits } from '../limits/rate-limits.ts'
 
 export type LogRouteDeps = AssertionDeps & {
-  store: AssertionDeps['store'] & LogStore & Pick<SessionStore, 'findDevice'>
+  store: AssertionDeps['store'] & LogStore & Pick<SessionStore, 'findDevice'> & Pick<Store, 'history_id'>
   bus: Pick<Bus, 'publish'>
   signup(): Signup
   limits: RateLimits

@@ -15,7 +15,7 @@ import type { FastifyInstance, InjectOptions } from 'fastify'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createMemoryBus } from '../bus/memory-bus.ts'
 import type { Hint, Store } from '../ports.ts'
-import { createRelay, type Relay } from '../relay/relay.ts'
+import type { Relay } from '../relay/relay.ts'
 import { createStore } from '../store/store.ts'
 import { addTestDevice, assertAs, createTestAccount, extendAccount, type TestAccount } from '../testing/account.ts'
 import { wire } from '../testing/accounts.ts'
@@ -24,6 +24,7 @@ import { createHttp, type HttpDeps } from './http.ts'
 import { unaudited } from '../testing/log.ts'
 import { fixedKeys } from '../testing/keys.ts'
 import { createTokens } from './tokens.ts'
+import { openRelay } from '../testing/own-relay.ts'
 
 const seed = nodeCrypto.random(32)
 const server_key = nodeCrypto.ed25519Public(seed)
@@ -42,7 +43,7 @@ function start(over: Partial<HttpDeps> = {}): FastifyInstance {
   return createHttp({
     audit: unaudited,
     store,
-    bus: { publish: (user_no, hint) => void hints.push({ user_no, hint }) },
+    bus: { publish: (user_no, hint) => void hints.push({ user_no, hint }), reach: () => 'alone' },
     relay,
     keys: fixedKeys([secrets.jwt_sign_seed]),
     secrets,
@@ -56,7 +57,7 @@ function start(over: Partial<HttpDeps> = {}): FastifyInstance {
 beforeAll(async () => {
   database = await createTestDatabase()
   store = await createStore({ connection: database.connection, log: quiet })
-  relay = createRelay({ store, bus: createMemoryBus(), token_key: nodeCrypto.random(32), logger: quiet })
+  relay = await openRelay({ store, bus: createMemoryBus(), token_key: nodeCrypto.random(32), logger: quiet })
   app = start()
 })
 afterAll(async () => {
@@ -96,7 +97,7 @@ describe('POST /api/log', () => {
     const first = await postEntry(account, account.entries[0]!)
     expect(first).toMatchObject({ status: 200, body: { log_seq: 0, log_head: toBase64url(account.log.log_head) } })
     expect(await postEntry(account, account.entries[0]!)).toMatchObject({ status: 200, body: first.body })
-    const hint: Hint = { is: 'log', log_seq: 0, revoked: [] }
+    const hint: Hint = { is: 'log', history_id: store.history_id, log_seq: 0, revoked: [] }
     expect(hints.map((told) => told.hint)).toEqual([hint, hint])
   })
 
@@ -199,7 +200,8 @@ describe('POST /api/log', () => {
     hints.length = 0
     const revoked = await extendAccount(account, { type: 'revoke_device', device_id: device.device_id, pins: null })
     expect(await postEntry(account, revoked)).toMatchObject({ status: 200, body: { log_seq: 2 } })
-    expect(hints.map(({ hint }) => hint)).toEqual([{ is: 'log', log_seq: 2, revoked: [device.device_id] }])
+    const { history_id } = store
+    expect(hints.map(({ hint }) => hint)).toEqual([{ is: 'log', history_id, log_seq: 2, revoked: [device.device_id] }])
   })
 
   it('a loser of the race is told where the log stands', async () => {

@@ -24,7 +24,7 @@ export const STATUS_CONTRACTS = {
     answer: {
       status: 200,
       media: 'application/json',
-      schema: z.strictObject({ status: z.literal('ready') }),
+      schema: z.strictObject({ status: z.enum(['ready', 'degraded']) }),
       example: { status: 'ready' },
     },
     problems: [],

@@ -1,10 +1,16 @@
 /** What the server is and how it is (R06). Details of a failure go to the log, not to whoever asks. */
 import { type Bytes, toBase64url } from '@sealpost/protocol'
 import type { Log } from '../log.ts'
-import type { Store } from '../ports.ts'
+import type { Bus, Store } from '../ports.ts'
 import type { Answers } from './call.ts'
 
-export type StatusDeps = { store: Pick<Store, 'ping'>; server_key: Bytes; draining(): boolean; logger: Log }
+export type StatusDeps = {
+  store: Pick<Store, 'ping'>
+  bus: Pick<Bus, 'reach'>
+  server_key: Bytes
+  draining(): boolean
+  logger: Log
+}
 
 /** One look at the database serves all who ask within this time. */
 const PING_FRESH_MS = 1_000
@@ -24,7 +30,9 @@ export function createStatusRoutes(deps: StatusDeps): Answers<'read_server' | 'l
     live: async () => ({ json: { status: 'live' } }),
     ready: async () => {
       if (deps.draining()) return { problem: { code: 'unavailable', detail: 'the server is draining' } }
-      return (await databaseUp()) ? { json: { status: 'ready' } } : { problem: { code: 'unavailable' } }
+      if (!(await databaseUp())) return { problem: { code: 'unavailable' } }
+      // all works, and what other nodes do is heard of later
+      return { json: { status: deps.bus.reach() === 'down' ? 'degraded' : 'ready' } }
     },
   }
 }

@@ -23,7 +23,7 @@ afterAll(async () => {
   await store.close()
 })
 
-const BOUNDS: InboxBounds = { queue_bytes: 1e8, batch_events: 4_096, batch_bytes: 1e7, message_bytes: 1e6, events_per_minute: 1e5 }
+const BOUNDS: InboxBounds = { queue_bytes: 1e8, batch_events: 4_096, batch_bytes: 1e7, message_bytes: 1e6, events_per_minute: () => 1e5 }
 
 /** The real store, with a record of the calls and a place to interfere. */
 function watch(before: (runs: readonly Run[], patient: boolean) => Promise<void> | void = () => {}) {
@@ -183,7 +183,7 @@ describe('R11: refusals', () => {
     const tight = open(store, { queue_bytes: 100 })
     tight.inbox.submit([a.run(1, 5)], a.sink)
     expect(a.outcomes.pop()).toMatchObject({ code: 'unavailable', expected: 1, events: 5, retry_after_ms: 1_000 })
-    const metered = open(store, { events_per_minute: 5 })
+    const metered = open(store, { events_per_minute: () => 5 })
     metered.inbox.submit([a.run(1, 5)], a.sink)
     metered.inbox.submit([a.run(6, 1)], a.sink)
     expect(a.outcomes.pop()).toMatchObject({ code: 'rate_limited', expected: 6 })
@@ -193,7 +193,7 @@ describe('R11: refusals', () => {
 
   it('a run that is refused at once takes those behind it in the message along: no gap is told', async () => {
     const a = await sender()
-    const { inbox } = open(store, { events_per_minute: 5 })
+    const { inbox } = open(store, { events_per_minute: () => 5 })
     inbox.submit([a.run(1, 3), a.run(4, 3), a.run(7, 1)], a.sink)
     await inbox.idle()
     expect(a.outcomes).toMatchObject([

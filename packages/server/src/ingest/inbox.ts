@@ -21,7 +21,7 @@ export type InboxBounds = {
   batch_bytes: number
   /** Of one fan-out message, records only. */
   message_bytes: number
-  events_per_minute: number
+  events_per_minute(): number
 }
 
 export type InboxDeps = {
@@ -332,7 +332,7 @@ export function createInbox(deps: InboxDeps): Inbox {
       minute = { since: now, events: 0 }
       minutes.set(run.user_no, minute)
     }
-    if (minute.events + run.events.length > bounds.events_per_minute) return Math.ceil(minute.since + MINUTE_MS - now)
+    if (minute.events + run.events.length > bounds.events_per_minute()) return Math.ceil(minute.since + MINUTE_MS - now)
     minute.events += run.events.length
     return 0
   }

@@ -1,6 +1,6 @@
 /**
- * Rates over time (protocol.md §9, R12), counted by a counter that may be shared: in memory, or in Redis. One that fails is
- * replaced for that call by the counts of this process, which know less traffic of others but are never open.
+ * Rates over time (protocol.md §9, R12), counted by a counter that all nodes share, where there is one that answers; else by this
+ * process for itself, within its part of each rate: what all nodes let through together is then less, never more.
  *
  * An IPv6 address counts for the networks around it too, widest first: whoever owns one has more addresses, but not as many times
  * the rate, and makes no more keys than that.
@@ -32,7 +32,12 @@ export type Rates = Partial<Record<RateRule, number>>
 
 type Count = { limit: Limit; key: string }
 
-export function createRateLimits(configured: Rates = {}, shared: LimitCounter | null = null): RateLimits {
+/** `counter`: null while it is of no use. `nodes`: how many count for themselves without it. */
+export type SharedCounts = { counter(): LimitCounter | null; nodes(): number }
+
+const ALONE: SharedCounts = { counter: () => null, nodes: () => 1 }
+
+export function createRateLimits(configured: Rates = {}, shared: SharedCounts = ALONE): RateLimits {
   const local = createMemoryCounter()
   const rates: Rates = { ...configured }
 
@@ -48,19 +53,18 @@ export function createRateLimits(configured: Rates = {}, shared: LimitCounter | 
 
   async function consume({ limit, key }: Count, points: number): Promise<number | null> {
     try {
-      return await (shared ?? local).consume(limit, key, points)
-    } catch (error) {
-      if (shared === null) throw error
-      return local.consume(limit, key, points)
+      const all = await shared.counter()?.consume(limit, key, points)
+      if (all !== undefined) return all
+    } catch {
+      // the counts of this process are there for that
     }
+    return local.consume({ ...limit, points: Math.max(1, Math.floor(limit.points / shared.nodes())) }, key, points)
   }
 
   async function reward(counts: readonly Count[], points: number): Promise<void> {
-    try {
-      for (const { limit, key } of counts) await (shared ?? local).reward(limit, key, points)
-    } catch (error) {
+    for (const { limit, key } of counts) {
       // one more that is counted is no harm
-      if (shared === null) throw error
+      await (shared.counter() ?? local).reward(limit, key, points).catch(() => {})
     }
   }
 

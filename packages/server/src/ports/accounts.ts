@@ -11,6 +11,7 @@ export type DeviceSummary = {
   device_type: 'mobile' | 'desktop' | 'web'
   added_log_seq: number
   revoked_log_seq: number | null
+  online: boolean
   last_seen: number | null
 }
 
@@ -103,7 +104,7 @@ export interface TokenStore {
     ask: { family_id: string; generation: number; token_hash: Bytes; next_hash: Bytes },
     rules: { grace_ms: number; lifetime_ms: number },
   ): Promise<FamilyRotation>
-  /** Ends the family and every access token of the device. */
+  /** Ends the family, every access token and the fence of the device. */
   endFamily(user_no: number, device_no: number): Promise<void>
   /** Deletes expired families, at most `limit`. */
   sweepTokens(limit: number): Promise<number>

@@ -20,14 +20,14 @@ export type DeviceRow = {
   session_id: string | null
   /** Access tokens of another version are ended. */
   token_version: number
-  /** Raised by what an operator decides about the account or its devices. */
-  standing: number
 }
 
 export type EstablishRequest = {
   user_no: number
   device_no: number
   session_id: string
+  /** Of this process, which has it open; null: nobody has, it is for requests. */
+  node_no: number | null
   cursor: Cursor
   /** What the client knows as acked: the stored high-water mark becomes the greater of both. */
   last_device_seq: number
@@ -59,7 +59,10 @@ export type EstablishResult =
 export type Reader = Pick<DeviceRow, 'user_no' | 'device_no' | 'token_version'>
 
 /** `last_seen` in ms; null = never. `suspended`: by an operator. */
-export type PresenceRow = { device_id: string; last_seen: number | null; suspended: boolean }
+export type PresenceRow = { device_id: string; online: boolean; last_seen: number | null; suspended: boolean }
+
+/** `follower_node`: of this process, while the device follows by REST over it. */
+export type Contact = { user_no: number; device_no: number; position: number; follower_node: number | null }
 
 export interface SessionStore {
   findDevice(user_id: string, device_id: string): Promise<DeviceRow | null>
@@ -67,11 +70,15 @@ export interface SessionStore {
   establishSession(request: EstablishRequest): Promise<EstablishResult>
   /** The same without a fence, for who only reads; no entries. Its token is judged again with it. */
   judgeCursor(reader: Reader, cursor: Cursor): Promise<EstablishResult>
-  /** Ends the fence if it is still this session. */
-  endSession(user_no: number, device_no: number, session_id: string, seen: { position: number }): Promise<void>
-  /** Coalesced: last time each of these devices was seen. */
+  /** Ends the fence if it is still this session. True: it was, and the device is offline now. */
+  endSession(user_no: number, device_no: number, session_id: string, seen: { position: number }): Promise<boolean>
+  /** The device follows by REST over this node, or no longer does. True: it is offline now. */
+  setFollower(reader: Pick<Reader, 'user_no' | 'device_no'>, node_no: number, follows: boolean): Promise<boolean>
   readPresence(user_no: number): Promise<PresenceRow[]>
-  touchDevices(rows: readonly { user_no: number; device_no: number; position: number }[]): Promise<void>
+  /** Of many users in one query; who has no device online is left out. */
+  readOnline(user_nos: readonly number[]): Promise<Map<number, string[]>>
+  /** Coalesced: last time each of these devices was seen. */
+  touchDevices(rows: readonly Contact[]): Promise<void>
 }
 
 // ---------------------------------------------------------------- device log (protocol.md §2)

@@ -1,5 +1,5 @@
 /** Events: how they come in, are read, and are told of (protocol.md §5, §6, §7). */
-import type { Bytes, CloseName, ServerPart, Tip } from '@sealpost/protocol'
+import type { Bytes, ServerPart, Tip } from '@sealpost/protocol'
 
 // ---------------------------------------------------------------- ingest (protocol.md §6)
 
@@ -79,32 +79,54 @@ export type Page = {
   floor: number
 }
 
+/** What a session was told, and by what it is one: the fence for a device, the version of its token for a reader. */
+export type SessionPlace = {
+  user_no: number
+  device_no: number
+  position: number
+  log_seq: number
+  by: { session_id: string } | { token_version: number }
+}
+
+/** `same`: all is as it was told. `entitled`: it may go on. */
+export type SessionStanding = { is: 'same' } | { is: 'gone' } | { is: 'moved'; position: number; log_seq: number; entitled: boolean }
+
 export interface ReadStore {
   /** Looks at 10,000 positions at most; `upto` says how far it got. Reads the primary only (C7). */
   readPage(request: PageRequest): Promise<Page>
   /** `event_id` and `received_at` of the entry at a position. */
   readTip(user_no: number, position: number): Promise<Tip | null>
-  /** Heads of many users in one query; accounts that are not there are left out. */
-  readHeads(user_nos: readonly number[]): Promise<Map<number, { position: number; log_seq: number; standing: number }>>
+  /** Compares many sessions with the store in one query; the answers in the order of the questions. */
+  compareSessions(sessions: readonly SessionPlace[]): Promise<SessionStanding[]>
 }
 
 // ---------------------------------------------------------------- bus: hints between sessions and nodes (protocol.md §7)
 
-/** What is told to all sessions of a user. A hint: lost, doubled or late ones change latency only. */
+/**
+ * What is told to all sessions of a user. A hint: lost, doubled, late or reordered ones change latency only. So what it says is a
+ * fact that stays one (`committed` and `log` of a history, `deleted`), or only that the store is to be asked (`device`).
+ */
 export type Hint =
-  | { is: 'committed'; events: readonly StoredEvent[] }
-  | { is: 'log'; log_seq: number; revoked: readonly string[] }
-  | { is: 'superseded'; device_id: string; session_id: string }
+  | { is: 'committed'; history_id: string; events: readonly StoredEvent[] }
+  | { is: 'log'; history_id: string; log_seq: number; revoked: readonly string[] }
+  /** What this device may do has changed, or which session may do it: `session_id`, where it is one that was opened. */
+  | { is: 'device'; device_id: string; session_id?: string }
   | { is: 'presence'; device_id: string; online: boolean; last_seen: number; suspended?: boolean }
   /** The account is gone: its sessions end with 4410. */
   | { is: 'deleted' }
-  /** The live session of this device is to end with this code. */
-  | { is: 'ended'; device_id: string; name: CloseName }
+
+/** Whether hints of other nodes arrive; `alone`: there is no way by which they could. */
+export type Reach = 'alone' | 'up' | 'down'
 
 export interface Bus {
-  /** Never throws and never blocks; order per user is kept on one node. */
+  /** Never throws and never blocks; order per user is kept on one node. Subscribers on this node have it before it returns. */
   publish(user_no: number, hint: Hint): void
   /** Returns the way to unsubscribe; after it no hint arrives. */
   subscribe(user_no: number, receive: (hint: Hint) => void): () => void
+  /** Users whose hints are received here (G13). */
+  subscriptions(): number
+  reach(): Reach
+  /** Told of every change. At `up`, hints may have been lost before. */
+  onReach(listener: (reach: Reach) => void): void
   close(): Promise<void>
 }

@@ -122,6 +122,8 @@ export interface OperatedStore {
   suspendUser(user_id: string, suspended: boolean): Promise<{ user_no: number; device_ids: string[] } | null>
   /** Null: there is no such device, or it was revoked. */
   suspendDevice(user_id: string, device_id: string, suspended: boolean): Promise<{ user_no: number; device_ids: string[] } | null>
+  /** Ends the sessions and tokens of its devices, or of one; they prove themselves again. Null: there is no such account or device. */
+  endSessions(user_id: string, device_id: string | null): Promise<{ user_no: number; device_ids: string[] } | null>
   setUserQuota(user_id: string, quota: { bytes: number | null; streams: number | null; devices: number | null }): Promise<boolean>
   readFigures(): Promise<Figures>
   readDatabaseFigures(): Promise<DatabaseFigures>

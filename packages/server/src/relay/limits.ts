@@ -19,7 +19,13 @@ export type RelayLimits = Rules & {
   bytesPerDevicePerSecond: number
   burstSeconds: number
   eventsPerUserPerMinute: number
+  /** In the process, with as many at once. */
+  handshakesPerSecond: number
+  /** Pages that are read from the store at once, in the process. */
+  pageReadsMax: number
   headRoundMs: number
+  /** Between two comparisons of who is online. */
+  presenceRoundMs: number
   logEntriesPageMax: number
   continuationMs: number
   /** One commit. */
@@ -69,7 +75,12 @@ export const RELAY_LIMITS: RelayLimits = {
   bytesPerDevicePerSecond: LIMITS.bytesPerDevicePerSecond,
   burstSeconds: LIMITS.burstSeconds,
   eventsPerUserPerMinute: LIMITS.eventsPerUserPerMinute,
+  handshakesPerSecond: 500,
+  // half of the connections to the database
+  pageReadsMax: 4,
   headRoundMs: LIMITS.headRoundMs,
+  // also the longest of its rounds is within 5 s
+  presenceRoundMs: 4_000,
   logEntriesPageMax: LIMITS.logEntriesPageMax,
   continuationMs: LIMITS.continuationMs,
   commitEventsMax: 4_096,

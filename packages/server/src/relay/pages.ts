@@ -1,8 +1,10 @@
 /**
  * Pages of the log (protocol.md §7): one read of the store per page, from where the session stands or, for a query, from
- * where its token or `after_position` says. Bound: a page fits into one frame.
+ * where its token or `after_position` says. Bound: a page fits into one frame, and `reads` of them are read at once:
+ * however many devices catch up, handshakes and what is live find the store free. A hole in what is live goes before what catches up.
  */
 import { SealpostError } from '@sealpost/protocol'
+import PQueue from 'p-queue'
 import type { Input, PageAsk } from '../core/state.ts'
 import type { Store } from '../ports.ts'
 import type { Continuations, PageOwner } from './continuation.ts'
@@ -14,11 +16,14 @@ export type PagesDeps = {
   continuations: Continuations
   /** Records of one page, in bytes. */
   page_bytes: number
+  /** At once. */
+  reads: number
   failed(error: unknown): void
 }
 
 export function createPages(deps: PagesDeps): (ask: PageAsk, owner: PageOwner) => Promise<PageAnswer> {
   const { store, continuations } = deps
+  const reads = new PQueue({ concurrency: deps.reads })
   return async ({ job, told, after, user_no, limit, own, streams }, owner) => {
     const filter = { query: job?.query === true, streams }
     let from = after
@@ -28,7 +33,8 @@ export function createPages(deps: PagesDeps): (ask: PageAsk, owner: PageOwner) =
       from = position
     }
     try {
-      const page = await store.readPage({ user_no, after: from, limit, bytes: deps.page_bytes, own, streams })
+      const request = { user_no, after: from, limit, bytes: deps.page_bytes, own, streams }
+      const page = await reads.add(() => store.readPage(request), { priority: job === null ? 1 : 0 })
       const more = job !== null && page.upto < page.head_position
       const token = more ? continuations.create(owner, filter, page.upto, store.now()) : null
       return { is: 'page', page, after: from, token }

@@ -1,65 +1,96 @@
 /**
- * Which devices have a session here, and what was seen of them (protocol.md §5 presence, R08). `last_seen` is written in
- * bulk: one row per device and round, whatever happened in between.
+ * What this node tells the store of its devices (protocol.md §5 presence, R08). When they were last seen is written in bulk: one
+ * row per device and flush, whatever happened in between. The end of a session is written at once, and again when the store did not
+ * take it: else the device would be online for as long as this node is.
+ *
+ * Bound: one row per device that was seen since the last flush, and per session whose end is not written.
  */
-import type { PresenceRow, Store } from '../ports.ts'
+import type { Contact, PresenceRow, Store } from '../ports.ts'
+import { deviceKey } from './work.ts'
 
-type Device = { user_no: number; device_no: number; device_id: string }
+type Device = { user_no: number; device_no: number }
 type ShownDevice = { device_id: string; online: boolean; last_seen: number | null; suspended?: true }
-type Seen = { user_no: number; device_no: number; position: number }
+/** `session_id` null: of a device that followed by REST. */
+export type EndedSession = Device & { session_id: string | null; position: number }
 
 export type Presence = {
-  open(device: Device, session_id: string): void
-  /** False while the device has another session. */
-  close(device: Device, session_id: string): boolean
-  isOnline(user_no: number, device_id: string): boolean
-  /** What others of the account are shown of these devices. */
-  show(user_no: number, devices: readonly PresenceRow[]): ShownDevice[]
-  user_nos(): number[]
-  touch(device: Pick<Device, 'user_no' | 'device_no'>, position: number): void
+  touch(device: Device, position: number): void
+  /** A stream that is followed by REST has begun. */
+  follow(device: Device): Promise<void>
+  /** True: the device is offline now. Throws what the store throws; `retry` has it then. */
+  end(session: EndedSession): Promise<boolean>
   /** Writes what was seen since the last flush. */
   flush(): Promise<void>
-  size(): number
+  /** Writes the ends that the store did not take. */
+  retry(): Promise<void>
 }
 
-export function createPresence(store: Pick<Store, 'touchDevices'>): Presence {
-  const users = new Map<number, Map<string, Set<string>>>()
-  let seen = new Map<string, Seen>()
-  const isOnline = (user_no: number, device_id: string): boolean => users.get(user_no)?.has(device_id) === true
+export function createPresence(store: Pick<Store, 'touchDevices' | 'endSession' | 'setFollower'>, node_no: () => number): Presence {
+  const seen = new Map<string, Device & { position: number }>()
+  const followers = new Map<string, number>()
+  const unwritten = new Set<EndedSession>()
+  let flushing: Promise<void> = Promise.resolve()
+
+  async function write(ended: EndedSession): Promise<boolean> {
+    const { user_no, device_no, session_id, position } = ended
+    if (session_id !== null) return store.endSession(user_no, device_no, session_id, { position })
+    // one that is under way may still say that the device follows
+    await flushing.catch(() => {})
+    return followers.has(deviceKey(ended)) ? false : store.setFollower(ended, node_no(), false)
+  }
+
+  async function tryWrite(ended: EndedSession): Promise<boolean> {
+    try {
+      return await write(ended)
+    } catch (error) {
+      unwritten.add(ended)
+      throw error
+    }
+  }
+
+  function touch({ user_no, device_no }: Device, position: number): void {
+    const key = deviceKey({ user_no, device_no })
+    seen.set(key, { user_no, device_no, position: Math.max(position, seen.get(key)?.position ?? 0) })
+  }
+
+  function take(): Contact[] {
+    const rows = [...seen].map(([key, device]) => ({ ...device, follower_node: followers.has(key) ? node_no() : null }))
+    seen.clear()
+    return rows
+  }
 
   return {
-    open({ user_no, device_id }, session_id) {
-      const devices = users.get(user_no) ?? new Map<string, Set<string>>()
-      const sessions = devices.get(device_id) ?? new Set()
-      users.set(user_no, devices.set(device_id, sessions.add(session_id)))
+    touch,
+    async follow(device) {
+      const key = deviceKey(device)
+      followers.set(key, (followers.get(key) ?? 0) + 1)
+      await store.setFollower(device, node_no(), true)
     },
-    close({ user_no, device_id }, session_id) {
-      const devices = users.get(user_no)
-      const sessions = devices?.get(device_id)
-      if (devices === undefined || sessions === undefined || !sessions.delete(session_id) || sessions.size > 0) return false
-      devices.delete(device_id)
-      if (devices.size === 0) users.delete(user_no)
-      return true
+    async end(ended) {
+      const key = deviceKey(ended)
+      if (ended.session_id === null) {
+        touch(ended, ended.position)
+        const left = (followers.get(key) ?? 1) - 1
+        if (left > 0) followers.set(key, left)
+        else followers.delete(key)
+      }
+      return tryWrite(ended)
     },
-    isOnline,
-    show: (user_no, devices) =>
-      devices.map(({ device_id, last_seen, suspended }) => ({
-        device_id,
-        online: isOnline(user_no, device_id),
-        last_seen,
-        ...(suspended ? { suspended } : {}),
-      })),
-    user_nos: () => [...users.keys()],
-    touch({ user_no, device_no }, position) {
-      const key = `${user_no}/${device_no}`
-      seen.set(key, { user_no, device_no, position: Math.max(position, seen.get(key)?.position ?? 0) })
+    flush() {
+      const rows = take()
+      flushing = rows.length > 0 ? store.touchDevices(rows) : Promise.resolve()
+      return flushing
     },
-    async flush() {
-      if (seen.size === 0) return
-      const rows = [...seen.values()]
-      seen = new Map()
-      await store.touchDevices(rows)
+    async retry() {
+      for (const ended of [...unwritten]) {
+        unwritten.delete(ended)
+        await tryWrite(ended)
+      }
     },
-    size: () => users.size,
   }
+}
+
+/** What others of the account are shown of a device. */
+export function showPresence({ device_id, online, last_seen, suspended }: PresenceRow): ShownDevice {
+  return { device_id, online, last_seen, ...(suspended ? { suspended } : {}) }
 }

@@ -17,6 +17,7 @@ import { createEventEncoder, type EventEncoder } from './event-message.ts'
 import { RELAY_LIMITS, type RelayLimits } from './limits.ts'
 import { createEntryReader } from './log-entries.ts'
 import { createPace } from './pace.ts'
+import type { NodeLease } from './node-lease.ts'
 import { createPages } from './pages.ts'
 import { createPresence } from './presence.ts'
 import { createSeats, type Seats } from './seats.ts'
@@ -27,6 +28,7 @@ import { createWork, type Work } from './work.ts'
 export type RelayDeps = {
   store: Store
   bus: Bus
+  node: Pick<NodeLease, 'node_no' | 'live'>
   /** Continuation tokens are made with it. */
   token_key: Bytes
   logger: Log
@@ -47,6 +49,8 @@ export type Relay = SessionDeps & {
   readonly rates: RateLimits
   /** Null, or ms to stay away: there is no room for new work now. */
   overloaded(): number | null
+  /** The same for one more handshake, which is counted: a herd comes in as fast as it can be served. */
+  admit(): number | null
   /** The last look at the figures that decide about it. */
   load(): Load & { shedding: boolean }
   /** A device was seen by other ways than a session. */
@@ -57,13 +61,13 @@ export type Relay = SessionDeps & {
   close(): Promise<void>
 }
 
-export function createRelay({ store, bus, token_key, logger, ...options }: RelayDeps): Relay {
+export function createRelay({ store, bus, node, token_key, logger, ...options }: RelayDeps): Relay {
   const limits: RelayLimits = { ...RELAY_LIMITS, ...options.limits }
   const failed = (error: unknown): void => logger.warn({ err: error }, 'the store failed')
   const work = createWork(logger)
-  const presence = createPresence(store)
+  const presence = createPresence(store, () => node.node_no)
   const outbound = { bytes: 0 }
-  const sessions = createSessions({ store, presence, limits, work, failed, random })
+  const sessions = createSessions({ store, limits, work, failed, random })
   const inbox = createInbox({
     store,
     bounds: {
@@ -71,22 +75,30 @@ export function createRelay({ store, bus, token_key, logger, ...options }: Relay
       batch_events: limits.commitEventsMax,
       batch_bytes: limits.commitBytesMax,
       message_bytes: recordBudget(limits),
-      events_per_minute: limits.eventsPerUserPerMinute,
+      // each node counts its own: together they let through no more than one would
+      events_per_minute: () => Math.ceil(limits.eventsPerUserPerMinute / node.live()),
     },
-    committed: (user_no, events) => bus.publish(user_no, { is: 'committed', events }),
+    committed: (user_no, events) => bus.publish(user_no, { is: 'committed', history_id: store.history_id, events }),
     failed,
     now: () => performance.now(),
     jitter: (min) => Math.floor(min + random() * min),
   })
   const rates = options.rates ?? createRateLimits()
+  const handshakes = createPace({ events: limits.handshakesPerSecond, bytes: 1, burst_s: 1 })
   const shed = createLoadShed({ random, queues: () => Math.max(outbound.bytes, inbox.stats().bytes) / limits.queueBytesMax })
-  const flushing = setInterval(() => work.track(presence.flush().catch(failed)), limits.touchMs)
-  flushing.unref()
+  const clocks = [
+    setInterval(() => work.track(presence.flush().catch(failed)), limits.touchMs),
+    setInterval(() => work.track(presence.retry().catch(failed)), limits.presenceRoundMs),
+  ]
+  for (const clock of clocks) clock.unref()
+  bus.onReach((reach) => {
+    if (reach === 'up') sessions.lookNow()
+  })
   let closed: Promise<void> | null = null
 
   async function closeAll(): Promise<void> {
     await sessions.close()
-    clearInterval(flushing)
+    for (const clock of clocks) clearInterval(clock)
     shed.close()
     await inbox.idle()
     await work.idle()
@@ -96,6 +108,7 @@ export function createRelay({ store, bus, token_key, logger, ...options }: Relay
   return {
     store,
     bus,
+    node,
     inbox,
     presence,
     limits,
@@ -114,12 +127,19 @@ export function createRelay({ store, bus, token_key, logger, ...options }: Relay
       store,
       continuations: createContinuations(token_key, limits.continuationMs),
       page_bytes: recordBudget(limits),
+      reads: limits.pageReadsMax,
       failed,
     }),
     readEntries: createEntryReader(store, limits),
     rates,
     load: () => ({ ...shed.load(), shedding: shed.retryAfterMs() !== null }),
     overloaded: () => shed.retryAfterMs() ?? (outbound.bytes > limits.queueBytesMax ? FULL_MS : null),
+    admit() {
+      const wait = handshakes.owed(ALL, performance.now())
+      if (wait > 0) return wait + Math.ceil(HERD_MS * random())
+      handshakes.take(ALL, 1, 0, performance.now())
+      return null
+    },
     touch: (device) => presence.touch(device, 0),
     async drain() {
       await sessions.drain()
@@ -132,6 +152,10 @@ export function createRelay({ store, bus, token_key, logger, ...options }: Relay
   }
 }
 
+/** The key of what is counted for all together. */
+const ALL = ''
+/** Those that are not admitted come again within this time. */
+const HERD_MS = 4_000
 /** The queues are emptied as fast as others read; the shed looks only twice a second. */
 const FULL_MS = 5_000
 

@@ -20,14 +20,15 @@ import type { Effect, Input, Outcome, PageAsk, Role, Rules, State, Step, Who } f
 import type { Inbox } from '../ingest/inbox.ts'
 import type { RateLimits } from '../limits/rate-limits.ts'
 import type { Log } from '../log.ts'
-import type { Bus, EstablishResult, Store } from '../ports.ts'
+import type { Bus, EstablishResult, SessionPlace, Store } from '../ports.ts'
 import type { PageOwner } from './continuation.ts'
 import type { EntryPage } from './log-entries.ts'
+import type { NodeLease } from './node-lease.ts'
 import type { Listener, Outlet } from './outlet.ts'
 import type { Pace } from './pace.ts'
 import type { PageAnswer } from './pages.ts'
 import { appendAndTell } from './log-append.ts'
-import type { Presence } from './presence.ts'
+import { type Presence, showPresence } from './presence.ts'
 import { deviceKey, type Work } from './work.ts'
 
 /** What all sessions share. */
@@ -36,6 +37,7 @@ export type SessionDeps = {
   bus: Bus
   inbox: Inbox
   presence: Presence
+  node: Pick<NodeLease, 'node_no'>
   rates: RateLimits
   pace: Pace
   readPage(ask: PageAsk, owner: PageOwner): Promise<PageAnswer>
@@ -73,7 +75,7 @@ export type SessionRun = {
   /** Of an open session, for those who run the relay. */
   readonly summary: SessionSummary | null
   /** Of an open session: whose it is, of which history, and how far it was told. */
-  readonly place: { user_no: number; history_id: string; position: number; log_seq: number } | null
+  readonly place: (SessionPlace & { history_id: string }) | null
 }
 
 /** `opened_at` in ms of this machine's clock. */
@@ -90,13 +92,15 @@ export type SessionSummary = {
 type Do<D extends Effect['do']> = Extract<Effect, { do: D }>
 
 export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionRun {
-  const { store, bus, inbox, presence, pace, rates, limits, logger, readEntries, work } = deps
+  const { store, bus, inbox, presence, node, pace, rates, limits, logger, readEntries, work } = deps
   let state: State = INITIAL
   const mailbox: Input[] = []
   let running = false
   let unsubscribe: (() => void) | null = null
   let seenPosition = 0
   let gone = false
+  /** A reader is shown itself, too: that it follows is in the store before that is read. */
+  let written: Promise<void> = Promise.resolve()
   const sink = { settled: (outcome: Outcome): void => input({ is: 'settled', outcome }) }
 
   const { outlet, channel } = ends.attach({
@@ -185,8 +189,8 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
         // the peer may be gone by now: its device may have another session, which must not be fenced by nobody
         if (state.at !== 'establishing') return
         const limited = (await rates.take('handshake_device', who.device_id)) ?? (await rates.take('handshake_user', who.user_id))
-        if (limited !== null) return input({ is: 'hint', hint: { is: 'ended', device_id: who.device_id, name: 'rate_limited' } })
-        const result = await store.establishSession({ ...wanted, session_id })
+        if (limited !== null) return input({ is: 'established', session_id, result: { ok: false, code: 'rate_limited' } })
+        const result = await store.establishSession({ ...wanted, session_id, node_no: node.node_no })
         const wantedStill = state.at === 'establishing'
         input({ is: 'established', session_id, result })
         if (result.ok && !wantedStill) await store.endSession(who.user_no, who.device_no, session_id, { position: 0 })
@@ -208,21 +212,21 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
     open: ({ who, session_id, role }) => {
       if (state.at === 'open') outlet.authenticated({ history_id: state.history_id, log_seq: state.log.told })
       ends.authenticated()
-      presence.open(who, session_id)
       const { user_no, device_id } = who
-      if (role === 'device') bus.publish(user_no, { is: 'superseded', device_id, session_id })
-      bus.publish(user_no, { is: 'presence', device_id, online: true, last_seen: Math.floor(store.now()) })
+      if (role === 'device') bus.publish(user_no, { is: 'device', device_id, session_id })
+      const tell = (): void => bus.publish(user_no, { is: 'presence', device_id, online: true, last_seen: Math.floor(store.now()) })
+      if (role === 'device') return tell()
+      const followed = presence.follow(who).then(tell)
+      written = followed.catch((error: unknown) => logger.debug({ err: error }, 'a follower was not written'))
+      work.track(written)
     },
     leave: ({ who, session_id, role }) => {
       const { user_no, device_no, device_id } = who
-      const last = presence.close(who, session_id)
-      if (last) bus.publish(user_no, { is: 'presence', device_id, online: false, last_seen: Math.floor(store.now()) })
-      if (role === 'reader') return presence.touch(who, seenPosition)
-      work.track(
-        store
-          .endSession(user_no, device_no, session_id, { position: seenPosition })
-          .catch((error: unknown) => logger.debug({ err: error }, 'the end of a session was not written')),
-      )
+      const ended = { user_no, device_no, session_id: role === 'device' ? session_id : null, position: seenPosition }
+      const end = presence.end(ended).then((offline) => {
+        if (offline) bus.publish(user_no, { is: 'presence', device_id, online: false, last_seen: Math.floor(store.now()) })
+      })
+      work.track(end.catch((error: unknown) => logger.debug({ err: error }, 'the end of a session was not written')))
     },
     send_text: ({ head }) => proving().sendText(JSON.stringify(head)),
     send: ({ head, body }) => outlet.send(head, body),
@@ -261,7 +265,9 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
       ask(deps.readPage(wanted, owner), { is: 'page_refused', code: 'unavailable' })
     },
     read_presence: ({ who }) => {
-      const read = store.readPresence(who.user_no).then((rows) => input({ is: 'presence', devices: presence.show(who.user_no, rows) }))
+      const read = written
+        .then(() => store.readPresence(who.user_no))
+        .then((rows) => input({ is: 'presence', devices: rows.map(showPresence) }))
       work.track(
         read.catch((error: unknown) => {
           logger.debug({ err: error }, 'presence was not read')
@@ -327,7 +333,9 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
     },
     get place() {
       if (state.at !== 'open') return null
-      return { user_no: state.who.user_no, history_id: state.history_id, position: state.outbox.sent, log_seq: state.log.told }
+      const { who, history_id, outbox, log, session_id, token_version } = state
+      const by = token_version === null ? { session_id } : { token_version }
+      return { user_no: who.user_no, device_no: who.device_no, history_id, position: outbox.sent, log_seq: log.told, by }
     },
   }
   return run

@@ -25,7 +25,8 @@ const DELETIONS_MAX = 2
 const DELETION_WAIT_MS = 10_000
 const ALL = 0
 
-const DEVICE = `select d.device_id, p.name, p.device_type, p.added_log_seq, p.revoked_log_seq, p.last_seen
+const DEVICE = `select d.device_id, p.name, p.device_type, p.added_log_seq, p.revoked_log_seq, p.last_seen,
+       d.active and is_online(d.session_id, d.session_node, p.follower_node) as online
   from device d join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no`
 
 const LIST = {

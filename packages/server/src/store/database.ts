@@ -10,23 +10,33 @@ import { Client, type ClientConfig } from 'pg'
 import type { Log } from '../log.ts'
 import type { Pooler } from '../variables.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts'
-import { isPooled } from './pool.ts'
+import { isPooled, POOLED_CONNECTIONS } from './pool.ts'
 
 const CONNECT_MS_MAX = 5_000
 /** Pauses between attempts; the last one repeats. */
 const RESTART_PAUSES_MS = [0, 200, 1000, 2000, 5000] as const
 const RETRY_MS = 500
+const CONNECTIONS_MIN = 60
+/** Migrations, doctor, a backup, a person, and those of a process that was killed and started again. */
+const CONNECTIONS_SPARE = 24
 const POOLED =
   'DATABASE_URL leads to a pooler: set SEALPOST_DATABASE_POOLER to transaction, or to session if it lends a connection for as long as a client is connected'
 const LENT = 'the pooler of DATABASE_URL lends a connection for one transaction alone: set SEALPOST_DATABASE_POOLER to transaction'
 
 export type Database = { connection: ClientConfig; pooler: Pooler; stop(): Promise<void> }
 
-export type EmbeddedOptions = { data_dir: string; logger: Log; test?: boolean | undefined }
+export type EmbeddedOptions = {
+  data_dir: string
+  logger: Log
+  test?: boolean | undefined
+  /** Of the relay, each with pools of its own; one if nothing else is said. */
+  processes?: number
+}
 
 /** The caller holds the lock of the data folder. */
-export async function openEmbeddedDatabase({ data_dir, logger, test }: EmbeddedOptions): Promise<Database> {
-  let postgres = await startEmbeddedPostgres({ data_dir, logger, test })
+export async function openEmbeddedDatabase({ data_dir, logger, test, processes = 1 }: EmbeddedOptions): Promise<Database> {
+  const settings = { max_connections: String(Math.max(CONNECTIONS_MIN, processes * POOLED_CONNECTIONS + CONNECTIONS_SPARE)) }
+  let postgres = await startEmbeddedPostgres({ data_dir, logger, test, settings })
   const { connection } = postgres
   const stopping = new AbortController()
   const supervised = supervise()
@@ -51,7 +61,7 @@ export async function openEmbeddedDatabase({ data_dir, logger, test }: EmbeddedO
       await sleep(pause, undefined, { signal: stopping.signal }).catch(() => {})
       if (stopping.signal.aborted) break
       try {
-        return await startEmbeddedPostgres({ data_dir, logger, test, again: { sockets: connection.host } })
+        return await startEmbeddedPostgres({ data_dir, logger, test, settings, again: { sockets: connection.host } })
       } catch (error) {
         logger.error({ err: error }, 'PostgreSQL did not start')
       }

@@ -113,7 +113,15 @@ describe('1,000 rounds each', { timeout: 120_000 }, () => {
     const cursor = { position: 0, event_id: null, received_at: null, history_id: null }
     await raceDeletion(
       ({ user_no }) =>
-        here().establishSession({ user_no, device_no: 1, session_id: randomUUID(), cursor, last_device_seq: 0, log_seq: null }),
+        here().establishSession({
+          user_no,
+          device_no: 1,
+          session_id: randomUUID(),
+          node_no: null,
+          cursor,
+          last_device_seq: 0,
+          log_seq: null,
+        }),
       (result) => {
         if (!result.ok) expect(result.code).toBe('account_gone')
         return result.ok
@@ -273,7 +281,7 @@ describe('others over REST', () => {
     },
     'open sessions': async (held) => {
       const { user_no } = (await rest.store.findDevice(held.user_id, held.device.device_id))!
-      const opening = { user_no, device_no: 1, cursor, last_device_seq: 0, log_seq: null }
+      const opening = { user_no, device_no: 1, node_no: null, cursor, last_device_seq: 0, log_seq: null }
       return () => rest.store.establishSession({ ...opening, session_id: randomUUID() })
     },
     'change the log': async (held) => {

@@ -21,7 +21,6 @@ const COLUMNS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     quota_streams: 'account.quota_streams',
     quota_devices: 'account.quota_devices',
     suspended_at: 'account.suspended_at',
-    standing: ': counts decisions that are in the audit rows',
   },
   device: {
     user_no: ': as in account',
@@ -31,6 +30,7 @@ const COLUMNS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     device_no: ': a number inside the database',
     active: ': follows of revoked_log_seq and suspended_at',
     device_id: 'device.device_id',
+    session_node: ': a number of the process that has the session, which outlives no restart',
   },
   device_profile: {
     user_no: ': as in account',
@@ -46,6 +46,7 @@ const COLUMNS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     token_version: 'device.token_version',
     cleared_at: 'device.cleared_at',
     suspended_at: 'device.suspended_at',
+    follower_node: ': as session_node, of what is followed over REST',
   },
   head: {
     user_no: ': as in account',
@@ -118,6 +119,7 @@ const OTHERS: Readonly<Record<string, string>> = {
   signing_key: 'of the server',
   admin: 'of those who run the relay',
   setting: 'of the relay',
+  node: 'of the processes of the relay',
   invite: 'of the relay; who came by one is not written down',
   audit_head: 'of the audit log',
   audit_checkpoint: 'of the audit log',

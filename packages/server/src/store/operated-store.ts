@@ -1,6 +1,6 @@
 /**
  * Accounts as an operator sees and steers them (docs/operations/admin.md): figures and states, no payload, no log entry. What is decided here
- * raises `account.standing`, by which every node notices (protocol.md §6).
+ * ends the fence of the sessions that it concerns, by which every node notices (protocol.md §6).
  *
  * Isolation: read committed. Locks: the account row, then device rows.
  */
@@ -37,8 +37,8 @@ const LOCK = {
 
 const SUSPEND_USER = {
   name: 'suspend_user',
-  text: `update account set active = $2::bool, suspended_at = case when $2::bool then null else coalesce(suspended_at, clock_ms()) end,
-  standing = standing + 1 where user_no = $1::int8`,
+  text: `update account set active = $2::bool, suspended_at = case when $2::bool then null else coalesce(suspended_at, clock_ms()) end
+ where user_no = $1::int8`,
 }
 
 /** Nobody writes under a session from before. */
@@ -60,11 +60,19 @@ const SUSPEND_DEVICE = {
   select f.revoked_log_seq from found f`,
 }
 
-const RAISE = { name: 'raise_standing', text: 'update account set standing = standing + 1 where user_no = $1::int8' }
+/** Rows are locked in the order of touches, which take no row of the account. */
+const END_TOKENS = {
+  name: 'end_tokens',
+  text: `with locked as materialized (
+    select p.user_no, p.device_no from device_profile p join device d on d.user_no = p.user_no and d.device_no = p.device_no
+     where p.user_no = $1::int8 and ($2::uuid is null or d.device_id = $2::uuid)
+     order by p.user_no, p.device_no for no key update of p)
+  update device_profile p set token_version = p.token_version + 1 from locked l where p.user_no = l.user_no and p.device_no = l.device_no`,
+}
 
 const DEVICE_IDS = {
   name: 'ids_of_devices',
-  text: 'select d.device_id from device d where d.user_no = $1::int8 order by d.device_no',
+  text: 'select d.device_id from device d where d.user_no = $1::int8 and ($2::uuid is null or d.device_id = $2::uuid) order by d.device_no',
 }
 
 const SET_QUOTA = {
@@ -115,7 +123,7 @@ export function createOperatedStore(pool: Pool): OperatedStore {
         if (row === undefined) return null
         await client.query({ ...SUSPEND_USER, values: [row.user_no, !suspended] })
         if (suspended) await client.query({ ...CLEAR_SESSIONS, values: [row.user_no, null] })
-        const { rows } = await client.query<{ device_id: string }>({ ...DEVICE_IDS, values: [row.user_no] })
+        const { rows } = await client.query<{ device_id: string }>({ ...DEVICE_IDS, values: [row.user_no, null] })
         return { user_no: row.user_no, device_ids: rows.map(({ device_id }) => device_id) }
       }),
     suspendDevice: (user_id, device_id, suspended) =>
@@ -129,8 +137,18 @@ export function createOperatedStore(pool: Pool): OperatedStore {
         // what was revoked by the account's own devices is no operator's any more
         if (rows[0] === undefined || rows[0].revoked_log_seq !== null) return null
         if (suspended) await client.query({ ...CLEAR_SESSIONS, values: [row.user_no, device_id] })
-        await client.query({ ...RAISE, values: [row.user_no] })
         return { user_no: row.user_no, device_ids: [device_id] }
+      }),
+    endSessions: (user_id, device_id) =>
+      withTransaction(pool, async (client) => {
+        const row = (await client.query<{ user_no: number }>({ ...LOCK, values: [keyOf(user_id)] })).rows[0]
+        if (row === undefined) return null
+        const values = [row.user_no, device_id]
+        const { rows } = await client.query<{ device_id: string }>({ ...DEVICE_IDS, values })
+        if (rows.length === 0) return null
+        await client.query({ ...CLEAR_SESSIONS, values })
+        await client.query({ ...END_TOKENS, values })
+        return { user_no: row.user_no, device_ids: rows.map((device) => device.device_id) }
       }),
     setUserQuota: (user_id, { bytes, streams, devices }) =>
       withTransaction(pool, async (client) => {

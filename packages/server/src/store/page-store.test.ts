@@ -1,7 +1,8 @@
+import { randomUUID } from 'node:crypto'
 import { bytesToUuid, recordBytes } from '@sealpost/protocol'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Page, PageRequest, StoredEvent } from '../ports.ts'
-import { createAccount, makeRun, openSession, type TestEvent } from '../testing/accounts.ts'
+import type { Page, PageRequest, SessionPlace, StoredEvent } from '../ports.ts'
+import { append, createAccount, makeRun, openSession, type TestAccount, type TestEvent } from '../testing/accounts.ts'
 import { useDatabase } from '../testing/database.ts'
 import { silent } from '../testing/log.ts'
 import { createStore, type PostgresStore } from './store.ts'
@@ -168,17 +169,103 @@ describe('readPage', () => {
   })
 })
 
-describe('readHeads, readTip', () => {
-  it('give the position of each user, 0 for one without events, and the newest log entry', async () => {
-    const a = await fill([[1, 3]])
-    const b = await createAccount(store, 2)
-    expect(await store.readHeads([a.user_no, b.user_no, 2 ** 40])).toEqual(
-      new Map([
-        [a.user_no, { position: 3, log_seq: 1, standing: 0 }],
-        [b.user_no, { position: 0, log_seq: 1, standing: 0 }],
-      ]),
-    )
-    expect(await store.readHeads([])).toEqual(new Map())
-    expect(await store.readTip(a.user_no, 2)).toEqual(tipOf(a.events[1]!))
+describe('readTip', () => {
+  it('gives the entry at a position', async () => {
+    const { user_no, events } = await fill([[1, 3]])
+    expect(await store.readTip(user_no, 2)).toEqual(tipOf(events[1]!))
+    expect(await store.readTip(user_no, 4)).toBeNull()
+  })
+})
+
+describe('compareSessions', () => {
+  type Told = { position?: number; log_seq?: number; device_no?: number; by?: SessionPlace['by'] }
+  /** A session of device 1 that was told all. */
+  async function place(account: TestAccount, told: Told = {}): Promise<SessionPlace> {
+    const { user_no, log_seq } = account
+    const { device_no = 1 } = told
+    const by = told.by ?? { session_id: await openSession(store, user_no, device_no) }
+    return { user_no, position: 0, log_seq, ...told, device_no, by }
+  }
+  const compare = async (...places: SessionPlace[]) => store.compareSessions(places)
+  const moved = (position: number, log_seq: number, entitled: boolean) => ({ is: 'moved', position, log_seq, entitled })
+
+  it('what is as it was told is the same, of a device and of a reader; nothing is asked for nobody', async () => {
+    const account = await createAccount(store, 2)
+    expect(await compare(await place(account), await place(account, { device_no: 2, by: { token_version: 0 } }))).toEqual([
+      { is: 'same' },
+      { is: 'same' },
+    ])
+    expect(await compare()).toEqual([])
+  })
+
+  it('R01: how far the store is: events, entries, also below what was told', async () => {
+    const { user_no, events } = await fill([[1, 3]])
+    const by = { session_id: await openSession(store, user_no, 1) }
+    const at = (position: number, log_seq: number) => ({ user_no, device_no: 1, position, log_seq, by })
+    expect(await compare(at(3, 1), at(2, 1), at(3, 0), at(9, 9))).toEqual([{ is: 'same' }, ...Array(3).fill(moved(events.length, 1, true))])
+  })
+
+  it('C4: whether a session may go on: only that of the fence, of an active device of an active account', async () => {
+    const account = await createAccount(store, 3)
+    const { user_no, user_id } = account
+    const places = [await place(account), await place(account, { device_no: 2 }), await place(account, { device_no: 3 })]
+    await openSession(store, user_no, 1)
+    await store.suspendDevice(user_id, account.devices[1]!.device_id, true)
+    expect(await compare(...places)).toEqual([moved(0, 2, false), moved(0, 2, false), { is: 'same' }])
+    await append(store, account, { type: 'revoke_device', revoked: [{ device_id: account.devices[2]!.device_id }] })
+    expect(await compare(places[2]!)).toEqual([moved(0, 3, false)])
+    const left = await place(account)
+    expect(await compare(left)).toEqual([{ is: 'same' }])
+    await store.suspendUser(user_id, true)
+    expect(await compare(left)).toEqual([moved(0, 3, false)])
+    await store.suspendUser(user_id, false)
+    expect(await compare(left), 'its fence was ended with it').toEqual([moved(0, 3, false)])
+  })
+
+  it.each<[string, (account: TestAccount) => Promise<unknown>]>([
+    ['a logout', ({ user_no }) => store.endFamily(user_no, 1)],
+    ['an operator who disconnects the account', ({ user_id }) => store.endSessions(user_id, null)],
+    ['or this device', ({ user_id, devices }) => store.endSessions(user_id, devices[0]!.device_id)],
+  ])('G23: %s ends the fence and the tokens of the device', async (_, end) => {
+    const account = await createAccount(store, 2)
+    const places = [await place(account), await place(account, { by: { token_version: 0 } })]
+    await end(account)
+    expect(await compare(...places)).toEqual([moved(0, 1, false), moved(0, 1, false)])
+    expect(await compare(await place(account, { by: { token_version: 1 } }))).toEqual([{ is: 'same' }])
+  })
+
+  it('the disconnection of a device leaves the others alone, and one that is not there is nobody', async () => {
+    const account = await createAccount(store, 2)
+    const { user_no, user_id, devices } = account
+    const others = [await place(account, { device_no: 2 }), await place(account, { device_no: 2, by: { token_version: 0 } })]
+    const { device_id } = devices[0]!
+    expect(await store.endSessions(user_id, device_id)).toEqual({ user_no, device_ids: [device_id] })
+    expect(await compare(...others)).toEqual([{ is: 'same' }, { is: 'same' }])
+    expect(await store.endSessions(user_id, randomUUID())).toBeNull()
+    expect(await store.endSessions(account.user_id.replace(/^../, 'AA'), null)).toBeNull()
+  })
+
+  it('a reader is judged by its token, whatever became of the fence of its device', async () => {
+    const account = await createAccount(store)
+    const reader = await place(account, { by: { token_version: 0 } })
+    const session_id = await openSession(store, account.user_no, 1)
+    expect(await compare(reader)).toEqual([{ is: 'same' }])
+    await store.endSession(account.user_no, 1, session_id, { position: 0 })
+    expect(await compare(reader)).toEqual([{ is: 'same' }])
+    await store.suspendDevice(account.user_id, account.devices[0]!.device_id, true)
+    expect(await compare(reader)).toEqual([moved(0, 0, false)])
+  })
+
+  it('G10: an account that is not there, and a device that is not; the answers stand in the order of the questions', async () => {
+    const account = await createAccount(store)
+    const here = await place(account)
+    const by = { session_id: randomUUID() }
+    const gone = { user_no: 2 ** 40, device_no: 1, position: 0, log_seq: 0, by }
+    expect(await compare(gone, here, { ...here, device_no: 9 }, gone)).toEqual([
+      { is: 'gone' },
+      { is: 'same' },
+      moved(0, 0, false),
+      { is: 'gone' },
+    ])
   })
 })

@@ -5,8 +5,8 @@
  */
 import { bytesToUuid, LIMITS, type Tip } from '@sealpost/protocol'
 import type { Pool } from 'pg'
-import type { Page, PageRequest, ReadStore, StoredEvent } from '../ports.ts'
-import { int8Array } from './binary-array.ts'
+import type { Page, PageRequest, ReadStore, SessionStanding, StoredEvent } from '../ports.ts'
+import { int4Array, int8Array } from './binary-array.ts'
 import { withClient } from './pool.ts'
 
 /** Of an encoded record, what is not the client part: length, flags, server part. */
@@ -47,11 +47,19 @@ const TIP = {
   from event e where e.user_no = $1::int8 and e.position = $2::int8`,
 }
 
-const HEADS = {
-  name: 'read_heads',
-  text: `select a.user_no, a.log_seq, a.standing, coalesce(h.last, 0) as position
-  from unnest($1::int8[]) u (user_no) join account a on a.user_no = u.user_no
-  left join head h on h.user_no = u.user_no and h.stream_no = 0`,
+/** Rows of those alone for which something is not as it was told. A reader has the version of its token in place of a fence. */
+const COMPARE = {
+  name: 'compare_sessions',
+  text: `select x.i, x.user_no is null as gone, x.position, x.log_seq, coalesce(x.entitled, false) as entitled from (
+    select t.i, t.known_position, t.known_log_seq, a.user_no, a.log_seq, coalesce(h.last, 0) as position,
+           a.active and d.active and case when t.token_version is null then d.session_id is not distinct from t.session_id
+             else t.token_version = (select p.token_version from device_profile p where p.user_no = t.user_no and p.device_no = t.device_no) end as entitled
+      from unnest($1::int8[], $2::int4[], $3::int8[], $4::int8[], $5::uuid[], $6::int4[])
+             with ordinality t (user_no, device_no, known_position, known_log_seq, session_id, token_version, i)
+      left join account a on a.user_no = t.user_no
+      left join device d on d.user_no = t.user_no and d.device_no = t.device_no
+      left join head h on h.user_no = t.user_no and h.stream_no = 0) x
+ where x.user_no is null or x.position <> x.known_position or x.log_seq <> x.known_log_seq or x.entitled is distinct from true`,
 }
 
 const STREAMS = {
@@ -59,7 +67,7 @@ const STREAMS = {
   text: 'select s.stream_no from stream s where s.user_no = $1::int8 and s.stream_id = any($2::text[])',
 }
 
-type HeadRow = { user_no: number; position: number; log_seq: number; standing: number }
+type StandingRow = { i: number; gone: boolean; position: number; log_seq: number; entitled: boolean }
 type TipRow = { tip_event: Buffer | null; tip_received_at: number | null }
 type PageRow = TipRow &
   Omit<StoredEvent, 'client' | 'position'> & {
@@ -100,11 +108,21 @@ export function createPageStore(pool: Pool): ReadStore {
       const { rows } = await withClient(pool, (client) => client.query<TipRow>({ ...TIP, values: [user_no, position] }))
       return rows[0] === undefined ? null : toTip(rows[0])
     },
-    async readHeads(user_nos) {
-      if (user_nos.length === 0) return new Map()
-      const values = [int8Array(user_nos)]
-      const { rows } = await withClient(pool, (client) => client.query<HeadRow>({ ...HEADS, values }))
-      return new Map(rows.map(({ user_no, ...head }) => [user_no, head]))
+    async compareSessions(sessions) {
+      if (sessions.length === 0) return []
+      const values = [
+        int8Array(sessions.map(({ user_no }) => user_no)),
+        int4Array(sessions.map(({ device_no }) => device_no)),
+        int8Array(sessions.map(({ position }) => position)),
+        int8Array(sessions.map(({ log_seq }) => log_seq)),
+        sessions.map(({ by }) => ('session_id' in by ? by.session_id : null)),
+        sessions.map(({ by }) => ('token_version' in by ? by.token_version : null)),
+      ]
+      const { rows } = await withClient(pool, (client) => client.query<StandingRow>({ ...COMPARE, values }))
+      const standings = sessions.map((): SessionStanding => ({ is: 'same' }))
+      for (const { i, gone, position, log_seq, entitled } of rows)
+        standings[i - 1] = gone ? { is: 'gone' } : { is: 'moved', position, log_seq, entitled }
+      return standings
     },
   }
 }

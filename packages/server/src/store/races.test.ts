@@ -138,7 +138,8 @@ describe('1,000 rounds each', { timeout: 120_000 }, () => {
       const run = makeRun({ user_no, device_no: 1, session_id: sessions[user]!, first_seq: last[user]! + 1, epoch: log_seq }, 2)
       const session_id = randomUUID()
       const cursor = { position: 0, event_id: null, received_at: null, history_id: null }
-      const establish = () => there().establishSession({ user_no, device_no: 1, session_id, cursor, last_device_seq: 0, log_seq: null })
+      const opening = { user_no, device_no: 1, session_id, node_no: null, cursor, last_device_seq: 0, log_seq: null }
+      const establish = () => there().establishSession(opening)
       const [verdict, result] = await start(n + user, () => settle(here(), run), establish)
       if (!result.ok) throw new Error(result.code)
       const { last_device_seq, head_position } = result.established

@@ -327,7 +327,7 @@ describe('revoked devices', () => {
   it('after the time ruled their boxes, tokens and activity go; the log and the other devices stay', async () => {
     const account = await createAccount(store, 3)
     const [first, second, third] = account.devices
-    await store.touchDevices([2, 3].map((device_no) => ({ user_no: account.user_no, device_no, position: 0 })))
+    await store.touchDevices([2, 3].map((device_no) => ({ user_no: account.user_no, device_no, position: 0, follower_node: null })))
     await store.startFamily(account.user_no, 2, { family_id: crypto.randomUUID(), token_hash: nodeCrypto.random(32) }, 60_000)
     await append(store, account, { type: 'revoke_device', revoked: [{ device_id: second!.device_id }] })
     const boxes = async () =>

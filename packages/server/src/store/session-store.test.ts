@@ -2,8 +2,10 @@ import { randomUUID } from 'node:crypto'
 import { bytesToUuid, type Cursor, equalBytes } from '@sealpost/protocol'
 import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createMemoryBus } from '../bus/memory-bus.ts'
 import type { Log } from '../log.ts'
 import type { Established, EstablishRequest, StoredEvent } from '../ports.ts'
+import { createNodeFigures } from '../relay/node-figures.ts'
 import { append, createAccount, makeDevice, makeRun, openSession, type TestAccount } from '../testing/accounts.ts'
 import { useDatabase } from '../testing/database.ts'
 import { silent } from '../testing/log.ts'
@@ -26,8 +28,19 @@ afterAll(() => store.close())
 
 const START: Cursor = { position: 0, event_id: null, received_at: null, history_id: null }
 
+const figures = createNodeFigures({ relay: () => null, bus: createMemoryBus(), draining: () => false })
+
 const establish = (user_no: number, more: Partial<EstablishRequest> = {}) =>
-  store.establishSession({ user_no, device_no: 1, session_id: randomUUID(), cursor: START, last_device_seq: 0, log_seq: null, ...more })
+  store.establishSession({
+    user_no,
+    device_no: 1,
+    session_id: randomUUID(),
+    node_no: null,
+    cursor: START,
+    last_device_seq: 0,
+    log_seq: null,
+    ...more,
+  })
 
 async function established(...args: Parameters<typeof establish>): Promise<Established> {
   const result = await establish(...args)
@@ -242,7 +255,7 @@ describe('presence', () => {
     const { user_no } = account
     const session_id = await openSession(store, user_no, 1)
     await store.endSession(user_no, 1, session_id, { position: 5 })
-    await store.touchDevices([{ user_no, device_no: 2, position: 3 }])
+    await store.touchDevices([{ user_no, device_no: 2, position: 3, follower_node: null }])
     await store.touchDevices([])
     const seen = await store.readPresence(user_no)
     expect(seen.map((row) => row.device_id)).toEqual(account.devices.map((device) => device.device_id))
@@ -250,5 +263,117 @@ describe('presence', () => {
     await append(store, account, { type: 'revoke_device', revoked: [{ device_id: account.devices[2]!.device_id }] })
     await append(store, account, { type: 'add_device', device: makeDevice() })
     expect((await store.readPresence(user_no)).map((row) => row.device_id)).toEqual(account.devices.map((device) => device.device_id))
+  })
+
+  /** A node whose lease runs for so long; from the second time on, the same one. */
+  const node = async (lease_ms = 60_000, node_id: string = randomUUID()) => {
+    const { node_no } = await store.holdLease(node_id, lease_ms, figures())
+    return { node_no, node_id }
+  }
+  /** As both ways tell it, which have to agree: of each device, whether it is online. */
+  async function onlineOf({ user_no, devices }: TestAccount): Promise<boolean[]> {
+    const rows = await store.readPresence(user_no)
+    const ids = (await store.readOnline([user_no])).get(user_no) ?? []
+    expect(rows.flatMap(({ device_id, online }) => (online ? [device_id] : []))).toEqual(ids)
+    return devices.map(({ device_id }) => ids.includes(device_id))
+  }
+  const session = async ({ user_no }: TestAccount, node_no: number | null, device_no = 1): Promise<string> => {
+    const session_id = randomUUID()
+    await established(user_no, { session_id, node_no, device_no })
+    return session_id
+  }
+
+  it('R08: a device is online by its fence and by a node that lives: when the lease ran out it is offline, without any write', async () => {
+    const account = await createAccount(store, 2)
+    const dying = await node(400)
+    await session(account, dying.node_no)
+    const version = async () =>
+      (await store.pools.main.query('select array_agg(d.xmin::text) as x from device d where user_no = $1', [account.user_no])).rows
+    const before = await version()
+    expect(await onlineOf(account)).toEqual([true, false])
+    await expect.poll(() => onlineOf(account), { interval: 50, timeout: 3_000 }).toEqual([false, false])
+    await node(60_000, dying.node_id)
+    expect(await onlineOf(account), 'it lives after all').toEqual([true, false])
+    await store.endLease(dying.node_id)
+    expect(await onlineOf(account)).toEqual([false, false])
+    expect(await version()).toEqual(before)
+  })
+
+  it('R08: devices of one account over two nodes: each goes with its own; a session of requests alone is not online', async () => {
+    const account = await createAccount(store, 3)
+    const [a, b] = [await node(), await node()]
+    await session(account, a.node_no, 1)
+    await session(account, b.node_no, 2)
+    await session(account, null, 3)
+    expect(await onlineOf(account)).toEqual([true, true, false])
+    await store.endLease(a.node_id)
+    expect(await onlineOf(account)).toEqual([false, true, false])
+    await session(account, b.node_no, 1)
+    expect(await onlineOf(account), 'it went over to the other').toEqual([true, true, false])
+  })
+
+  it('R04: only the end of the session that has the fence makes its device offline', async () => {
+    const account = await createAccount(store)
+    const { user_no } = account
+    const [a, b] = [await node(), await node()]
+    const old = await session(account, a.node_no)
+    const current = await session(account, b.node_no)
+    const end = (session_id: string) => store.endSession(user_no, 1, session_id, { position: 0 })
+    expect([await end(old), await onlineOf(account)]).toEqual([false, [true]])
+    expect([await end(current), await onlineOf(account)]).toEqual([true, [false]])
+    expect(await end(current), 'once').toBe(false)
+    expect(await store.endSession(2 ** 40, 1, current, { position: 0 })).toBe(false)
+  })
+
+  it('R08: a device that follows is online beside its session and after it, until it follows no more', async () => {
+    const account = await createAccount(store)
+    const { user_no } = account
+    const [a, b] = [await node(), await node()]
+    const reader = { user_no, device_no: 1 }
+    const session_id = await session(account, a.node_no)
+    expect(await store.setFollower(reader, b.node_no, true)).toBe(false)
+    expect([await store.endSession(user_no, 1, session_id, { position: 0 }), await onlineOf(account)]).toEqual([false, [true]])
+    expect(await store.setFollower(reader, a.node_no, false), 'of another node it is no matter').toBe(false)
+    expect(await onlineOf(account)).toEqual([true])
+    expect([await store.setFollower(reader, b.node_no, false), await onlineOf(account)]).toEqual([true, [false]])
+    await store.setFollower(reader, b.node_no, true)
+    await session(account, a.node_no)
+    expect([await store.setFollower(reader, b.node_no, false), await onlineOf(account)]).toEqual([false, [true]])
+    expect(await store.setFollower({ user_no, device_no: 9 }, a.node_no, false)).toBe(false)
+  })
+
+  it('R08: a touch keeps the follower, or sets it again; it never ends one', async () => {
+    const account = await createAccount(store, 2)
+    const { user_no } = account
+    const [a, b] = [await node(), await node()]
+    const touch = (follower_node: number | null, device_no = 1) => store.touchDevices([{ user_no, device_no, position: 0, follower_node }])
+    await store.setFollower({ user_no, device_no: 1 }, a.node_no, true)
+    await touch(null)
+    expect(await onlineOf(account)).toEqual([true, false])
+    await touch(b.node_no, 2)
+    await store.endLease(a.node_id)
+    expect(await onlineOf(account)).toEqual([false, true])
+    await touch(b.node_no)
+    expect(await onlineOf(account)).toEqual([true, true])
+  })
+
+  it('R08: whom an operator shut out, or whom its account revoked, is not online, though it has not left yet', async () => {
+    const account = await createAccount(store, 3)
+    const { node_no } = await node()
+    const { user_no } = account
+    for (const device_no of [1, 2, 3]) await store.setFollower({ user_no, device_no }, node_no, true)
+    expect(await onlineOf(account)).toEqual([true, true, true])
+    await store.suspendDevice(account.user_id, account.devices[1]!.device_id, true)
+    await append(store, account, { type: 'revoke_device', revoked: [{ device_id: account.devices[2]!.device_id }] })
+    expect(await onlineOf({ ...account, devices: account.devices.slice(0, 2) })).toEqual([true, false])
+  })
+
+  it('many users are asked about at once; who has nobody online is left out', async () => {
+    const accounts = await Promise.all([1, 2, 3].map(() => createAccount(store)))
+    const { node_no } = await node()
+    for (const account of accounts.slice(1)) await session(account, node_no)
+    const online = await store.readOnline([...accounts.map(({ user_no }) => user_no), 2 ** 40])
+    expect(online).toEqual(new Map(accounts.slice(1).map(({ user_no, devices }) => [user_no, [devices[0]!.device_id]])))
+    expect(await store.readOnline([])).toEqual(new Map())
   })
 })

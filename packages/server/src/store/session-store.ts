@@ -30,7 +30,7 @@ const ENTRY_BYTES_MAX = LIMITS.frameBytesMax / 2
 
 const FIND = {
   name: 'find_device',
-  text: `select d.user_no, d.device_no, p.sign_pub, a.active and d.active as active, p.revoked_log_seq, a.active as account_active, d.session_id, p.token_version, a.standing
+  text: `select d.user_no, d.device_no, p.sign_pub, a.active and d.active as active, p.revoked_log_seq, a.active as account_active, d.session_id, p.token_version
   from account a
   join device d on d.user_no = a.user_no and d.device_id = $2::uuid
   join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
@@ -40,7 +40,7 @@ const FIND = {
 const ESTABLISH = {
   name: 'establish_session',
   text: `select s.outcome, s.log_seq, s.log_head, s.head_position, s.floor, s.stored_seq, s.cursor_state
-  from establish_session($1::int8, $2::int4, $3::uuid, $4::int8, $5::bytea, $6::int8, $7::int8) s`,
+  from establish_session($1::int8, $2::int4, $3::uuid, $4::int4, $5::int8, $6::bytea, $7::int8, $8::int8) s`,
 }
 
 /** The outcomes and the cursor's state as `establish_session` has them, of one snapshot and without a fence. 5: the token was ended. */
@@ -61,7 +61,7 @@ const JUDGE = {
  where a.user_no = $1::int8`,
 }
 
-const END = { name: 'end_session', text: 'select end_session($1::int8, $2::int4, $3::uuid, $4::int8)' }
+const END = { name: 'end_session', text: 'select end_session($1::int8, $2::int4, $3::uuid, $4::int8) as offline' }
 
 const IS_REVOKED = {
   name: 'is_revoked',
@@ -70,22 +70,46 @@ const IS_REVOKED = {
 
 const PRESENCE = {
   name: 'read_presence',
-  text: `select d.device_id, p.last_seen, p.suspended_at is not null as suspended from device d
-  join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
+  text: `select d.device_id, d.active and is_online(d.session_id, d.session_node, p.follower_node) as online, p.last_seen,
+       p.suspended_at is not null as suspended
+  from device d join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
  where d.user_no = $1::int8 and p.revoked_log_seq is null order by d.device_no`,
+}
+
+const ONLINE = {
+  name: 'read_online',
+  text: `with live as materialized (select n.node_no from node n where n.lease_until > clock_ms())
+  select d.user_no, d.device_id from unnest($1::int8[]) u (user_no)
+  join device d on d.user_no = u.user_no and d.active
+  join device_profile p on p.user_no = d.user_no and p.device_no = d.device_no
+ where (d.session_id is not null and d.session_node in (select node_no from live)) or p.follower_node in (select node_no from live)
+ order by d.user_no, d.device_no`,
+}
+
+/** Another node may have taken its place meanwhile. */
+const SET_FOLLOWER = {
+  name: 'set_follower',
+  text: `update device_profile p set follower_node = case when $4::bool then $3::int4 end
+  from device d
+ where p.user_no = $1::int8 and p.device_no = $2::int4 and d.user_no = p.user_no and d.device_no = p.device_no
+   and ($4::bool or p.follower_node = $3::int4)
+ returning not (d.active and is_online(d.session_id, d.session_node, p.follower_node)) as offline`,
 }
 
 /** Rows are locked in one order, so that two nodes that touch the same devices wait and do not deadlock. */
 const TOUCH = {
   name: 'touch_devices',
   text: `with locked as materialized (
-    select p.user_no, p.device_no, t.position
-      from unnest($1::int8[], $2::int4[], $3::int8[]) t (user_no, device_no, position)
+    select p.user_no, p.device_no, t.position, nullif(t.follower_node, 0) as follower_node
+      from unnest($1::int8[], $2::int4[], $3::int8[], $4::int4[]) t (user_no, device_no, position, follower_node)
       join device_profile p on p.user_no = t.user_no and p.device_no = t.device_no
      order by p.user_no, p.device_no for no key update of p)
-  update device_profile p set last_seen = clock_ms(), seen_position = greatest(p.seen_position, l.position)
+  update device_profile p set last_seen = clock_ms(), seen_position = greatest(p.seen_position, l.position),
+         follower_node = coalesce(l.follower_node, p.follower_node)
     from locked l where p.user_no = l.user_no and p.device_no = l.device_no`,
 }
+
+type Offline = { offline: boolean }
 
 type EstablishedRow = {
   outcome: number
@@ -104,7 +128,7 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
     const claimed = Math.min(request.last_device_seq, CLAIMED_SEQ_MAX)
     const { cursor, user_no, device_no } = request
     const event = cursor.event_id === null ? null : Buffer.from(uuidToBytes(cursor.event_id))
-    const values = [user_no, device_no, request.session_id, cursor.position, event, cursor.received_at, claimed]
+    const values = [user_no, device_no, request.session_id, request.node_no, cursor.position, event, cursor.received_at, claimed]
     const establish = async (client: ClientBase): Promise<{ row: EstablishedRow; history_id: string }> => {
       // one statement, so one transaction
       const first = (await client.query<EstablishedRow>({ ...ESTABLISH, values })).rows[0]
@@ -184,11 +208,30 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
     },
     async endSession(user_no, device_no, session_id, seen) {
       const values = [user_no, device_no, session_id, seen.position]
-      await inTurn(pool, user_no, () => withClient(pool, (client) => client.query({ ...END, values })))
+      const { rows } = await inTurn(pool, user_no, () => withClient(pool, (client) => client.query<Offline>({ ...END, values })))
+      return rows[0]?.offline === true
+    },
+    async setFollower({ user_no, device_no }, node_no, follows) {
+      const values = [user_no, device_no, node_no, follows]
+      // of two streams that begin and end together, the last word is written last
+      const { rows } = await inTurn(pool, user_no, () => withClient(pool, (client) => client.query<Offline>({ ...SET_FOLLOWER, values })))
+      return rows[0]?.offline === true
     },
     async readPresence(user_no) {
       const { rows } = await withClient(pool, (client) => client.query<PresenceRow>({ ...PRESENCE, values: [user_no] }))
       return rows
+    },
+    async readOnline(user_nos) {
+      const online = new Map<number, string[]>()
+      if (user_nos.length === 0) return online
+      type Row = { user_no: number; device_id: string }
+      const { rows } = await withClient(pool, (client) => client.query<Row>({ ...ONLINE, values: [int8Array(user_nos)] }))
+      for (const { user_no, device_id } of rows) {
+        const devices = online.get(user_no)
+        if (devices === undefined) online.set(user_no, [device_id])
+        else devices.push(device_id)
+      }
+      return online
     },
     async touchDevices(rows) {
       if (rows.length === 0) return
@@ -196,6 +239,7 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
         int8Array(rows.map((row) => row.user_no)),
         int4Array(rows.map((row) => row.device_no)),
         int8Array(rows.map((row) => row.position)),
+        int4Array(rows.map((row) => row.follower_node ?? 0)),
       ]
       await withClient(pool, (client) => client.query({ ...TOUCH, values }))
     },

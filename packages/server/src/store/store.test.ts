@@ -92,6 +92,7 @@ describe('the store', () => {
       user_no,
       device_no: 1,
       session_id: randomUUID(),
+      node_no: null,
       cursor,
       last_device_seq: 0,
       log_seq: null,

@@ -15,6 +15,7 @@ import { createClock } from './clock.ts'
 import { createExportStore } from './export-store.ts'
 import { createIngestStore } from './ingest-store.ts'
 import { createLogStore } from './log-store.ts'
+import { createNodeStore } from './node-store.ts'
 import { createOperatedStore } from './operated-store.ts'
 import { createPageStore } from './page-store.ts'
 import { createPairingStore } from './pairing-store.ts'
@@ -126,6 +127,7 @@ function composeStore(pools: Pools, options: StoreOptions) {
     ...createPairingStore(pools.main),
     ...createAssertionStore(pools.main, clock_skew_ms),
     ...createTokenStore(pools.main),
+    ...createNodeStore(pools.main),
     ...createSigningKeyStore(pools.main),
     ...createRetentionStore(pools.main, clock_skew_ms),
     ...createAuditStore(pools.main),

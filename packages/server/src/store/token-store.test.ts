@@ -134,11 +134,14 @@ describe('a family of refresh tokens (G23)', () => {
     expect(await present(alive, 0)).toMatchObject({ is: 'rotated' })
   })
 
-  it('logout ends the family and the access tokens', async () => {
+  it('logout ends the family, the access tokens and the session of the device', async () => {
     const family = await begin()
-    await nodes[0].endFamily(family.account.user_no, 1)
+    const { user_no } = family.account
+    await openSession(nodes[0], user_no, 1)
+    await nodes[0].endFamily(user_no, 1)
     expect(await present(family, 0)).toEqual({ is: 'unknown' })
     expect(await versionOf(family)).toBe(1)
+    expect(await query('select session_id from device where user_no = $1', [user_no])).toEqual([{ session_id: null }])
   })
 
   it('a revoked device and a suspended account have none, and get none (R01)', async () => {

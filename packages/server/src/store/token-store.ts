@@ -95,7 +95,6 @@ export function createTokenStore(pool: Pool): TokenStore {
           return { is: 'repeated', generation, token_version }
         if (ask.generation > generation) return { is: 'unknown' }
         await endTokens(client, user_no, device_no)
-        await client.query({ ...END_FENCE, values: [user_no, device_no] })
         return { is: 'reused' }
       }),
     endFamily: (user_no, device_no) =>
@@ -116,4 +115,5 @@ async function lockDevice(client: ClientBase, user_no: number, device_no: number
 async function endTokens(client: ClientBase, user_no: number, device_no: number): Promise<void> {
   await client.query({ ...END_FAMILY, values: [user_no, device_no] })
   await client.query({ ...END_ACCESS, values: [user_no, device_no] })
+  await client.query({ ...END_FENCE, values: [user_no, device_no] })
 }

@@ -124,7 +124,7 @@ export async function createAccount(store: Store, devices = 1): Promise<TestAcco
 export async function openSession(store: Store, user_no: number, device_no: number): Promise<string> {
   const session_id = randomUUID()
   const cursor = { position: 0, event_id: null, received_at: null, history_id: null }
-  const result = await store.establishSession({ user_no, device_no, session_id, cursor, last_device_seq: 0, log_seq: null })
+  const result = await store.establishSession({ user_no, device_no, session_id, node_no: null, cursor, last_device_seq: 0, log_seq: null })
   if (!result.ok) throw new Error(`establish: ${result.code}`)
   return session_id
 }

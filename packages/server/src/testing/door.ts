@@ -83,7 +83,7 @@ export function freshAddress(): string {
   return `198.18.${addresses >> 8}.${addresses & 255}`
 }
 
-export function createDoor({ url, server_key }: RunningServer): Door {
+export function createDoor({ url, server_key }: Pick<RunningServer, 'url' | 'server_key'>): Door {
   const door: Door = {
     url,
     server_key,

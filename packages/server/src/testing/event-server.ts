@@ -9,13 +9,14 @@ import { createGateway } from '../gateway/gateway.ts'
 import type { GatewayLimits } from '../gateway/limits.ts'
 import { createHttp } from '../http/http.ts'
 import type { Bus } from '../ports.ts'
-import { createRelay, type Relay } from '../relay/relay.ts'
+import type { Relay } from '../relay/relay.ts'
 import { createStore, type PostgresStore } from '../store/store.ts'
 import { createAccount, type TestAccount, type TestDevice } from './accounts.ts'
 import { useDatabase } from './database.ts'
 import { fixedKeys } from './keys.ts'
 import { silent, unaudited } from './log.ts'
 import { connectRaw, makeRecord, type RawEvent, type RawOptions } from './raw-client.ts'
+import { openRelay } from './own-relay.ts'
 
 // oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is what the tests look at
 export type Answered = { status: number; body: any; headers: Record<string, string> }
@@ -49,7 +50,7 @@ export function useEventServer(limits: Partial<GatewayLimits> = {}): EventServer
   }
   beforeAll(async () => {
     const store = await createStore({ connection: database.connection, log: silent })
-    const relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, limits })
+    const relay = await openRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, limits })
     const config = { signup: 'open' as const, trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true }
     const secrets = { server_key, jwt_sign_seed: nodeCrypto.random(32) }
     const keys = fixedKeys([nodeCrypto.random(32)])

@@ -12,17 +12,18 @@ import { createExportRoute } from '../http/export-route.ts'
 import { createRouter } from '../http/router.ts'
 import { createAddressRule } from '../limits/address.ts'
 import type { RelayLimits } from '../relay/limits.ts'
-import { createRelay, type Relay } from '../relay/relay.ts'
+import type { Relay } from '../relay/relay.ts'
 import { createStore, type PostgresStore } from '../store/store.ts'
 import { makeEvent, type TestAccount } from './accounts.ts'
 import { silent } from './log.ts'
+import { openRelay } from './own-relay.ts'
 
 export type ExportServer = { store: PostgresStore; relay: Relay; port: number; close(): Promise<void> }
 
 export async function startExportServer(url: string, limits: Partial<RelayLimits> = {}): Promise<ExportServer> {
   const store = await createStore({ connection: { connectionString: url }, log: silent })
   const bus = createMemoryBus()
-  const relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, limits })
+  const relay = await openRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, limits })
   const { export_user } = CONTRACTS
   const app = createRouter<Caller>({
     // a list of routes has one with a body

@@ -6,8 +6,9 @@ import { createMemoryBus } from '../bus/memory-bus.ts'
 import { createGateway, type Gateway, type GatewayDeps } from '../gateway/gateway.ts'
 import type { GatewayLimits } from '../gateway/limits.ts'
 import type { Bus, Store } from '../ports.ts'
-import { createRelay, type Relay } from '../relay/relay.ts'
+import type { Relay } from '../relay/relay.ts'
 import { silent } from './log.ts'
+import { openRelay } from './own-relay.ts'
 
 export type GatewayOptions = { bus?: Bus; config?: Partial<GatewayDeps['config']>; limits?: Partial<GatewayLimits> }
 
@@ -26,7 +27,7 @@ export async function startGateway(store: Store, options: GatewayOptions = {}): 
   const server_key = nodeCrypto.ed25519Public(server_sign_seed)
   const bus = options.bus ?? createMemoryBus()
   const { limits = {} } = options
-  const relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, limits })
+  const relay = await openRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, limits })
   const gateway = createGateway({
     relay,
     secrets: { server_sign_seed, server_key },

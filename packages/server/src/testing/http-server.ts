@@ -6,10 +6,11 @@ import { createMemoryBus } from '../bus/memory-bus.ts'
 import { createHttp, type HttpDeps } from '../http/http.ts'
 import { createRateLimits, type Rates } from '../limits/rate-limits.ts'
 import type { Store } from '../ports.ts'
-import { createRelay, type Relay } from '../relay/relay.ts'
+import type { Relay } from '../relay/relay.ts'
 import type { TestAccount } from './accounts.ts'
 import { fixedKeys } from './keys.ts'
 import { silent, unaudited } from './log.ts'
+import { openRelay } from './own-relay.ts'
 
 export type HttpServerOptions = {
   config?: Partial<HttpDeps['config']>
@@ -34,7 +35,7 @@ export async function startHttpServer(store: Store, options: HttpServerOptions =
   const server_key = nodeCrypto.ed25519Public(nodeCrypto.random(32))
   const bus = createMemoryBus()
   const rates = createRateLimits(options.rates)
-  const relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, rates })
+  const relay = await openRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, rates })
   const http = createHttp({
     audit: unaudited,
     store,
@@ -90,7 +91,7 @@ export function addressOf(number: number): string {
 /** What is told of each call that a request makes of the store, before it is made. */
 export type Call = { method: string; number: number }
 /** Calls of timers, not of requests; the others are no promises. */
-const UNTOLD = new Set(['touchDevices', 'readHeads', 'now', 'exportRows', 'close'])
+const UNTOLD = new Set(['touchDevices', 'compareSessions', 'readOnline', 'holdLease', 'endLease', 'now', 'exportRows', 'close'])
 
 /** The store, with `before` ahead of every call since it was set: it may throw, or do what another does at that moment. */
 export function createWatchedStore(store: Store): { store: Store; watch(before: (call: Call) => Promise<void>): () => void } {

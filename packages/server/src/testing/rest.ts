@@ -6,13 +6,14 @@ import { afterAll, beforeAll, expect } from 'vitest'
 import { createMemoryBus } from '../bus/memory-bus.ts'
 import { createHttp, type HttpDeps } from '../http/http.ts'
 import type { Bus } from '../ports.ts'
-import { createRelay, type Relay } from '../relay/relay.ts'
+import type { Relay, RelayDeps } from '../relay/relay.ts'
 import { createStore, type PostgresStore } from '../store/store.ts'
 import { assertAs, createTestAccount, type TestAccount } from './account.ts'
 import { wire } from './accounts.ts'
 import { useDatabase } from './database.ts'
 import { fixedKeys } from './keys.ts'
 import { silent, unaudited } from './log.ts'
+import { openRelay } from './own-relay.ts'
 
 // oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is what the tests look at
 export type Asked = { status: number; body: any; text: string; headers: Record<string, string | string[] | number | undefined> }
@@ -40,9 +41,7 @@ export type Rest = {
   tokenOf(account: TestAccount, signer?: TestAccount['device']): Promise<string>
 }
 
-type RelayDeps = Parameters<typeof createRelay>[0]
-
-export function useRest(over: Partial<HttpDeps> = {}, relayed: Partial<RelayDeps> = {}): Rest {
+export function useRest(over: Partial<HttpDeps> = {}, relayed: Partial<Pick<RelayDeps, 'rates' | 'limits'>> = {}): Rest {
   const database = useDatabase()
   const server_key = nodeCrypto.ed25519Public(nodeCrypto.random(32))
   const bus = createMemoryBus()
@@ -53,7 +52,7 @@ export function useRest(over: Partial<HttpDeps> = {}, relayed: Partial<RelayDeps
   }
   beforeAll(async () => {
     const store = await createStore({ connection: database.connection, log: silent })
-    const relay = createRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, ...relayed })
+    const relay = await openRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, ...relayed })
     const app = createHttp({
       audit: unaudited,
       store,

@@ -8,6 +8,7 @@ import { usageRetention } from './0005-usage-retention.ts'
 import { names } from './0006-names.ts'
 import { operators } from './0007-operators.ts'
 import { quotas } from './0007-quotas.ts'
+import { nodes } from './0008-nodes.ts'
 
 export type Migration = { version: number; name: string; sql: string }
 
@@ -19,4 +20,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { version: 5, name: 'usage-retention', sql: usageRetention + retentionFunctions },
   { version: 6, name: 'names', sql: names },
   { version: 7, name: 'operators', sql: operators + quotas },
+  { version: 8, name: 'nodes', sql: nodes },
 ]

@@ -1,0 +1,358 @@
+/**
+ * `sealpost serve --workers`: several processes as one relay, on one machine and without Redis (docs/operations/workers.md). Everything here
+ * is real: processes, sockets, PostgreSQL. A relay of these tests has a process group of its own, as one in a terminal has.
+ */
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Sealpost } from '@sealpost/client'
+import { openHome } from '@sealpost/client/node'
+import { fromBase64url } from '@sealpost/protocol'
+import { Client } from 'pg'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { createStore, type PostgresStore } from '../../server/src/store/store.ts'
+import { createAccount, makeAccount, makeDevice, type TestAccount } from '../../server/src/testing/accounts.ts'
+import { createTestDatabase, type TestDatabase } from '../../server/src/testing/database.ts'
+import { createDoor, type Door, freshAddress } from '../../server/src/testing/door.ts'
+import { silent } from '../../server/src/testing/log.ts'
+import { connectRaw, makeRecord, type RawClient } from '../../server/src/testing/raw-client.ts'
+import { makeRecords, takeAcks, takeEvents } from '../../server/src/testing/relay.ts'
+import { type Program, ROOT, startSealpost } from '../../../test/support/process.ts'
+
+type Relay = Program & { door: Door; data: string }
+
+/** As a relay from a clone has it: many processes start here. */
+const CACHE = { NODE_COMPILE_CACHE: join(ROOT, 'node_modules', '.cache', 'compiled') }
+const START_MS = 60_000
+
+let folder = ''
+let database: TestDatabase
+let store: PostgresStore
+let sql: Client
+const open = new Set<RawClient>()
+const started = new Set<Program>()
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 's-'))
+  database = await createTestDatabase()
+  store = await createStore({ connection: database.connection, log: silent })
+  sql = new Client(database.connection)
+  await sql.connect()
+})
+afterEach(async () => {
+  await Promise.all([...open].map((client) => client.close()))
+  open.clear()
+})
+afterAll(async () => {
+  for (const program of started) program.kill('SIGKILL')
+  await Promise.all([...started].map((program) => program.ended))
+  await sql.end()
+  await store.close()
+  await database.drop()
+  await rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
+})
+
+/** On the database of this file, or with `DATABASE_URL` empty on an embedded one. */
+async function startRelay(workers: number, env: NodeJS.ProcessEnv = {}): Promise<Relay> {
+  const data = join(folder, env['DATABASE_URL'] === '' ? 'embedded' : 'data')
+  const standard = { DATABASE_URL: database.url, SEALPOST_ADMIN: 'off', SEALPOST_LOG_LEVEL: 'error', SEALPOST_TRUSTED_PROXIES: '127.0.0.1' }
+  const args = ['serve', '--workers', String(workers), '--port', '0', '--data', data]
+  const program = startSealpost(args, { env: { ...CACHE, ...standard, ...env }, ms_max: 240_000 })
+  started.add(program)
+  const [, url = '', key = ''] = await program.printed(/--server (http:\S+)\/#([\w-]{43})/, START_MS)
+  return { ...program, data, door: createDoor({ url, server_key: fromBase64url(key, 32) }) }
+}
+
+/** Nothing of a process that is gone. */
+function look(pid: number, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
+/** A process and all below it. */
+function familyOf(pid: number): number[] {
+  const children = look(pid, `task/${pid}/children`).split(' ').filter(Boolean).map(Number)
+  return [pid, ...children.flatMap(familyOf)]
+}
+
+function workersOf({ pid }: Program): number[] {
+  return familyOf(pid).filter((one) => look(one, 'cmdline').includes('workers/worker.'))
+}
+
+/** Of these, those that still run. */
+const left = (pids: readonly number[]): number[] => pids.filter((pid) => /\) [^Z] /.test(look(pid, 'stat')))
+
+async function connect(relay: Relay, account: TestAccount, device = 0): Promise<RawClient> {
+  const client = await connectRaw(relay.door.raw(account, device))
+  open.add(client)
+  return client
+}
+
+/** The process that has the session of a device. */
+async function pidOf(account: TestAccount, device: number): Promise<number> {
+  const { rows } = await sql.query<{ figures: string }>(
+    `select n.figures from device d join node n on n.node_no = d.session_node where d.user_no = $1 and d.device_id = $2`,
+    [account.user_no, account.devices[device]?.device_id],
+  )
+  return (JSON.parse(rows[0]?.figures ?? '{}') as { pid: number }).pid
+}
+
+/** Sessions of the first devices of an account, each at another worker than the others. */
+async function connectApart(relay: Relay, account: TestAccount, devices: number): Promise<RawClient[]> {
+  const clients: RawClient[] = []
+  const pids = new Set<number>()
+  for (let device = 0; device < devices; device++) {
+    for (let attempt = 0; ; attempt++) {
+      expect(attempt).toBeLessThan(50)
+      const client = await connect(relay, account, device)
+      const pid = await pidOf(account, device)
+      if (!pids.has(pid)) {
+        pids.add(pid)
+        clients.push(client)
+        break
+      }
+      await client.close()
+    }
+  }
+  return clients
+}
+
+const percentile = (values: readonly number[], part: number): number =>
+  values.toSorted((x, y) => x - y)[Math.min(values.length - 1, Math.floor(values.length * part))] ?? Number.NaN
+
+describe('three workers', { timeout: 120_000 }, () => {
+  let relay!: Relay
+  beforeAll(async () => {
+    relay = await startRelay(3)
+  }, 2 * START_MS)
+  afterAll(async () => {
+    relay?.kill('SIGTERM')
+    await relay?.ended
+  })
+
+  it('are three nodes, and what a device sends at one arrives at the others at once, in order, each once', async () => {
+    expect(workersOf(relay)).toHaveLength(3)
+    const account = await createAccount(store, 3)
+    const clients = await connectApart(relay, account, 3)
+    const [sender, ...receivers] = clients as [RawClient, RawClient, RawClient]
+    const waits: number[] = []
+    for (let i = 1; i <= 50; i++) {
+      const began = performance.now()
+      sender.sendRecords(makeRecord(sender.identity.device_id, i, { epoch: account.log_seq }))
+      await Promise.all(
+        receivers.map(async (receiver) => {
+          await takeEvents(receiver, 1, i - 1)
+          waits.push(performance.now() - began)
+        }),
+      )
+    }
+    // the rounds that compare with the store take two seconds
+    expect(percentile(waits, 0.5)).toBeLessThan(200)
+    expect(percentile(waits, 0.99)).toBeLessThan(1_000)
+  })
+
+  it('carry bursts of large events from one to the other, all of them', async () => {
+    const account = await createAccount(store, 2)
+    const [sender, receiver] = (await connectApart(relay, account, 2)) as [RawClient, RawClient]
+    const payload = new Uint8Array(50_000)
+    for (let first = 1; first <= 200; first += 10)
+      sender.sendRecords(...makeRecords(sender, first, 10, { epoch: account.log_seq, payload }))
+    const records = await takeEvents(receiver, 200, 0)
+    expect(records.map(({ device_seq }) => device_seq)).toEqual(Array.from({ length: 200 }, (_, i) => i + 1))
+  })
+
+  it('show one presence, and follow a device from one to the other', async () => {
+    const account = await createAccount(store, 2)
+    const [laptop, phone] = (await connectApart(relay, account, 2)) as [RawClient, RawClient]
+    const { device_id } = phone.identity
+    const says = async (online: boolean): Promise<void> => {
+      await laptop.next('presence', ({ head }) => head.devices.some((one) => one.device_id === device_id && one.online === online))
+    }
+    await says(true)
+    await phone.close()
+    await says(false)
+  })
+
+  it('a revocation that one takes closes sockets of the others at once', async () => {
+    const account = await createAccount(store, 3)
+    const clients = await connectApart(relay, account, 3)
+    for (const client of clients.slice(1).reverse()) {
+      const began = performance.now()
+      const revoked = [{ device_id: client.identity.device_id }]
+      const [closed, answer] = await Promise.all([client.closed, relay.door.postEntry(account, { type: 'revoke_device', revoked })])
+      account.devices.pop()
+      expect([closed.code, answer.status]).toEqual([4403, 200])
+      expect(performance.now() - began).toBeLessThan(1_000)
+    }
+  })
+
+  it('R12: a limit holds for all of them together', async () => {
+    const from = freshAddress()
+    const create = (): Promise<{ status: number }> =>
+      relay.door.postEntry(makeAccount(), { type: 'genesis', device: makeDevice() }, { from })
+    const answers = await Promise.all(Array.from({ length: 25 }, create))
+    expect(answers.map(({ status }) => status).filter((status) => status === 200)).toHaveLength(10)
+    expect(answers.map(({ status }) => status).filter((status) => status === 429)).toHaveLength(15)
+  })
+
+  it('one that is killed under load is started again; its devices go to the others and catch up, and nothing acked is lost', async () => {
+    const lines = Array.from({ length: 400 }, (_, i) => `line ${i}`)
+    const { laptop, phone, close } = await pairDevices(relay)
+    try {
+      const heard: string[] = []
+      const ending = AbortSignal.timeout(60_000)
+      const hearing = (async () => {
+        for await (const event of phone.stream('lines').events({ from: 'start', signal: ending })) {
+          heard.push(event.is === 'event' ? new TextDecoder().decode(event.data) : event.is)
+          if (heard.length === lines.length) return
+        }
+      })()
+      const before = workersOf(relay)
+      const sending = (async () => {
+        for (let i = 0; i < lines.length; i += 4) {
+          const data = lines.slice(i, i + 4).map((line) => ({ data: new TextEncoder().encode(line) }))
+          await laptop.stream('lines').outcome(await laptop.stream('lines').enqueue(data), { signal: ending })
+        }
+      })()
+      for (const pid of before.slice(0, 2)) {
+        await sleep(200)
+        process.kill(pid, 'SIGKILL')
+      }
+      await Promise.all([sending, hearing])
+      expect(heard).toEqual(lines)
+      await expect.poll(() => workersOf(relay).length, { timeout: 20_000 }).toBe(3)
+      expect(workersOf(relay).filter((pid) => before.includes(pid))).toHaveLength(1)
+      await expect.poll(async () => (await relay.door.ask('GET', '/readyz')).status).toBe(200)
+    } finally {
+      await close()
+    }
+  })
+
+  it('R07: SIGTERM to all processes under load: every session is told to go, all that was acked is stored, no process is left, 0', async () => {
+    const accounts = await Promise.all(Array.from({ length: 6 }, () => createAccount(store, 1)))
+    const senders = await Promise.all(accounts.map((account) => connect(relay, account)))
+    const loads = senders.map((sender, i) => sendUntilClosed(sender, accounts[i] as TestAccount))
+    await sleep(500)
+    const family = familyOf(relay.pid)
+    expect(family).toHaveLength(4)
+    relay.kill('SIGTERM')
+    const { code } = await relay.ended
+    expect(code).toBe(0)
+    expect(left(family)).toEqual([])
+    for (const [i, load] of loads.entries()) {
+      const { acked, closed } = await load
+      expect([closed.code, acked.length > 0]).toEqual([1001, true])
+      const { rows } = await sql.query<{ seq: number }>('select device_seq::int4 as seq from event where user_no = $1', [
+        accounts[i]?.user_no,
+      ])
+      const stored = new Set(rows.map(({ seq }) => seq))
+      expect(acked.filter((seq) => !stored.has(seq))).toEqual([])
+    }
+    // those that were killed in other tests could not give theirs back
+    const { rows } = await sql.query<{ pid: number }>(`select (figures::json ->> 'pid')::int4 as pid from node`)
+    expect(rows.filter(({ pid }) => family.includes(pid))).toEqual([])
+  })
+})
+
+describe('workers over an embedded PostgreSQL', { timeout: 120_000 }, () => {
+  const embedded = { DATABASE_URL: '' }
+
+  it('end by one Ctrl-C to all of them with 0, and with SIGKILL to the first process too; none is left, nor PostgreSQL', async () => {
+    const first = await startRelay(2, embedded)
+    const family = familyOf(first.pid)
+    expect(workersOf(first)).toHaveLength(2)
+    first.kill('SIGINT')
+    expect((await first.ended).code).toBe(0)
+    expect(left(family)).toEqual([])
+
+    const second = await startRelay(2, embedded)
+    const again = familyOf(second.pid)
+    process.kill(second.pid, 'SIGKILL')
+    expect((await second.ended).signal).toBe('SIGKILL')
+    await expect.poll(() => left(again), { timeout: 10_000 }).toEqual([])
+  })
+
+  it('a port that is taken, and another key, end the start with the code that they have for one process; none is left', async () => {
+    const taken = createServer()
+    await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve))
+    const { port } = taken.address() as AddressInfo
+    const args = ['serve', '--workers', '3', '--port', String(port), '--data', join(folder, 'embedded')]
+    const program = startSealpost(args, { env: { ...CACHE, SEALPOST_LOG_LEVEL: 'error' } })
+    started.add(program)
+    const { code, stderr, stdout } = await program.ended
+    taken.close()
+    expect([code, stdout.toString()]).toEqual([3, ''])
+    expect(stderr).toMatch(`port ${port} of 127.0.0.1 is taken`)
+
+    await sql.query('update server_meta set server_key_hash = $1', [createHash('sha256').update('another').digest()])
+    const other = startSealpost(['serve', '--workers', '2', '--port', '0', '--data', join(folder, 'other')], {
+      env: { ...CACHE, DATABASE_URL: database.url },
+    })
+    started.add(other)
+    expect((await other.ended).code).toBe(5)
+  })
+
+  it('the relay ends with an error when a worker ends again and again', async () => {
+    const relay = await startRelay(2, { ...embedded, SEALPOST_LOG_LEVEL: 'silent' })
+    const family = familyOf(relay.pid)
+    const killed = new Set<number>()
+    const isOver = (): Promise<boolean> => Promise.race([relay.ended.then(() => true), sleep(20, false)])
+    while (!(await isOver())) {
+      for (const pid of workersOf(relay).filter((one) => !killed.has(one))) {
+        process.kill(pid, 'SIGKILL')
+        killed.add(pid)
+      }
+    }
+    const { code, stderr } = await relay.ended
+    expect([code, killed.size]).toEqual([1, expect.toSatisfy((count: number) => count >= 5 && count <= 10)])
+    expect(stderr).toMatch('a worker ended by itself (SIGKILL)')
+    expect(left([...family, ...killed])).toEqual([])
+  })
+})
+
+/** Two devices of one account, by the SDK. */
+async function pairDevices(relay: Relay): Promise<{ laptop: Sealpost; phone: Sealpost; close(): Promise<void> }> {
+  const server = relay.door.url
+  const created = await Sealpost.create({ home: await openHome(join(folder, 'laptop')), server, name: 'laptop', device_type: 'desktop' })
+  const laptop = created.sealpost
+  const home = await openHome(join(folder, 'phone'))
+  const joined = Promise.withResolvers<Sealpost>()
+  const confirm = (): Promise<boolean> => Promise.resolve(true)
+  await laptop.pair({
+    onCode(code) {
+      Sealpost.join({ home, server, code, name: 'phone', device_type: 'mobile', confirm }).then(joined.resolve, joined.reject)
+    },
+    confirm,
+  })
+  const phone = await joined.promise
+  return {
+    laptop,
+    phone,
+    async close() {
+      await Promise.all([laptop.close(), phone.close()])
+    },
+  }
+}
+
+/** Sends as fast as it is acked, until the server closes; the numbers that were acked. */
+async function sendUntilClosed(sender: RawClient, account: TestAccount): Promise<{ acked: number[]; closed: { code: number } }> {
+  const acked: number[] = []
+  try {
+    for (let next = 1; ; next += 8) {
+      sender.sendRecords(...makeRecords(sender, next, 8, { epoch: account.log_seq }))
+      acked.push(...(await takeAcks(sender, 8)).map(({ device_seq }) => device_seq))
+    }
+  } catch {
+    // what came before the end counts, also without the rest of its eight
+  }
+  for (const { head } of sender.received) if (head.type === 'nack') throw new Error(`nack ${JSON.stringify(head)}`)
+  return { acked, closed: await sender.closed }
+}

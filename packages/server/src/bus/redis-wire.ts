@@ -1,0 +1,149 @@
+/**
+ * The wire over Redis (protocol.md §7): one channel per user, PUBLISH and SUBSCRIBE, in a Cluster SPUBLISH and SSUBSCRIBE.
+ *
+ * Whether it works is not taken from the state of connections, which may look well while nothing comes through (a server that is
+ * frozen, a subscription that was lost): every `BEAT_MS` a message is sent to ourselves, over each of some channels. The wire is up
+ * while they come back, and only after all wanted channels were subscribed to. When they do not, it begins anew.
+ *
+ * Bound: `PENDING_MAX` messages without an answer, above which they are lost; nothing is sent while the wire is down.
+ */
+import { randomBytes } from 'node:crypto'
+import type { Cluster, Redis } from 'ioredis'
+import type { Log } from '../log.ts'
+import type { RedisLink } from './redis-link.ts'
+import type { OpenWire, Wire, WireListener } from './wire.ts'
+
+const BEAT_MS = 500
+/** Without an own message for so long, what comes of others is not relied on. */
+const SILENT_MS = 2_000
+/** Between two new beginnings. */
+const RENEW_MS = 4_000
+const PENDING_MAX = 8_192
+/** Channels of one tag are in one slot of a Cluster, and can be subscribed to together. */
+const TAGS = 1_024
+const TOGETHER_MAX = 500
+/** In a Cluster each master should have one. */
+const BEATS_CLUSTER = 24
+
+/** `relay`: what relays that share one Redis differ by. */
+export function openRedisWire(link: RedisLink, relay: string, logger: Log): OpenWire {
+  return (listener) => createRedisWire(link, relay, logger, listener)
+}
+
+function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: WireListener): Wire {
+  const { sharded, commands, subscriber } = link
+  const prefix = `sealpost:${relay}:`
+  const channelOf = (topic: number): string => `${prefix}{${topic % TAGS}}:${topic}`
+  const own = randomBytes(8).toString('hex')
+  const beats = new Map(Array.from({ length: sharded ? BEATS_CLUSTER : 1 }, (_, i) => [`${prefix}{${i}}:beat:${own}`, 0]))
+  const wanted = new Set<number>()
+  let up = false
+  let closed = false
+  let pending = 0
+  /** When all that was wanted had been subscribed to; null: that is still to be done. */
+  let synced: number | null = null
+  let renewed = performance.now()
+
+  const send = (channel: string, message: Buffer): Promise<unknown> =>
+    sharded ? (commands as Cluster).spublish(channel, message) : (commands as Redis).publish(channel, message)
+  const join = (channels: string[]): Promise<unknown> => (sharded ? subscriber.ssubscribe(...channels) : subscriber.subscribe(...channels))
+  const part = (channels: string[]): Promise<unknown> =>
+    sharded ? subscriber.sunsubscribe(...channels) : subscriber.unsubscribe(...channels)
+  /** What fails shows by the next beat. */
+  const ignore = (): void => {}
+
+  function setUp(now: boolean, why: string): void {
+    if (now === up || closed) return
+    up = now
+    logger[now ? 'info' : 'warn']({ why }, now ? 'hints of other nodes arrive' : 'hints of other nodes do not arrive')
+    listener.changed(now)
+  }
+
+  async function sync(): Promise<void> {
+    synced = null
+    const groups = new Map<number, string[]>()
+    for (const topic of wanted) {
+      // outside a Cluster all channels are in one place
+      const tag = sharded ? topic % TAGS : 0
+      const group = groups.get(tag) ?? []
+      groups.set(tag, group)
+      group.push(channelOf(topic))
+    }
+    for (const group of groups.values())
+      for (let from = 0; from < group.length; from += TOGETHER_MAX) await join(group.slice(from, from + TOGETHER_MAX))
+    for (const channel of beats.keys()) await join([channel])
+    synced = performance.now()
+    beat()
+  }
+
+  function startSync(): void {
+    sync().catch((err: unknown) => {
+      if (!closed) logger.debug({ err }, 'the channels were not subscribed to')
+    })
+  }
+
+  function beat(): void {
+    const now = performance.now()
+    const heard = Math.min(...beats.values())
+    if (up && now - heard > SILENT_MS) {
+      setUp(false, 'silent')
+      synced = null
+    }
+    if (!up && now - Math.max(renewed, synced ?? 0) > RENEW_MS) {
+      renewed = now
+      link.reconnect()
+    }
+    for (const channel of beats.keys()) send(channel, BEAT).catch(ignore)
+  }
+
+  function received(channel: string, message: Buffer): void {
+    if (beats.has(channel)) {
+      const now = performance.now()
+      beats.set(channel, now)
+      if (!up && synced !== null && Math.min(...beats.values()) >= synced) setUp(true, 'heard')
+      return
+    }
+    const topic = Number(channel.slice(channel.lastIndexOf(':') + 1))
+    if (Number.isSafeInteger(topic)) listener.received(topic, message)
+  }
+
+  subscriber.on(sharded ? 'smessageBuffer' : 'messageBuffer', (channel: Buffer, message: Buffer) => received(channel.toString(), message))
+  subscriber.on('ready', startSync)
+  // of a Cluster a part was joined anew: what it had to say meanwhile is lost
+  if (sharded) subscriber.on('subscribersReady', startSync)
+  subscriber.on('close', () => setUp(false, 'closed'))
+  if (!sharded) commands.on('close', () => setUp(false, 'closed'))
+  if (subscriber.status === 'ready') startSync()
+  const clock = setInterval(beat, BEAT_MS)
+  clock.unref()
+
+  return {
+    publish(topic, message) {
+      if (!up || pending >= PENDING_MAX) return
+      pending += 1
+      send(channelOf(topic), message as Buffer)
+        .catch(ignore)
+        .finally(() => (pending -= 1))
+    },
+    subscribe(topic) {
+      wanted.add(topic)
+      if (subscriber.status === 'ready') join([channelOf(topic)]).catch(ignore)
+    },
+    unsubscribe(topic) {
+      wanted.delete(topic)
+      if (subscriber.status === 'ready') part([channelOf(topic)]).catch(ignore)
+    },
+    close() {
+      closed = true
+      clearInterval(clock)
+      subscriber.removeAllListeners('messageBuffer')
+      subscriber.removeAllListeners('smessageBuffer')
+      const all = [...beats.keys(), ...[...wanted].map(channelOf)]
+      wanted.clear()
+      // given back one by one where they are of different slots
+      return Promise.allSettled(subscriber.status === 'ready' ? all.map((channel) => part([channel])) : []).then(ignore)
+    },
+  }
+}
+
+const BEAT = Buffer.from('beat')

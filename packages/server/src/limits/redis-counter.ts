@@ -1,0 +1,42 @@
+/**
+ * Counts that all nodes share, in Redis (R12). Bound: one key per key of a limit, which ends with its time.
+ */
+import { RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
+import type { RedisLink } from '../bus/redis-link.ts'
+import type { Limit, LimitCounter } from './rate-limits.ts'
+
+/** `relay`: what relays that share one Redis differ by. Throws while Redis does not answer. */
+export function createRedisCounter({ commands }: Pick<RedisLink, 'commands'>, relay: string): LimitCounter {
+  const limiters = new Map<string, RateLimiterRedis>()
+
+  function limiterOf({ name, points, duration }: Limit): RateLimiterRedis {
+    const known = limiters.get(name)
+    if (known !== undefined) {
+      // a limit may be set anew while its keys are counted
+      known.points = points
+      return known
+    }
+    const keyPrefix = `sealpost:${relay}:limit:${name}`
+    const made = new RateLimiterRedis({ storeClient: commands, points, duration, keyPrefix, rejectIfRedisNotReady: true })
+    limiters.set(name, made)
+    return made
+  }
+
+  return {
+    async consume(limit, key, points) {
+      try {
+        await limiterOf(limit).consume(key, points)
+        return null
+      } catch (refused) {
+        if (refused instanceof RateLimiterRes) return Math.max(1, refused.msBeforeNext)
+        throw refused
+      }
+    },
+    async reward(limit, key, points) {
+      const limiter = limiterOf(limit)
+      // of a count that is over there is nothing to take back
+      const { consumedPoints = 0, msBeforeNext = 0 } = (await limiter.get(key)) ?? {}
+      if (consumedPoints > 0 && msBeforeNext > 0) await limiter.reward(key, points)
+    },
+  }
+}

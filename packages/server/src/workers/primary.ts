@@ -1,0 +1,218 @@
+/**
+ * The first of several processes of a relay on one machine: it opens what all stand on (`foundation.ts`), forks workers that share the
+ * listening ports (node:cluster), and serves nothing itself. It carries hints between them, keeps their counts, starts one that ended
+ * again, and ends after the last of them.
+ *
+ * Invariant: no worker outlives it. Bound: `config.workers` processes; one that does not stop in time is killed before the database ends.
+ */
+import cluster from 'node:cluster'
+import { extname } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { SealpostError } from '@sealpost/protocol'
+import type { Config } from '../config.ts'
+import { openFoundation } from '../foundation.ts'
+import { createMemoryCounter } from '../limits/memory-counter.ts'
+import { LEASE_MS } from '../relay/node-lease.ts'
+import type { RunningServer, ServerOptions } from '../server.ts'
+import { createChannel, type Listening, type Setup, type ToPrimary, type ToWorker } from './channel.ts'
+import { answerCount } from './ipc-counter.ts'
+import { createWireHub } from './ipc-wire.ts'
+import { createRestarts } from './restarts.ts'
+
+const WORKER = fileURLToPath(new URL(`./worker${extname(import.meta.filename)}`, import.meta.url))
+
+type End = { code: number | null; signal: string | null; reason: SealpostError | null }
+
+type WorkerProcess = {
+  pid: number
+  stop(): void
+  kill(): void
+  ended: Promise<End>
+}
+
+/** Throws what `startServer` throws. */
+export async function startWorkers(config: Config, options: ServerOptions): Promise<RunningServer> {
+  const { logger, signal } = options
+  const foundation = await openFoundation(config, options)
+  const hub = createWireHub()
+  const counter = createMemoryCounter()
+  const living = new Set<WorkerProcess>()
+  /** When workers ended whose leases may still run. */
+  const ends: number[] = []
+  const ending = new AbortController()
+  const stopped = Promise.withResolvers<void>()
+  stopped.promise.catch(() => {})
+  let listening: Listening | null = null
+  let ports = { port: config.port, admin_port: config.admin?.port ?? 0 }
+  let stopping: Promise<void> | null = null
+  /** Why it ended by itself. */
+  let failure: unknown = null
+
+  cluster.setupPrimary({
+    exec: WORKER,
+    args: [],
+    serialization: 'advanced',
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    windowsHide: true,
+  })
+  process.on('exit', killAll)
+  const places = Array.from({ length: config.workers }, (_, i) => openPlace(i + 1))
+  const abort = (): void => void stop().catch(() => {})
+  signal?.addEventListener('abort', abort)
+  try {
+    if (signal?.aborted === true) abort()
+    const [first] = await Promise.all(places.map((place) => place.first))
+    if (first === undefined) throw new TypeError('there is at least one worker')
+    return { ...first, server_key: foundation.secrets.server_key, stop, stopped: stopped.promise }
+  } catch (error) {
+    await stop().catch((err: unknown) => logger.error({ err }, 'the workers did not stop'))
+    throw error
+  } finally {
+    signal?.removeEventListener('abort', abort)
+  }
+
+  // ---------------------------------------------------------------- one worker
+
+  function startWorker(worker: number, listens: (listening: Listening) => void): WorkerProcess {
+    const forked = cluster.fork()
+    const channel = createChannel<ToWorker, ToPrimary>(forked.process)
+    const member = hub.add(channel)
+    const ended = Promise.withResolvers<End>()
+    let reason: SealpostError | null = null
+    const self: WorkerProcess = {
+      pid: forked.process.pid ?? 0,
+      stop: () => channel.send({ is: 'stop' }),
+      kill: () => void forked.process.kill('SIGKILL'),
+      ended: ended.promise,
+    }
+
+    channel.receive((message) => {
+      switch (message.is) {
+        case 'listening':
+          return listens(message.listening)
+        case 'failed':
+          reason = new SealpostError(message.code, message.message)
+          return
+        case 'log_level':
+          return options.setLogLevel?.(message.level)
+        case 'topics':
+          return member.topics(message)
+        case 'hints':
+          return member.published(message.hints)
+        case 'consume':
+        case 'reward':
+          // without an answer the worker counts for itself
+          return void answerCount(counter, nodesHere(), message).then(channel.send, (err: unknown) =>
+            logger.error({ err }, 'a count failed'),
+          )
+        default:
+          return message satisfies never
+      }
+    })
+    const gone = (code: number | null, name: string | null): void => {
+      member.leave()
+      living.delete(self)
+      ends.push(performance.now())
+      ended.resolve({ code, signal: name, reason })
+    }
+    forked.once('exit', gone)
+    forked.on('error', (err: unknown) => {
+      logger.warn({ err, worker }, 'a worker was not forked, or not reached')
+      if (forked.process.pid === undefined) gone(null, null)
+    })
+    channel.send({ is: 'start', setup: setupFor(worker) })
+    living.add(self)
+    return self
+  }
+
+  /** A port that was free is that of all workers as long as one of them has it, and is asked for by its number when none has. */
+  function setupFor(worker: number): Setup {
+    if (listening !== null && living.size === 0) ports = { port: listening.port, admin_port: portOf(listening.admin_url) }
+    const admin = config.admin === null ? null : { ...config.admin, port: ports.admin_port }
+    const { secrets, connection, pooler } = foundation
+    return { worker, config: { ...config, port: ports.port, admin }, foundation: { secrets, connection, pooler } }
+  }
+
+  /** Also of those that are taken to live until their leases run out. */
+  function nodesHere(): number {
+    while (ends[0] !== undefined && performance.now() - ends[0] > LEASE_MS) ends.shift()
+    return living.size + ends.length
+  }
+
+  // ---------------------------------------------------------------- one place, in which there is always a worker
+
+  function openPlace(worker: number): { first: Promise<Listening>; over: Promise<void> } {
+    const first = Promise.withResolvers<Listening>()
+    first.promise.catch(() => {})
+    return { first: first.promise, over: keep(worker, first).catch(giveUp) }
+  }
+
+  async function keep(worker: number, first: PromiseWithResolvers<Listening>): Promise<void> {
+    const restarts = createRestarts()
+    let started = false
+    while (!ending.signal.aborted) {
+      const began = performance.now()
+      const running = startWorker(worker, (told) => {
+        listening ??= told
+        if (told.url !== listening.url || told.admin_url !== listening.admin_url) return running.kill()
+        started = true
+        first.resolve(told)
+      })
+      const end = await running.ended
+      if (ending.signal.aborted) break
+      if (!started) return first.reject(failureOf(end))
+      const pause = restarts.next(performance.now() - began, end.reason?.code !== 'unavailable')
+      const { code, signal: name, reason } = end
+      logger.error({ worker, pid: running.pid, code, signal: name, reason: reason?.message }, 'a worker ended')
+      if (pause === null) throw failureOf(end)
+      await sleep(pause, undefined, { signal: ending.signal }).catch(() => {})
+    }
+    first.reject(new SealpostError('aborted', 'the start was given up'))
+  }
+
+  function giveUp(why: unknown): void {
+    logger.error({ err: why }, 'a worker ended again and again; the relay stops')
+    failure ??= why
+    stop().catch(() => {})
+  }
+
+  // ---------------------------------------------------------------- the end
+
+  function stop(): Promise<void> {
+    stopping ??= leave().finally(() => (failure === null ? stopped.resolve() : stopped.reject(failure)))
+    return stopping
+  }
+
+  async function leave(): Promise<void> {
+    ending.abort()
+    let late = false
+    const timer = setTimeout(() => {
+      late = living.size > 0
+      killAll()
+    }, patienceOf(config))
+    for (const worker of living) worker.stop()
+    await Promise.all(places.map((place) => place.over))
+    clearTimeout(timer)
+    process.off('exit', killAll)
+    await foundation.close()
+    if (late) throw new SealpostError('internal', 'a worker did not stop in time, and was killed')
+  }
+
+  function killAll(): void {
+    for (const worker of living) worker.kill()
+  }
+}
+
+function failureOf({ code, signal, reason }: End): SealpostError {
+  return reason ?? new SealpostError('internal', `a worker ended by itself (${signal ?? code ?? 'not started'})`)
+}
+
+/** What a worker may take for its stop; the database has the rest of the time. */
+function patienceOf({ drain_notice_ms, limits, stop_ms_max }: Config): number {
+  return (drain_notice_ms + limits.drainSpreadMs + limits.drainMs + 3 * stop_ms_max) / 4
+}
+
+function portOf(url: string | null): number {
+  return url === null ? 0 : Number(new URL(url).port)
+}
