@@ -67,43 +67,48 @@ describeWith(['redis-server'], 'a node that was frozen', () => {
   const storedOf = async ({ user_no }: TestAccount): Promise<number[]> =>
     (await relay.sql('select device_seq from event where user_no = $1 order by position', [user_no])).map((row) => Number(row.device_seq))
 
-  it('R01: commits nothing of whom was revoked, suspended, deleted or superseded meanwhile, tells them, and goes on for the others', async () => {
-    const [revoked, suspended, superseded, deleted, fine] = await Promise.all([sender(), sender(), sender(), sender(), sender()])
-    const all = [revoked, suspended, superseded, deleted, fine]
-    const follower = await connectRaw({ ...relay.door.raw(fine.account, 0), patience: FREEZE_MS + 30_000 })
-    await expect.poll(() => all.every(({ acked }) => acked.length > 20)).toBe(true)
-    process.kill(frozen.pid, 'SIGSTOP')
-    await sleep(500)
+  it(
+    'R01: commits nothing of whom was revoked, suspended, deleted or superseded meanwhile, tells them, and goes on for the others',
+    async () => {
+      const [revoked, suspended, superseded, deleted, fine] = await Promise.all([sender(), sender(), sender(), sender(), sender()])
+      const all = [revoked, suspended, superseded, deleted, fine]
+      const follower = await connectRaw({ ...relay.door.raw(fine.account, 0), patience: FREEZE_MS + 30_000 })
+      await expect.poll(() => all.every(({ acked }) => acked.length > 20)).toBe(true)
+      process.kill(frozen.pid, 'SIGSTOP')
+      await sleep(500)
 
-    const { device_id } = revoked.account.devices[1]!
-    expect((await relay.door.postEntry(revoked.account, { type: 'revoke_device', revoked: [{ device_id }] })).status).toBe(200)
-    await relay.as('operator', 'suspend_user', { params: { user_id: suspended.account.user_id }, json: {} })
-    const newer = await connectRaw(relay.door.raw(superseded.account, 1))
-    const confirmed = await relay.door.assertion(deleted.account, 0, 'delete-account')
-    expect((await relay.door.ask('DELETE', '/api/user', { json: confirmed, from: freshAddress() })).status).toBe(200)
-    const decided = [revoked, suspended, superseded, deleted]
-    const before = await Promise.all(decided.map(({ account }) => storedOf(account)))
-    await sleep(FREEZE_MS)
-    // what they sent meanwhile lies in the sockets of the node
-    expect(decided.every(({ sent, acked }) => sent() > acked.length + 20)).toBe(true)
+      const { device_id } = revoked.account.devices[1]!
+      expect((await relay.door.postEntry(revoked.account, { type: 'revoke_device', revoked: [{ device_id }] })).status).toBe(200)
+      await relay.as('operator', 'suspend_user', { params: { user_id: suspended.account.user_id }, json: {} })
+      const newer = await connectRaw(relay.door.raw(superseded.account, 1))
+      const confirmed = await relay.door.assertion(deleted.account, 0, 'delete-account')
+      expect((await relay.door.ask('DELETE', '/api/user', { json: confirmed, from: freshAddress() })).status).toBe(200)
+      const decided = [revoked, suspended, superseded, deleted]
+      const before = await Promise.all(decided.map(({ account }) => storedOf(account)))
+      await sleep(FREEZE_MS)
+      // what they sent meanwhile lies in the sockets of the node
+      expect(decided.every(({ sent, acked }) => sent() > acked.length + 20)).toBe(true)
 
-    process.kill(frozen.pid, 'SIGCONT')
-    const woken = performance.now()
-    const codes = await Promise.all(decided.map(async ({ client }) => ((await client.closed).code)))
-    expect(performance.now() - woken).toBeLessThan(5_000)
-    expect(codes).toEqual([4403, 4457, 4409, 4410])
-    fine.stop()
-    await expect.poll(() => fine.acked.length, { timeout: 20_000 }).toBe(fine.sent())
-    expect(await Promise.all(decided.map(({ account }) => storedOf(account)))).toEqual(before)
-    expect(before[3]).toEqual([])
-    for (const [i, { acked }] of decided.entries()) if (i !== 3) expect(before[i]).toEqual(expect.arrayContaining(acked))
+      process.kill(frozen.pid, 'SIGCONT')
+      const woken = performance.now()
+      const codes = await Promise.all(decided.map(async ({ client }) => (await client.closed).code))
+      expect(performance.now() - woken).toBeLessThan(5_000)
+      expect(codes).toEqual([4403, 4457, 4409, 4410])
+      fine.stop()
+      await expect.poll(() => fine.acked.length, { timeout: 20_000 }).toBe(fine.sent())
+      expect(await Promise.all(decided.map(({ account }) => storedOf(account)))).toEqual(before)
+      expect(before[3]).toEqual([])
+      for (const [i, { acked }] of decided.entries()) if (i !== 3) expect(before[i]).toEqual(expect.arrayContaining(acked))
 
-    // the others: all that was acked is stored, in order, and arrives once
-    const expected = Array.from({ length: fine.sent() }, (_, i) => i + 1)
-    expect([fine.acked, await storedOf(fine.account)]).toEqual([expected, expected])
-    const arrived: number[] = []
-    while (arrived.length < expected.length) arrived.push(...decodeRecords((await follower.next('event')).body).map((record) => record.device_seq))
-    expect(arrived).toEqual(expected)
-    await Promise.all([newer.close(), follower.close(), fine.client.close()])
-  }, FREEZE_MS + 60_000)
+      // the others: all that was acked is stored, in order, and arrives once
+      const expected = Array.from({ length: fine.sent() }, (_, i) => i + 1)
+      expect([fine.acked, await storedOf(fine.account)]).toEqual([expected, expected])
+      const arrived: number[] = []
+      while (arrived.length < expected.length)
+        arrived.push(...decodeRecords((await follower.next('event')).body).map((record) => record.device_seq))
+      expect(arrived).toEqual(expected)
+      await Promise.all([newer.close(), follower.close(), fine.client.close()])
+    },
+    FREEZE_MS + 60_000,
+  )
 })

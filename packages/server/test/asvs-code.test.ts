@@ -252,7 +252,9 @@ describe('connections that are opened', () => {
     for (const name of outside)
       expect([
         name,
-        /^from '(node:|@sealpost\/protocol|pg|ws|fastify|zod|jose|pino|lossless-json|rate-limiter-flexible|ioredis|p-queue)/.test(name ?? ''),
+        /^from '(node:|@sealpost\/protocol|pg|ws|fastify|zod|jose|pino|lossless-json|rate-limiter-flexible|ioredis|p-queue)/.test(
+          name ?? '',
+        ),
       ]).toEqual([name, true])
   })
 

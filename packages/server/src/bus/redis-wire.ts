@@ -43,6 +43,8 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
   /** When all that was wanted had been subscribed to; null: that is still to be done. */
   let synced: number | null = null
   let renewed = performance.now()
+  /** Not all that is wanted was subscribed to, though the connection stands. */
+  let missed = false
 
   const send = (channel: string, message: Buffer): Promise<unknown> =>
     sharded ? (commands as Cluster).spublish(channel, message) : (commands as Redis).publish(channel, message)
@@ -61,25 +63,38 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
 
   async function sync(): Promise<void> {
     synced = null
-    const groups = new Map<number, string[]>()
+    const groups = new Map<number, number[]>()
     for (const topic of wanted) {
       // outside a Cluster all channels are in one place
       const tag = sharded ? topic % TAGS : 0
       const group = groups.get(tag) ?? []
       groups.set(tag, group)
-      group.push(channelOf(topic))
+      group.push(topic)
     }
     for (const group of groups.values())
-      for (let from = 0; from < group.length; from += TOGETHER_MAX) await join(group.slice(from, from + TOGETHER_MAX))
+      for (let from = 0; from < group.length; from += TOGETHER_MAX) {
+        const topics = group.slice(from, from + TOGETHER_MAX)
+        await join(topics.map(channelOf))
+        // given back while others were waited for
+        const left = topics.filter((topic) => !wanted.has(topic))
+        if (left.length > 0) await part(left.map(channelOf))
+      }
     for (const channel of beats.keys()) await join([channel])
     synced = performance.now()
     beat()
   }
 
   function startSync(): void {
-    sync().catch((err: unknown) => {
-      if (!closed) logger.debug({ err }, 'the channels were not subscribed to')
-    })
+    missed = false
+    sync().catch(miss)
+  }
+
+  /** Hints of some users do not come. */
+  function miss(err: unknown): void {
+    if (closed) return
+    logger.debug({ err }, 'channels were not subscribed to')
+    missed = true
+    setUp(false, 'missed')
   }
 
   function beat(): void {
@@ -89,6 +104,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
       setUp(false, 'silent')
       synced = null
     }
+    if (missed && subscriber.status === 'ready') startSync()
     if (!up && now - Math.max(renewed, synced ?? 0) > RENEW_MS) {
       renewed = now
       link.reconnect()
@@ -127,7 +143,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     },
     subscribe(topic) {
       wanted.add(topic)
-      if (subscriber.status === 'ready') join([channelOf(topic)]).catch(ignore)
+      if (subscriber.status === 'ready') join([channelOf(topic)]).catch(miss)
     },
     unsubscribe(topic) {
       wanted.delete(topic)

@@ -70,7 +70,7 @@ export interface SessionStore {
   establishSession(request: EstablishRequest): Promise<EstablishResult>
   /** The same without a fence, for who only reads; no entries. Its token is judged again with it. */
   judgeCursor(reader: Reader, cursor: Cursor): Promise<EstablishResult>
-  /** Ends the fence if it is still this session. True: it was, and the device is offline now. */
+  /** Ends the fence if it is still this session. True: the device is offline now. */
   endSession(user_no: number, device_no: number, session_id: string, seen: { position: number }): Promise<boolean>
   /** The device follows by REST over this node, or no longer does. True: it is offline now. */
   setFollower(reader: Pick<Reader, 'user_no' | 'device_no'>, node_no: number, follows: boolean): Promise<boolean>

@@ -82,7 +82,7 @@ export function createPresence(store: Pick<Store, 'touchDevices' | 'endSession' 
       return flushing
     },
     async retry() {
-      for (const ended of [...unwritten]) {
+      for (const ended of unwritten) {
         unwritten.delete(ended)
         await tryWrite(ended)
       }

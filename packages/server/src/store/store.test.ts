@@ -49,6 +49,7 @@ describe('migrate', () => {
       'II6mjJmcsZs7FVIu8FtG32',
       'ut5NHj76EE4fgzLh3zYFuN',
       'L63sV2si8eVUBBhY6YMNox',
+      'O4-8ck89gvtioY7WRkp8oi',
     ])
   })
 
