@@ -108,7 +108,11 @@ export const SYSTEM_CONTRACTS = {
     answer: json(
       z.strictObject({
         nodes: z.array(
-          z.strictObject({ node_no: count, live: z.boolean().describe('Its lease runs.'), figures: nodeFigures.describe('At its last beat.') }),
+          z.strictObject({
+            node_no: count,
+            live: z.boolean().describe('Its lease runs.'),
+            figures: nodeFigures.describe('At its last beat.'),
+          }),
         ),
       }),
       { nodes: [{ node_no: 1, live: true, figures: NODE }] },

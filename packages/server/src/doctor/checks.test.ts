@@ -6,7 +6,20 @@ import { type Config, readConfig } from '../config.ts'
 import { MIGRATIONS } from '../store/migrations/index.ts'
 import type { Verdict } from './check.ts'
 import { CHECKS } from './doctor.ts'
-import type { Disk, Facts, Folder, Machine, OwnTables, Port, PublicUrl, ReachedDatabase, RedisServers, Role, SettingName, Tls } from './facts.ts'
+import type {
+  Disk,
+  Facts,
+  Folder,
+  Machine,
+  OwnTables,
+  Port,
+  PublicUrl,
+  ReachedDatabase,
+  RedisServers,
+  Role,
+  SettingName,
+  Tls,
+} from './facts.ts'
 
 const KEY = new Uint8Array(32).fill(7)
 const OTHER_KEY = new Uint8Array(32).fill(8)

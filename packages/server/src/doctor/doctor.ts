@@ -62,7 +62,9 @@ async function lookAtAll({ env = process.env, flags, url, now = Date.now, ca }: 
     inTime<Database>((signal) => lookAtDatabase(config, now, signal), {
       seen: { is: 'unreachable', external: database_url !== null, reason: LATE },
     }),
-    servers === null ? { unseen: 'there is none: REDIS_URL is not set' } : inTime((signal) => lookAtRedis(servers, signal), { unseen: LATE }),
+    servers === null
+      ? { unseen: 'there is none: REDIS_URL is not set' }
+      : inTime((signal) => lookAtRedis(servers, signal), { unseen: LATE }),
     config.port === 0 ? ANY_PORT : inTime(() => lookAtPort(config), { unseen: LATE }),
     admin === null
       ? { unseen: 'there is none: SEALPOST_ADMIN is off' }
@@ -73,7 +75,19 @@ async function lookAtAll({ env = process.env, flags, url, now = Date.now, ca }: 
       ? { unseen: 'there is none: neither SEALPOST_PUBLIC_URL nor --url' }
       : inTime(() => lookAtPublicUrl(public_url, { ca }), { unseen: LATE }),
   ])
-  return { config: { seen: config }, mistakes: [], now: now(), machine, folder, secrets, database, redis, port, admin_port, public_url: public_ }
+  return {
+    config: { seen: config },
+    mistakes: [],
+    now: now(),
+    machine,
+    folder,
+    secrets,
+    database,
+    redis,
+    port,
+    admin_port,
+    public_url: public_,
+  }
 }
 
 function secretsPath({ secrets_file, data_dir }: Config): string {
