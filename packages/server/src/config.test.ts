@@ -85,7 +85,7 @@ describe('the configuration', () => {
   })
 
   it('the variable of the device is none of the relay', () => {
-    expect(() => readConfig({ SEALPOST_HOME: '/home', SEALPOST_SIGNUP_FILE: '' })).not.toThrow()
+    expect(() => readConfig({ SEALPOST_HOME: '/home', SEALPOST_DEBUG: '1', SEALPOST_SIGNUP_FILE: '' })).not.toThrow()
   })
 
   it.each(['127.0.0.1', '0.0.0.0', '::', '::1', 'fe80::1%eth0', 'localhost', 'relay.example', 'relay_1', 'xn--bcher-kva.example'])(

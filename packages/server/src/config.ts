@@ -188,7 +188,7 @@ function isUnknown(name: string): boolean {
   return name.startsWith('SEALPOST_') && !OF_OTHERS.has(name) && !Object.hasOwn(VARIABLES, name) && !Object.hasOwn(VARIABLES, known)
 }
 
-const OF_OTHERS: ReadonlySet<string> = new Set(['SEALPOST_HOME', 'SEALPOST_ADMIN_KEY', 'SEALPOST_ADMIN_URL'])
+const OF_OTHERS: ReadonlySet<string> = new Set(['SEALPOST_HOME', 'SEALPOST_DEBUG', 'SEALPOST_ADMIN_KEY', 'SEALPOST_ADMIN_URL'])
 
 /** Says which variable was probably meant; nothing when none is near. */
 function nearest(name: string): string {
