@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createTestDatabase, type TestDatabase } from '../packages/server/src/testing/database.ts'
 import { askHaproxy, startShippedHaproxy, startShippedNginx } from './support/balancers.ts'
 import type { Running } from './support/components/lifecycle.ts'
+import { startRedis } from './support/components/redis.ts'
 import { describeWith } from './support/components.ts'
 import { type Node, startNodes } from './support/nodes.ts'
 import { faultsOf, figuresOf, startLoad } from './support/steady-load.ts'
@@ -25,9 +26,10 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true })
 })
 
-describeWith(['haproxy'], 'R07: a rolling restart under load behind HAProxy', () => {
+describeWith(['haproxy', 'redis-server'], 'R07: a rolling restart under load behind HAProxy, hints over Redis', () => {
   test('loses nothing, and no application sees it; a relay gets nothing new before its sockets go', { timeout: 120_000 }, async () => {
-    const env = { SEALPOST_TRUSTED_PROXIES: '127.0.0.1', SEALPOST_DRAIN_NOTICE_S: '3' }
+    await using redis = await startRedis()
+    const env = { REDIS_URL: redis.url, SEALPOST_TRUSTED_PROXIES: '127.0.0.1', SEALPOST_DRAIN_NOTICE_S: '3' }
     await using nodes = await startNodes(3, { database_url: database.url, env })
     await using haproxy = await startShippedHaproxy(nodes.list.map(({ port }) => port))
     const relay = (node: Node) => askHaproxy(haproxy, `relay${nodes.list.indexOf(node) + 1}`)
@@ -46,7 +48,7 @@ describeWith(['haproxy'], 'R07: a rolling restart under load behind HAProxy', ()
   })
 })
 
-describeWith(['nginx'], 'R07: a rolling restart under load behind nginx', () => {
+describeWith(['nginx'], 'R07: a rolling restart under load behind nginx, without Redis', () => {
   test('loses nothing, and no application sees it', { timeout: 120_000 }, async () => {
     await using nodes = await startNodes(3, { database_url: database.url, env: { SEALPOST_TRUSTED_PROXIES: '127.0.0.1' } })
     await using nginx = await startShippedNginx(nodes.list.map(({ port }) => port))
