@@ -70,9 +70,14 @@ const REMEMBERED_MAX = 16
 type Isolation = keyof typeof BEGIN
 type Answer = { command: string; rows: unknown[] }
 type Server = { history_id: string; incarnation: string }
-/** Of pools behind a pooler: makes one transaction fit for the store. */
-type Begin = (client: ClientBase, isolation: Isolation) => Promise<void>
-const begins = new WeakMap<Pool, Begin>()
+type Pooling = {
+  /** Makes one transaction fit for the store. */
+  begin(client: ClientBase, isolation: Isolation): Promise<void>
+  /** Throws when what was done is of another history than that of who answered last: nothing of it is passed on. */
+  checkLatest(client: ClientBase): void
+}
+/** Of the pools behind a pooler. */
+const poolings = new WeakMap<Pool, Pooling>()
 /** Of their connections: ends the transaction and begins the next. */
 const renewals = new WeakMap<ClientBase, () => Promise<void>>()
 
@@ -102,7 +107,11 @@ export function createPools(options: PoolOptions): Pools {
     checkCommitted(command)
     const server = await serverAt(client, row as PlaceRow | undefined)
     take(client, server)
-    if (server.incarnation !== incarnation) throw new SealpostError('unavailable', 'another server took over the store')
+    if (server.incarnation !== incarnation) throw anotherServer()
+  }
+
+  function checkLatest(client: ClientBase): void {
+    if (serverOf(client).history_id !== latest) throw anotherServer()
   }
 
   async function serverAt(client: ClientBase, answered: PlaceRow | undefined): Promise<Server> {
@@ -147,7 +156,7 @@ export function createPools(options: PoolOptions): Pools {
       // oxlint-disable-next-line typescript/no-misused-promises -- pg awaits the answer, though its types do not say so
       onConnect: pooler === 'transaction' ? unname : prepare,
     })
-    if (pooler === 'transaction') begins.set(pool, begin)
+    if (pooler === 'transaction') poolings.set(pool, { begin, checkLatest })
     // an idle connection that breaks is replaced at the next query
     pool.on('error', (err) => {
       if (pool.ending) return
@@ -184,6 +193,10 @@ function primaryOf<R extends { standby: boolean }>(row: R | undefined): R {
   return row
 }
 
+function anotherServer(): SealpostError {
+  return new SealpostError('unavailable', 'another server took over the store')
+}
+
 function toServer(row: ServerRow): Server {
   return { history_id: historyId(row), incarnation: incarnationOf(row) }
 }
@@ -210,7 +223,7 @@ export function inTurn<T>(pool: Pool, user_no: number, work: () => Promise<T>): 
  * a transaction of its own; behind a pooler that lends servers for transactions, all of them are one.
  */
 export async function withClient<T>(pool: Pool, use: (client: PoolClient) => Promise<T>): Promise<T> {
-  return begins.has(pool) ? withTransaction(pool, use) : lend(pool, use)
+  return poolings.has(pool) ? withTransaction(pool, use) : lend(pool, use)
 }
 
 async function lend<T>(pool: Pool, use: (client: PoolClient) => Promise<T>): Promise<T> {
@@ -242,11 +255,11 @@ export async function withTransaction<T>(
   work: (client: PoolClient) => Promise<T>,
   isolation: Isolation = 'read committed',
 ): Promise<T> {
+  const pooling = poolings.get(pool)
   return lend(pool, async (client) => {
     let result: T
     try {
-      const begin = begins.get(pool)
-      await (begin === undefined ? client.query(BEGIN[isolation]) : begin(client, isolation))
+      await (pooling === undefined ? client.query(BEGIN[isolation]) : pooling.begin(client, isolation))
       result = await work(client)
     } catch (error) {
       // any other error closes the connection, which rolls back as well
@@ -254,6 +267,7 @@ export async function withTransaction<T>(
       throw error
     }
     checkCommitted((await client.query('commit')).command)
+    pooling?.checkLatest(client)
     return result
   })
 }
