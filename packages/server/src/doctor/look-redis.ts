@@ -1,6 +1,6 @@
 /** Looks at Redis as a relay uses it: a message to itself over the channels of a relay of its own, which nobody else has. */
 import { randomBytes } from 'node:crypto'
-import { type Cluster, Redis } from 'ioredis'
+import { Redis } from 'ioredis'
 import { pino } from 'pino'
 import { openRedis, type RedisConfig, type RedisLink } from '../bus/redis-link.ts'
 import { openRedisWire } from '../bus/redis-wire.ts'
@@ -29,7 +29,7 @@ export async function lookAtRedis(config: RedisConfig, signal: AbortSignal): Pro
 
 /** Of each server, its major version; a user who may not ask is told nothing. */
 async function versionsOf({ commands }: RedisLink): Promise<number[]> {
-  const servers = commands instanceof Redis ? [commands] : (commands as Cluster).nodes('master')
+  const servers = commands instanceof Redis ? [commands] : commands.nodes('master')
   const infos = await Promise.all(servers.map((server) => server.info('server').catch(() => '')))
   return infos.flatMap((info) => /^redis_version:(\d+)/m.exec(info)?.slice(1).map(Number) ?? [])
 }
