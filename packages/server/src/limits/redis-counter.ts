@@ -5,9 +5,12 @@ import { RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
 import type { RedisLink } from '../bus/redis-link.ts'
 import type { Limit, LimitCounter } from './rate-limits.ts'
 
-/** `relay`: what relays that share one Redis differ by. Throws while Redis does not answer. */
+/** `relay`: what relays that share one Redis differ by. Throws while Redis does not answer. To be made before anything is counted. */
 export function createRedisCounter({ commands }: Pick<RedisLink, 'commands'>, relay: string): LimitCounter {
   const limiters = new Map<string, RateLimiterRedis>()
+  // commands of one turn leave together (ioredis pipelines them), and a turn that began before the script was known to the client cannot
+  // take it: ioredis then throws where nobody catches. So it is known before the first is counted
+  limiterOf({ name: 'first', points: 1, duration: 1 })
 
   function limiterOf({ name, points, duration }: Limit): RateLimiterRedis {
     const known = limiters.get(name)
