@@ -55,6 +55,7 @@ export function openRedis(config: RedisConfig, logger: Log): RedisLink {
     }
   }
   const nodes = config.urls.map((url) => new URL(url))
+  const access = accessOf(nodes[0])
   const cluster = new Cluster(
     nodes.map(({ hostname, port }) => ({ host: bare(hostname), port: Number(port) || 6379 })),
     {
@@ -64,7 +65,9 @@ export function openRedis(config: RedisConfig, logger: Log): RedisLink {
       slotsRefreshInterval: 5_000,
       slotsRefreshTimeout: COMMAND_MS,
       clusterRetryStrategy: retryAfter,
-      redisOptions: { ...COMMON, connectionName: 'sealpost', ...accessOf(nodes[0]) },
+      redisOptions: { ...COMMON, connectionName: 'sealpost', ...access },
+      // else the certificate would have to name the address behind the name
+      ...(access.tls === undefined ? {} : { dnsLookup: (name, done) => done(null, name) }),
     },
   )
   cluster.on('error', note)
