@@ -57,7 +57,7 @@ const TOO_MANY: Problem = { code: 'rate_limited', detail: 'too many connections 
 export function createGateway({ relay, secrets, config, ...options }: GatewayDeps): Gateway {
   const { rekey_after_ms, rekey_after_frames } = config
   const limits: GatewayLimits = { ...GATEWAY_LIMITS, ...relay.limits, rekey_after_ms, rekey_after_frames, ...options.limits }
-  const { outbound, encoder, seats, sessions } = relay
+  const { admission, outbound, encoder, seats, sessions } = relay
   const runs = new Set<SessionRun>()
   const emptied: (() => void)[] = []
   const attached: { server: Server; upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void }[] = []
@@ -84,16 +84,17 @@ export function createGateway({ relay, secrets, config, ...options }: GatewayDep
     const wrong = checkUpgrade(request, config.origins)
     if (wrong !== null) return refuse(wrong)
     if (isGoing()) return refuse(GOING)
-    const shed_ms = relay.overloaded()
-    if (shed_ms !== null) return refuse({ code: 'overloaded', retry_after_ms: shed_ms })
-    const herd_ms = relay.admit()
-    if (herd_ms !== null) return refuse({ code: 'overloaded', retry_after_ms: herd_ms })
+    const busy_ms = relay.overloaded() ?? admission.turnAway()
+    if (busy_ms !== null) return refuse({ code: 'overloaded', retry_after_ms: busy_ms })
     // a peer that leaves meanwhile is met by what follows
     socket.on('error', () => {})
     const address = addresses.limitedAddress((socket as Socket).remoteAddress, request.headers)
     relay.rates.take('handshake_address', address).then(
       (retry_after_ms) => {
         if (retry_after_ms !== null) return refuse({ ...TOO_MANY, retry_after_ms })
+        // who asks too often from one address takes no room from others
+        const herd_ms = admission.admit()
+        if (herd_ms !== null) return refuse({ code: 'overloaded', retry_after_ms: herd_ms })
         const refused = seatPeer(request, socket as Socket, head, address)
         if (refused !== null) refuse(refused)
       },

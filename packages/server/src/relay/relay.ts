@@ -12,6 +12,7 @@ import { createLoadShed, type Load } from '../limits/load.ts'
 import { createRateLimits, type RateLimits } from '../limits/rate-limits.ts'
 import type { Log } from '../log.ts'
 import type { Bus, Store } from '../ports.ts'
+import { type Admission, createAdmission } from './admission.ts'
 import { createContinuations } from './continuation.ts'
 import { createEventEncoder, type EventEncoder } from './event-message.ts'
 import { RELAY_LIMITS, type RelayLimits } from './limits.ts'
@@ -49,8 +50,8 @@ export type Relay = SessionDeps & {
   readonly rates: RateLimits
   /** Null, or ms to stay away: there is no room for new work now. */
   overloaded(): number | null
-  /** The same for one more handshake, which is counted: a herd comes in as fast as it can be served. */
-  admit(): number | null
+  /** Of handshakes: a herd comes in as fast as it can be served. */
+  readonly admission: Admission
   /** The last look at the figures that decide about it. */
   load(): Load & { shedding: boolean }
   /** A device was seen by other ways than a session. */
@@ -84,7 +85,6 @@ export function createRelay({ store, bus, node, token_key, logger, ...options }:
     jitter: (min) => Math.floor(min + random() * min),
   })
   const rates = options.rates ?? createRateLimits()
-  const handshakes = createPace({ events: limits.handshakesPerSecond, bytes: 1, burst_s: 1 })
   const shed = createLoadShed({ random, queues: () => Math.max(outbound.bytes, inbox.stats().bytes) / limits.queueBytesMax })
   const clocks = [
     setInterval(() => work.track(presence.flush().catch(failed)), limits.touchMs),
@@ -134,12 +134,7 @@ export function createRelay({ store, bus, node, token_key, logger, ...options }:
     rates,
     load: () => ({ ...shed.load(), shedding: shed.retryAfterMs() !== null }),
     overloaded: () => shed.retryAfterMs() ?? (outbound.bytes > limits.queueBytesMax ? FULL_MS : null),
-    admit() {
-      const wait = handshakes.owed(ALL, performance.now())
-      if (wait > 0) return wait + Math.ceil(HERD_MS * random())
-      handshakes.take(ALL, 1, 0, performance.now())
-      return null
-    },
+    admission: createAdmission({ per_second: limits.handshakesPerSecond, now: () => performance.now(), random }),
     touch: (device) => presence.touch(device, 0),
     async drain() {
       await sessions.drain()
@@ -152,10 +147,6 @@ export function createRelay({ store, bus, node, token_key, logger, ...options }:
   }
 }
 
-/** The key of what is counted for all together. */
-const ALL = ''
-/** Those that are not admitted come again within this time. */
-const HERD_MS = 4_000
 /** The queues are emptied as fast as others read; the shed looks only twice a second. */
 const FULL_MS = 5_000
 

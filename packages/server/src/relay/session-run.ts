@@ -16,17 +16,16 @@ import {
 } from '@sealpost/protocol'
 import { closing, leave, roleOf } from '../core/endings.ts'
 import { INITIAL, isOverdrawn, isReading, step } from '../core/session.ts'
-import type { Effect, Input, Outcome, PageAsk, Role, Rules, State, Step, Who } from '../core/state.ts'
+import type { Effect, Input, Outcome, Role, Rules, State, Step, Who } from '../core/state.ts'
 import type { Inbox } from '../ingest/inbox.ts'
 import type { RateLimits } from '../limits/rate-limits.ts'
 import type { Log } from '../log.ts'
 import type { Bus, EstablishResult, SessionPlace, Store } from '../ports.ts'
-import type { PageOwner } from './continuation.ts'
 import type { EntryPage } from './log-entries.ts'
 import type { NodeLease } from './node-lease.ts'
 import type { Listener, Outlet } from './outlet.ts'
 import type { Pace } from './pace.ts'
-import type { PageAnswer } from './pages.ts'
+import type { ReadPage } from './pages.ts'
 import { appendAndTell } from './log-append.ts'
 import { type Presence, showPresence } from './presence.ts'
 import { deviceKey, type Work } from './work.ts'
@@ -40,7 +39,7 @@ export type SessionDeps = {
   node: Pick<NodeLease, 'node_no'>
   rates: RateLimits
   pace: Pace
-  readPage(ask: PageAsk, owner: PageOwner): Promise<PageAnswer>
+  readPage: ReadPage
   readEntries(who: Who, from_log_seq: number): Promise<EntryPage>
   work: Pick<Work, 'track' | 'exclusively'>
   limits: Rules
@@ -262,7 +261,10 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
       const { who, history_id } = state.at === 'open' ? state : { who: null, history_id: '' }
       if (who === null) return
       const owner = { user_id: who.user_id, device_id: who.device_id, history_id }
-      ask(deps.readPage(wanted, owner), { is: 'page_refused', code: 'unavailable' })
+      ask(
+        deps.readPage(wanted, owner, () => state.at === 'open'),
+        { is: 'page_refused', code: 'unavailable' },
+      )
     },
     read_presence: ({ who }) => {
       const read = written

@@ -6,6 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text as readText } from 'node:stream/consumers'
 import { createAssertion, fromBase64url, type SignedObject, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { afterAll, afterEach, beforeAll } from 'vitest'
@@ -25,8 +26,8 @@ export type Door = {
   readonly url: string
   readonly server_key: Uint8Array
   ask(method: string, path: string, options?: Ask): Promise<DoorAnswer>
-  /** Asks for a socket and leaves it at once when it is given. */
-  upgrade(from: string): Promise<{ status: number; headers: Record<string, unknown> }>
+  /** Asks for a socket and leaves it at once when it is given; `body` is of a refusal. */
+  upgrade(from: string): Promise<{ status: number; headers: Record<string, unknown>; body: string }>
   /** For `connectRaw` and `startRaw`. */
   raw(account: TestAccount, device?: number, from?: string): RawOptions
   socket(from: string): RawSocket
@@ -112,11 +113,11 @@ export function createDoor({ url, server_key }: Pick<RunningServer, 'url' | 'ser
         asked.on('error', reject)
         asked.on('upgrade', (response, socket) => {
           socket.destroy()
-          resolve({ status: response.statusCode ?? 0, headers: response.headers })
+          resolve({ status: response.statusCode ?? 0, headers: response.headers, body: '' })
         })
         asked.on('response', (response) => {
-          response.resume()
-          resolve({ status: response.statusCode ?? 0, headers: response.headers })
+          const { statusCode: status = 0, headers } = response
+          readText(response).then((body) => resolve({ status, headers, body }), reject)
         })
         asked.end()
       }),
