@@ -83,7 +83,12 @@ function createHandle({ prefix, links, dispose }: Pick<Net, 'prefix' | 'links' |
   let cuts: Cut[] = []
   const [enter = '', ...inside] = prefix
   const dying = [commandOf('setpriv'), '--pdeathsig', 'KILL']
-  const filter = (): Promise<string> => feed([...prefix, commandOf('iptables-restore'), '--wait'], filterOf(cuts, links.length))
+  let filtered: Promise<unknown> = Promise.resolve()
+  // one after another: the last that is asked for is the one that holds
+  const filter = (): Promise<unknown> => {
+    const apply = (): Promise<string> => feed([...prefix, commandOf('iptables-restore'), '--wait'], filterOf(cuts, links.length))
+    return (filtered = filtered.then(apply, apply))
+  }
   return {
     host: links[0]?.inside ?? '127.0.0.1',
     prefix,

@@ -10,6 +10,8 @@ import { fileURLToPath } from 'node:url'
 export const ROOT = join(fileURLToPath(import.meta.url), '..', '..', '..')
 const CLI = join(ROOT, 'packages', 'cli', 'src', 'main.ts')
 const NODE_FLAGS = ['--conditions=development', '--disable-warning=ExperimentalWarning']
+/** The arguments by which Node runs the sealpost command from its sources. */
+export const SEALPOST: readonly string[] = [...NODE_FLAGS, CLI]
 
 export type Ended = { code: number | null; signal: NodeJS.Signals | null; stdout: Buffer; stderr: string }
 
@@ -93,7 +95,7 @@ export function startProgram(command: string, args: readonly string[], options: 
 
 /** Runs the sealpost command from its sources under this Node. */
 export function startSealpost(args: readonly string[], options: ProgramOptions = {}): Program {
-  return startProgram(process.execPath, [...NODE_FLAGS, CLI, ...args], options)
+  return startProgram(process.execPath, [...SEALPOST, ...args], options)
 }
 
 /** Runs it to its end and asks for exit code 0, or 75 (queued) for `--queue`. */
