@@ -225,7 +225,9 @@ export function createSessionStore(pools: Pools, log: Log): SessionStore {
       const online = new Map<number, string[]>()
       if (user_nos.length === 0) return online
       type Row = { user_no: number; device_id: string }
-      const { rows } = await withClient(pool, (client) => client.query<Row>({ ...ONLINE, values: [int8Array(user_nos)] }))
+      const { rows } = await withClient(pool, (client) =>
+        client.query<Row>({ ...ONLINE, values: [int8Array([...user_nos].sort((a, b) => a - b))] }),
+      )
       for (const { user_no, device_id } of rows) {
         const devices = online.get(user_no)
         if (devices === undefined) online.set(user_no, [device_id])
