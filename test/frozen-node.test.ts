@@ -1,6 +1,6 @@
 /**
  * A node that is frozen (SIGSTOP: a pause of the garbage collector or of a virtual machine, only longer) and wakes commits nothing on what
- * it remembers: the locked rows decide. SEALPOST_FREEZE_S makes it longer than the lease, the timeouts of PostgreSQL and of sockets.
+ * it remembers: the locked rows decide. FREEZE_S makes it longer than the lease, the timeouts of PostgreSQL and of sockets.
  */
 import { decodeAcks, decodeRecords, LIMITS } from '@sealpost/protocol'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -16,7 +16,7 @@ import { describeWith } from './support/components.ts'
 import { type RedisServer, startRedis } from './support/components/redis.ts'
 import { type Relay, startRelay } from './support/process.ts'
 
-const FREEZE_MS = Number(process.env['SEALPOST_FREEZE_S'] ?? 12) * 1_000
+const FREEZE_MS = Number(process.env['FREEZE_S'] ?? 12) * 1_000
 
 describeWith(['redis-server'], 'a node that was frozen', () => {
   let redis: RedisServer
