@@ -22,7 +22,7 @@ import { createDoor, type Door, freshAddress } from '../../server/src/testing/do
 import { silent } from '../../server/src/testing/log.ts'
 import { connectRaw, makeRecord, type RawClient } from '../../server/src/testing/raw-client.ts'
 import { makeRecords, takeAcks, takeEvents } from '../../server/src/testing/relay.ts'
-import { type Program, ROOT, startSealpost } from '../../../test/support/process.ts'
+import { type Ended, type Program, ROOT, startSealpost } from '../../../test/support/process.ts'
 
 type Relay = Program & { door: Door; data: string }
 
@@ -169,29 +169,43 @@ describe('three workers', { timeout: 120_000 }, () => {
     expect(records.map(({ device_seq }) => device_seq)).toEqual(Array.from({ length: 200 }, (_, i) => i + 1))
   })
 
-  it('show one presence, and follow a device from one to the other', async () => {
+  it('show one presence, which follows a device from one to the other at once', async () => {
     const account = await createAccount(store, 2)
     const [laptop, phone] = (await connectApart(relay, account, 2)) as [RawClient, RawClient]
-    const { device_id } = phone.identity
     const says = async (online: boolean): Promise<void> => {
+      const { device_id } = phone.identity
       await laptop.next('presence', ({ head }) => head.devices.some((one) => one.device_id === device_id && one.online === online))
     }
     await says(true)
-    await phone.close()
-    await says(false)
+    const waits: number[] = []
+    for (let next: RawClient | null = phone; waits.length < 5; next = await connect(relay, account, 1)) {
+      if (next !== phone) await says(true)
+      const began = performance.now()
+      await next.close()
+      await says(false)
+      waits.push(performance.now() - began)
+    }
+    // the rounds of presence take five seconds
+    expect(percentile(waits, 0.5)).toBeLessThan(1_000)
   })
 
-  it('a revocation that one takes closes sockets of the others at once', async () => {
-    const account = await createAccount(store, 3)
-    const clients = await connectApart(relay, account, 3)
-    for (const client of clients.slice(1).reverse()) {
+  it('R01: a revocation that one takes closes sockets of the others at once', async () => {
+    const account = await createAccount(store, 8)
+    const clients: RawClient[] = []
+    for (let device = 1; device < 8; device++) clients.push(await connect(relay, account, device))
+    const waits: number[] = []
+    for (const client of clients.reverse()) {
       const began = performance.now()
       const revoked = [{ device_id: client.identity.device_id }]
-      const [closed, answer] = await Promise.all([client.closed, relay.door.postEntry(account, { type: 'revoke_device', revoked })])
+      const closed = client.closed.then(({ code }) => [code, performance.now() - began] as const)
+      const { status } = await relay.door.postEntry(account, { type: 'revoke_device', revoked })
       account.devices.pop()
-      expect([closed.code, answer.status]).toEqual([4403, 200])
-      expect(performance.now() - began).toBeLessThan(1_000)
+      const [code, ms] = await closed
+      expect([code, status]).toEqual([4403, 200])
+      waits.push(ms)
     }
+    // two of three are at another worker than the request
+    expect(percentile(waits, 0.5)).toBeLessThan(200)
   })
 
   it('R12: a limit holds for all of them together', async () => {
@@ -280,24 +294,45 @@ describe('workers over an embedded PostgreSQL', { timeout: 120_000 }, () => {
     await expect.poll(() => left(again), { timeout: 10_000 }).toEqual([])
   })
 
-  it('a port that is taken, and another key, end the start with the code that they have for one process; none is left', async () => {
+  it('a second Ctrl-C ends all of them at once, with 130', async () => {
+    const relay = await startRelay(2, { ...embedded, SEALPOST_DRAIN_NOTICE_S: '15' })
+    const family = familyOf(relay.pid)
+    relay.kill('SIGINT')
+    relay.kill('SIGTERM')
+    await expect.poll(async () => (await relay.door.ask('GET', '/readyz')).status).toBe(503)
+    // within a second it is the same one
+    await sleep(1_100)
+    expect(left(workersOf(relay))).toHaveLength(2)
+    relay.kill('SIGINT')
+    expect((await relay.ended).code).toBe(130)
+    await expect.poll(() => left(family), { timeout: 10_000 }).toEqual([])
+  })
+
+  it('a start fails as a whole, as that of one process: a port that is taken, another key, a number that is none', async () => {
+    const start = async (...args: string[]): Promise<Ended> => {
+      const standard = { env: { ...CACHE, SEALPOST_ADMIN: 'off', SEALPOST_LOG_LEVEL: 'error' } }
+      const program = startSealpost(['serve', '--data', join(folder, 'embedded'), ...args], standard)
+      started.add(program)
+      return program.ended
+    }
     const taken = createServer()
     await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve))
     const { port } = taken.address() as AddressInfo
-    const args = ['serve', '--workers', '3', '--port', String(port), '--data', join(folder, 'embedded')]
-    const program = startSealpost(args, { env: { ...CACHE, SEALPOST_LOG_LEVEL: 'error' } })
-    started.add(program)
-    const { code, stderr, stdout } = await program.ended
+    const refused = await start('--workers', '3', '--port', String(port))
     taken.close()
-    expect([code, stdout.toString()]).toEqual([3, ''])
-    expect(stderr).toMatch(`port ${port} of 127.0.0.1 is taken`)
+    expect([refused.code, refused.stdout.toString()]).toEqual([3, ''])
+    expect(refused.stderr).toMatch(`port ${port} of 127.0.0.1 is taken`)
 
-    await sql.query('update server_meta set server_key_hash = $1', [createHash('sha256').update('another').digest()])
-    const other = startSealpost(['serve', '--workers', '2', '--port', '0', '--data', join(folder, 'other')], {
-      env: { ...CACHE, DATABASE_URL: database.url },
-    })
-    started.add(other)
-    expect((await other.ended).code).toBe(5)
+    const foreign = await createTestDatabase()
+    const client = new Client(foreign.connection)
+    await client.connect()
+    await client.query('update server_meta set server_key_hash = $1', [createHash('sha256').update('another').digest()])
+    await client.end()
+    expect((await start('--workers', '2', '--port', '0', '--database-url', foreign.url)).code).toBe(5)
+    await foreign.drop()
+
+    const mistaken = await start('--workers', 'all')
+    expect([mistaken.code, mistaken.stderr]).toEqual([2, expect.stringContaining('--workers: expected a whole number from 1 to 256')])
   })
 
   it('the relay ends with an error when a worker ends again and again', async () => {
@@ -313,7 +348,7 @@ describe('workers over an embedded PostgreSQL', { timeout: 120_000 }, () => {
     }
     const { code, stderr } = await relay.ended
     expect([code, killed.size]).toEqual([1, expect.toSatisfy((count: number) => count >= 5 && count <= 10)])
-    expect(stderr).toMatch('a worker ended by itself (SIGKILL)')
+    expect(stderr).toMatch('a worker ended 5 times in a row, soon after its start (SIGKILL)')
     expect(left([...family, ...killed])).toEqual([])
   })
 })

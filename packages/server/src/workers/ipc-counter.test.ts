@@ -22,13 +22,15 @@ function openWorker(counter: LimitCounter | null, { own = 2, nodes = 2 } = {}): 
   })
   ends.primary.receive((message) => {
     if (counter !== null && (message.is === 'consume' || message.is === 'reward'))
-      void answerCount(counter, own, message).then(ends.primary.send)
+      void answerCount(counter, own, message).then((answer) => ends.primary.send(answer))
   })
   return counts.counter(() => nodes)
 }
 
 async function take(workers: readonly LimitCounter[], times: number): Promise<number> {
-  const waits = await Promise.all(Array.from({ length: times }, (_, i) => workers[i % workers.length]?.consume(LIMIT, 'a', 1)))
+  const waits = await Promise.all(
+    Array.from({ length: times }, (_, i) => (workers[i % workers.length] as LimitCounter).consume(LIMIT, 'a', 1)),
+  )
   return waits.filter((wait) => wait === null).length
 }
 

@@ -1,110 +1,105 @@
-/** What a bus promises over this wire is in `bus/bus.test.ts`; here is what it does with its channels. */
+/** What a bus promises over this wire is in `bus/bus.test.ts`; here is how it is done. */
+import { randomBytes } from 'node:crypto'
+import { type Duplex, duplexPair } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, it } from 'vitest'
 import type { Wire } from '../bus/wire.ts'
-import type { Channel, ToPrimary, ToWorker } from './channel.ts'
-import { createWireHub, createWorkerWire, WAITING_BYTES_MAX } from './ipc-wire.ts'
+import { createWireHub, openIpcWire, WAITING_BYTES_MAX, type WireHub } from './ipc-wire.ts'
 
-/** A channel whose other end is the test. `full`: nothing leaves the process. */
-function makeChannel<M>(): { channel: Pick<Channel<M, never>, 'send' | 'waiting'>; sent: M[]; full: boolean } {
-  const made = {
-    sent: [] as M[],
-    full: false,
-    channel: { send: (message: M) => void made.sent.push(message), waiting: () => (made.full ? WAITING_BYTES_MAX + 1 : 0) },
-  }
-  return made
-}
+type Worker = { wire: Wire; up: boolean[]; got: [topic: number, message: Buffer][]; far: Duplex; near: Duplex }
 
-function openWire(): ReturnType<typeof makeChannel<ToPrimary>> & { wire: Wire; up: boolean[]; got: number[] } {
-  const made = makeChannel<ToPrimary>()
+/** A worker of the hub; without one, of a primary that reads nothing. */
+function openWorker(hub: WireHub | null): Worker {
+  const [far, near] = duplexPair()
   const up: boolean[] = []
-  const got: number[] = []
-  const { open, received } = createWorkerWire(made.channel)
-  const wire = open({ received: (topic) => got.push(topic), changed: (is) => up.push(is) })
-  received([[1, new Uint8Array(1)]])
-  return Object.assign(made, { wire, up, got })
+  const got: Worker['got'] = []
+  const wire = openIpcWire(far)({
+    received: (topic, message) => got.push([topic, Buffer.from(message)]),
+    changed: (is) => up.push(is),
+  })
+  hub?.add(near)
+  return { wire, up, got, far, near }
 }
 
-const bytes = (n: number): Uint8Array<ArrayBuffer> => new Uint8Array(n)
+const MIB = 1_048_576
 
-it('is up from the start, and what is said in one turn is one message each of topics and hints', async () => {
-  const { wire, sent, up, got } = openWire()
-  expect([up, got]).toEqual([[true], [1]])
-  for (const topic of [7, 8, 9]) wire.subscribe(topic)
-  wire.unsubscribe(8)
-  for (const topic of [7, 5]) wire.publish(topic, bytes(3))
-  await turn()
-  expect(sent).toEqual([
-    { is: 'topics', joined: [7, 9], parted: [8] },
-    {
-      is: 'hints',
-      hints: [
-        [7, bytes(3)],
-        [5, bytes(3)],
-      ],
-    },
-  ])
-})
-
-it('loses hints for which there is no room, and no topic', async () => {
-  const made = openWire()
-  made.full = true
-  made.wire.publish(1, bytes(3))
-  made.wire.subscribe(1)
-  await turn()
-  expect(made.sent).toEqual([])
-  made.full = false
-  await expect.poll(() => made.sent).toEqual([{ is: 'topics', joined: [1], parted: [] }])
-  made.sent.length = 0
-  for (let i = 0; i < 20; i++) made.wire.publish(1, bytes(1_048_576))
-  await turn()
-  const [message] = made.sent
-  expect(message?.is === 'hints' && message.hints.length).toBe(8)
-})
-
-it('the hub passes a hint on to those who want it but for its sender, and forgets who is gone', async () => {
+it('a message reaches those who want its topic, but for its sender, byte for byte whatever its size; all are up from the start', async () => {
   const hub = createWireHub()
-  const ends = [1, 2, 3].map(() => makeChannel<ToWorker>())
-  const [a, b, c] = ends.map((end) => hub.add(end.channel)) as [
-    ReturnType<typeof hub.add>,
-    ReturnType<typeof hub.add>,
-    ReturnType<typeof hub.add>,
-  ]
-  for (const member of [a, b]) member.topics({ joined: [1, 2], parted: [] })
-  c.topics({ joined: [2, 3], parted: [] })
-  c.topics({ joined: [], parted: [2] })
-  a.published([
-    [1, bytes(1)],
-    [3, bytes(2)],
-    [4, bytes(3)],
-  ])
-  a.published([[2, bytes(4)]])
+  const [a, b, c] = [openWorker(hub), openWorker(hub), openWorker(hub)]
+  const topics = [7, 2 ** 40 + 5, 9]
+  for (const { wire } of [a, b]) for (const topic of topics) wire.subscribe(topic)
+  for (const topic of topics) c.wire.subscribe(topic)
+  c.wire.unsubscribe(7)
+  b.wire.unsubscribe(9)
+  b.wire.subscribe(9)
+  await expect.poll(() => hub.topics()).toBe(3)
   await turn()
-  const hints = ends.map(({ sent }) => sent.flatMap((message) => (message.is === 'hints' ? message.hints : [])))
-  expect(hints).toEqual([
-    [],
-    [
-      [1, bytes(1)],
-      [2, bytes(4)],
-    ],
-    [[3, bytes(2)]],
-  ])
-  expect(ends[1]?.sent).toHaveLength(1)
-  b.leave()
-  a.published([[1, bytes(1)]])
-  await turn()
-  expect(ends[1]?.sent).toHaveLength(1)
+  const sent: Worker['got'] = [0, 1, 70_000, 3 * MIB, 5].map((size, i) => [topics[i % 3] ?? 0, randomBytes(size)])
+  for (const [topic, message] of sent) a.wire.publish(topic, message)
+  a.wire.publish(8, randomBytes(3))
+  await expect.poll(() => [b.got.length, c.got.length]).toEqual([5, 3])
+  // byte by byte through an assertion takes seconds
+  const texts = (messages: Worker['got']): string[] => messages.map(([topic, message]) => `${topic} ${message.toString('base64')}`)
+  expect(texts(b.got)).toEqual(texts(sent))
+  expect(texts(c.got)).toEqual(texts(sent.filter(([topic]) => topic !== 7)))
+  expect([a.got, a.up, b.up]).toEqual([[], [true], [true]])
 })
 
-it('one that is frozen gets no more than there is room for, and the others all', async () => {
+it('what is said in one turn leaves as one write', async () => {
+  const { wire, far } = openWorker(null)
+  let writes = 0
+  const write = far.write.bind(far)
+  far.write = ((chunk: Buffer) => {
+    writes += 1
+    return write(chunk)
+  }) as typeof far.write
+  for (let i = 0; i < 100; i++) wire.publish(i, randomBytes(10))
+  await turn()
+  expect(writes).toBe(1)
+})
+
+it('where nobody reads, hints above the bound are lost, and topics are told when there is room', async () => {
+  const { wire, far, near } = openWorker(null)
+  for (let i = 0; i < 100; i++) wire.publish(1, randomBytes(MIB))
+  await turn()
+  expect(far.writableLength).toBeLessThan(WAITING_BYTES_MAX + 2 * MIB)
+  for (let i = 0; i < 100; i++) wire.publish(1, randomBytes(MIB))
+  wire.subscribe(5)
+  await turn()
+  expect(far.writableLength).toBeLessThan(WAITING_BYTES_MAX + 2 * MIB)
   const hub = createWireHub()
-  const [a, frozen, other] = [makeChannel<ToWorker>(), makeChannel<ToWorker>(), makeChannel<ToWorker>()]
-  const sender = hub.add(a.channel)
-  for (const end of [frozen, other]) hub.add(end.channel).topics({ joined: [1], parted: [] })
-  frozen.full = true
-  for (let i = 0; i < 5; i++) {
-    sender.published([[1, bytes(10)]])
+  hub.add(near)
+  await expect.poll(() => hub.topics()).toBe(1)
+})
+
+it('a worker that reads nothing keeps nothing from the others, and one that is gone is forgotten', async () => {
+  const hub = createWireHub()
+  const [a, frozen, other] = [openWorker(hub), openWorker(hub), openWorker(hub)]
+  for (const { wire } of [frozen, other]) wire.subscribe(1)
+  frozen.wire.subscribe(2)
+  await expect.poll(() => hub.topics()).toBe(2)
+  frozen.far.pause()
+  for (let i = 0; i < 40; i++) {
+    a.wire.publish(1, randomBytes(MIB))
     await turn()
   }
-  expect([frozen.sent.length, other.sent.length]).toEqual([0, 5])
+  await expect.poll(() => other.got.length).toBe(40)
+  expect(frozen.near.writableLength).toBeLessThan(WAITING_BYTES_MAX + 2 * MIB)
+  frozen.near.destroy()
+  await expect.poll(() => hub.topics()).toBe(1)
+  a.wire.publish(1, randomBytes(1))
+  await expect.poll(() => other.got.length).toBe(41)
+})
+
+it('after its end a wire takes and gives nothing', async () => {
+  const hub = createWireHub()
+  const [a, b] = [openWorker(hub), openWorker(hub)]
+  b.wire.subscribe(1)
+  await expect.poll(() => hub.topics()).toBe(1)
+  await b.wire.close()
+  a.wire.publish(1, randomBytes(1))
+  b.wire.publish(1, randomBytes(1))
+  await turn()
+  await turn()
+  expect([a.got, b.got]).toEqual([[], []])
 })

@@ -1,141 +1,165 @@
 /**
- * The wire between the workers of one machine (protocol.md §7), over the channels to their primary: it keeps who wants which topic, and
- * passes a message on to those who do, but for the one it is from. What comes together in one turn of a process is one message.
+ * The wire between the workers of one machine (protocol.md §7): each has a line to the primary, which keeps who wants which topic and
+ * passes a message on to those who do, but for the one it is from. A line is a pipe of its own beside the channel of the processes, so
+ * that a message is bytes all the way, and does not wait for connections that are handed over. Big-endian:
  *
- * Invariant: nothing blocks, and a topic that is wanted is told in the end. Bound: `WAITING_BYTES_MAX` per channel and direction, above
- * which hints are lost.
+ *   frame = u32 length of the message | u8 kind | u64 topic | message        kind: 0 a hint, 1 the topic is wanted, 2 no longer
+ *
+ * Invariant: nothing blocks, and a topic that is wanted is told in the end. Bound: `WAITING_BYTES_MAX` for each end of a line, above which
+ * hints are lost. What comes together in one turn of a process is written together.
  */
+import type { Duplex } from 'node:stream'
 import type { OpenWire } from '../bus/wire.ts'
-import type { Channel, Sent, ToPrimary, ToWorker } from './channel.ts'
 
 export const WAITING_BYTES_MAX = 8 * 1_048_576
-/** Of a hint, beside its bytes. */
-const ENTRY_BYTES = 64
 /** Topics are told again so soon when there is no room for them now. */
 const AGAIN_MS = 50
+const HEAD_BYTES = 13
+const KIND = { hint: 0, join: 1, part: 2 } as const
+type Kind = (typeof KIND)[keyof typeof KIND]
+const NOTHING = Buffer.alloc(0)
 
-export type WorkerWire = {
-  open: OpenWire
-  /** From the primary. */
-  received(hints: readonly Sent[]): void
-}
+/** `line`: to the primary. */
+export function openIpcWire(line: Duplex): OpenWire {
+  return (listener) => {
+    const out = createWriter(line)
+    const topics = new Map<number, Kind>()
+    let telling = false
+    let closed = false
 
-export function createWorkerWire(channel: Pick<Channel<ToPrimary, never>, 'send' | 'waiting'>): WorkerWire {
-  let deliver: (hints: readonly Sent[]) => void = () => {}
+    function want(topic: number, kind: Kind): void {
+      topics.set(topic, kind)
+      if (telling || closed) return
+      telling = true
+      setImmediate(tell)
+    }
+    function tell(): void {
+      if (out.isFull()) return void setTimeout(tell, AGAIN_MS).unref()
+      telling = false
+      if (!closed) for (const [topic, kind] of topics) out.write(makeFrame(kind, topic, NOTHING))
+      topics.clear()
+    }
 
-  return {
-    received: (hints) => deliver(hints),
-    open(listener) {
-      const topics = new Map<number, 'joined' | 'parted'>()
-      const hints = createBatch<ToPrimary>(channel, (batch) => ({ is: 'hints', hints: batch }))
-      let telling = false
-      let closed = false
-
-      function tellLater(): void {
-        if (telling || closed) return
-        telling = true
-        setImmediate(tell)
-      }
-      function tell(): void {
-        if (channel.waiting() > WAITING_BYTES_MAX) return void setTimeout(tell, AGAIN_MS).unref()
-        telling = false
-        const of = (wanted: 'joined' | 'parted'): number[] => [...topics].flatMap(([topic, is]) => (is === wanted ? [topic] : []))
-        const told = { joined: of('joined'), parted: of('parted') }
-        topics.clear()
-        if (!closed) channel.send({ is: 'topics', ...told }, 8 * (told.joined.length + told.parted.length))
-      }
-
-      deliver = (sent) => {
-        for (const [topic, message] of sent) listener.received(topic, message)
-      }
-      // as long as the channel is there; with its end the worker ends
-      listener.changed(true)
-      return {
-        publish(topic, message) {
-          if (!closed) hints.add([topic, message])
-        },
-        subscribe(topic) {
-          topics.set(topic, 'joined')
-          tellLater()
-        },
-        unsubscribe(topic) {
-          topics.set(topic, 'parted')
-          tellLater()
-        },
-        close() {
-          closed = true
-          deliver = () => {}
-          return Promise.resolve()
-        },
-      }
-    },
+    const read = createReader((kind, topic, frame) => {
+      if (kind === KIND.hint && !closed) listener.received(topic, frame.subarray(HEAD_BYTES))
+    })
+    // that the primary is gone is told elsewhere
+    line.on('error', () => {})
+    line.on('data', read)
+    // with the end of the line this process ends
+    listener.changed(true)
+    return {
+      publish(topic, message) {
+        if (!closed && !out.isFull()) out.write(makeFrame(KIND.hint, topic, message))
+      },
+      subscribe: (topic) => want(topic, KIND.join),
+      unsubscribe: (topic) => want(topic, KIND.part),
+      close() {
+        closed = true
+        line.off('data', read)
+        return Promise.resolve()
+      },
+    }
   }
 }
 
-export type WireHub = { add(channel: Pick<Channel<ToWorker, never>, 'send' | 'waiting'>): WireMember }
-
-/** One worker of the hub. */
-export type WireMember = {
-  topics(change: { joined: readonly number[]; parted: readonly number[] }): void
-  published(hints: readonly Sent[]): void
-  /** It is gone. */
-  leave(): void
+export type WireHub = {
+  /** The line to one more worker; forgotten when it closes. */
+  add(line: Duplex): void
+  /** That some worker wants. */
+  topics(): number
 }
 
-export function createWireHub(): WireHub {
-  type Member = { wanted: Set<number>; add(sent: Sent): void }
-  const topics = new Map<number, Set<Member>>()
+type Writer = ReturnType<typeof createWriter>
 
-  function part(topic: number, member: Member): void {
+export function createWireHub(): WireHub {
+  const topics = new Map<number, Set<Writer>>()
+
+  function part(topic: number, member: Writer): void {
     const members = topics.get(topic)
     members?.delete(member)
     if (members?.size === 0) topics.delete(topic)
-    member.wanted.delete(topic)
   }
 
   return {
-    add(channel) {
-      const batch = createBatch<ToWorker>(channel, (hints) => ({ is: 'hints', hints }))
-      const self: Member = { wanted: new Set(), add: batch.add }
-      return {
-        topics({ joined, parted }) {
-          for (const topic of joined) {
-            const members = topics.get(topic) ?? new Set()
-            topics.set(topic, members.add(self))
-            self.wanted.add(topic)
-          }
-          for (const topic of parted) part(topic, self)
-        },
-        published(hints) {
-          for (const sent of hints) for (const member of topics.get(sent[0]) ?? []) if (member !== self) member.add(sent)
-        },
-        leave() {
-          for (const topic of self.wanted) part(topic, self)
-        },
-      }
+    topics: () => topics.size,
+    add(line) {
+      const self = createWriter(line)
+      const wanted = new Set<number>()
+      let gone = false
+      const read = createReader((kind, topic, frame) => {
+        if (gone) return
+        if (kind === KIND.hint) {
+          for (const member of topics.get(topic) ?? []) if (member !== self && !member.isFull()) member.write(frame)
+        } else if (kind === KIND.join) {
+          topics.set(topic, (topics.get(topic) ?? new Set()).add(self))
+          wanted.add(topic)
+        } else {
+          part(topic, self)
+          wanted.delete(topic)
+        }
+      })
+      line.on('error', () => {})
+      line.on('data', read)
+      line.once('close', () => {
+        gone = true
+        for (const topic of wanted) part(topic, self)
+      })
     },
   }
 }
 
-/** Hints of one turn as one message. */
-function createBatch<M>(channel: Pick<Channel<M, never>, 'send' | 'waiting'>, wrap: (hints: Sent[]) => M): { add(sent: Sent): void } {
-  let batch: Sent[] = []
+function makeFrame(kind: Kind, topic: number, message: Uint8Array): Buffer {
+  const frame = Buffer.allocUnsafe(HEAD_BYTES + message.length)
+  frame.writeUInt32BE(message.length)
+  frame.writeUInt8(kind, 4)
+  frame.writeUInt32BE(Math.floor(topic / 2 ** 32), 5)
+  frame.writeUInt32BE(topic >>> 0, 9)
+  frame.set(message, HEAD_BYTES)
+  return frame
+}
+
+/** Takes bytes as they come, and gives whole frames, which are views. */
+function createReader(take: (kind: number, topic: number, frame: Buffer) => void): (chunk: Buffer) => void {
+  let parts: Buffer[] = []
+  let have = 0
+  let wanted = HEAD_BYTES
+
+  return (chunk) => {
+    parts.push(chunk)
+    have += chunk.length
+    if (have < wanted) return
+    const bytes = parts.length === 1 ? chunk : Buffer.concat(parts, have)
+    let at = 0
+    for (wanted = HEAD_BYTES; bytes.length - at >= wanted; wanted = HEAD_BYTES) {
+      wanted += bytes.readUInt32BE(at)
+      if (bytes.length - at < wanted) break
+      take(bytes.readUInt8(at + 4), bytes.readUInt32BE(at + 5) * 2 ** 32 + bytes.readUInt32BE(at + 9), bytes.subarray(at, at + wanted))
+      at += wanted
+    }
+    parts = at < bytes.length ? [bytes.subarray(at)] : []
+    have = bytes.length - at
+  }
+}
+
+/** Writes the frames of one turn at once. */
+function createWriter(line: Duplex): { write(frame: Buffer): void; isFull(): boolean } {
+  let frames: Buffer[] = []
   let bytes = 0
 
-  function send(): void {
-    const message = wrap(batch)
-    const size = bytes
-    batch = []
+  function flush(): void {
+    const [first] = frames
+    if (first !== undefined && !line.destroyed) line.write(frames.length === 1 ? first : Buffer.concat(frames, bytes))
+    frames = []
     bytes = 0
-    channel.send(message, size)
   }
 
   return {
-    add(sent) {
-      if (channel.waiting() + bytes > WAITING_BYTES_MAX) return
-      batch.push(sent)
-      bytes += sent[1].length + ENTRY_BYTES
-      if (batch.length === 1) setImmediate(send)
+    isFull: () => line.writableLength + bytes > WAITING_BYTES_MAX,
+    write(frame) {
+      frames.push(frame)
+      bytes += frame.length
+      if (frames.length === 1) setImmediate(flush)
     },
   }
 }

@@ -7,6 +7,7 @@
  */
 import cluster from 'node:cluster'
 import { extname } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { SealpostError } from '@sealpost/protocol'
@@ -15,12 +16,15 @@ import { openFoundation } from '../foundation.ts'
 import { createMemoryCounter } from '../limits/memory-counter.ts'
 import { LEASE_MS } from '../relay/node-lease.ts'
 import type { RunningServer, ServerOptions } from '../server.ts'
-import { createChannel, type Listening, type Setup, type ToPrimary, type ToWorker } from './channel.ts'
+import { createChannel, LINE_FD, type Listening, type Setup, type ToPrimary, type ToWorker } from './channel.ts'
 import { answerCount } from './ipc-counter.ts'
 import { createWireHub } from './ipc-wire.ts'
-import { createRestarts } from './restarts.ts'
+import { createRestarts, SOON_MAX } from './restarts.ts'
 
 const WORKER = fileURLToPath(new URL(`./worker${extname(import.meta.filename)}`, import.meta.url))
+
+/** The channel of the processes is the fourth, and the line of hints the one after. */
+const STDIO = ['ignore', 'inherit', 'inherit', 'ipc', 'pipe']
 
 type End = { code: number | null; signal: string | null; reason: SealpostError | null }
 
@@ -53,7 +57,7 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
     exec: WORKER,
     args: [],
     serialization: 'advanced',
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    stdio: STDIO,
     windowsHide: true,
   })
   process.on('exit', killAll)
@@ -77,7 +81,8 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
   function startWorker(worker: number, listens: (listening: Listening) => void): WorkerProcess {
     const forked = cluster.fork()
     const channel = createChannel<ToWorker, ToPrimary>(forked.process)
-    const member = hub.add(channel)
+    const line = forked.process.stdio[LINE_FD] as Duplex | null | undefined
+    if (line != null) hub.add(line)
     const ended = Promise.withResolvers<End>()
     let reason: SealpostError | null = null
     const self: WorkerProcess = {
@@ -96,10 +101,6 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
           return
         case 'log_level':
           return options.setLogLevel?.(message.level)
-        case 'topics':
-          return member.topics(message)
-        case 'hints':
-          return member.published(message.hints)
         case 'consume':
         case 'reward':
           // without an answer the worker counts for itself
@@ -111,7 +112,6 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
       }
     })
     const gone = (code: number | null, name: string | null): void => {
-      member.leave()
       living.delete(self)
       ends.push(performance.now())
       ended.resolve({ code, signal: name, reason })
@@ -153,19 +153,22 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
     let started = false
     while (!ending.signal.aborted) {
       const began = performance.now()
+      let elsewhere = false
       const running = startWorker(worker, (told) => {
         listening ??= told
-        if (told.url !== listening.url || told.admin_url !== listening.admin_url) return running.kill()
+        // the last one that had the port ended while this one started
+        elsewhere = told.url !== listening.url || told.admin_url !== listening.admin_url
+        if (elsewhere) return running.kill()
         started = true
         first.resolve(told)
       })
       const end = await running.ended
       if (ending.signal.aborted) break
       if (!started) return first.reject(failureOf(end))
-      const pause = restarts.next(performance.now() - began, end.reason?.code !== 'unavailable')
+      const pause = restarts.next(performance.now() - began, !elsewhere && end.reason?.code !== 'unavailable')
       const { code, signal: name, reason } = end
       logger.error({ worker, pid: running.pid, code, signal: name, reason: reason?.message }, 'a worker ended')
-      if (pause === null) throw failureOf(end)
+      if (pause === null) throw failureOf(end, `${SOON_MAX} times in a row, soon after its start`)
       await sleep(pause, undefined, { signal: ending.signal }).catch(() => {})
     }
     first.reject(new SealpostError('aborted', 'the start was given up'))
@@ -204,8 +207,8 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
   }
 }
 
-function failureOf({ code, signal, reason }: End): SealpostError {
-  return reason ?? new SealpostError('internal', `a worker ended by itself (${signal ?? code ?? 'not started'})`)
+function failureOf({ code, signal, reason }: End, how = 'while it started'): SealpostError {
+  return reason ?? new SealpostError('internal', `a worker ended ${how} (${signal ?? code ?? 'not forked'})`)
 }
 
 /** What a worker may take for its stop; the database has the rest of the time. */

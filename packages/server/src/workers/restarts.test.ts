@@ -16,6 +16,6 @@ it('five that end soon in a row are enough', () => {
 
 it('an end for something that passes by itself is no reason to give up', () => {
   const restarts = createRestarts()
-  for (let i = 0; i < 100; i++) expect(restarts.next(SOON, false)).toBe(1_000)
+  for (let i = 0; i < 100; i++) expect(restarts.next(SOON, false)).toBe(2_000)
   expect(restarts.next(SOON, true)).toBe(100)
 })

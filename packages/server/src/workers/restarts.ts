@@ -10,7 +10,7 @@ export type Restarts = {
 const SOON_MS = 10_000
 export const SOON_MAX = 5
 const PAUSES_MS = [0, 100, 500, 1_000, 2_000] as const
-const PASSING_MS = 1_000
+const PASSING_MS = 2_000
 
 export function createRestarts(): Restarts {
   let soon = 0

@@ -5,17 +5,17 @@
  * Signals are the primary's: a Ctrl-C reaches all processes of a terminal, and is one stop.
  */
 import { once } from 'node:events'
+import { Socket } from 'node:net'
 import { SealpostError } from '@sealpost/protocol'
 import { createLog, type LeveledLog } from '../log.ts'
 import { startServer } from '../server.ts'
-import { createChannel, type Setup, type ToPrimary, type ToWorker } from './channel.ts'
+import { createChannel, LINE_FD, type Setup, type ToPrimary, type ToWorker } from './channel.ts'
 import { createWorkerCounter } from './ipc-counter.ts'
-import { createWorkerWire } from './ipc-wire.ts'
+import { openIpcWire } from './ipc-wire.ts'
 
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => {})
 
 const channel = createChannel<ToPrimary, ToWorker>(process)
-const wire = createWorkerWire(channel)
 const counts = createWorkerCounter(channel)
 const ending = new AbortController()
 
@@ -25,8 +25,6 @@ channel.receive((message) => {
       return void run(message.setup)
     case 'stop':
       return ending.abort()
-    case 'hints':
-      return wire.received(message.hints)
     case 'counted':
       return counts.counted(message.id, message.wait)
     default:
@@ -42,7 +40,7 @@ async function run({ worker, config, foundation }: Setup): Promise<void> {
   } catch (error) {
     if (!(error instanceof SealpostError)) logger.error({ err: error }, 'a worker failed')
     const { code, message } = error instanceof SealpostError ? error : new SealpostError('internal', 'a worker failed')
-    channel.send({ is: 'failed', code, message }, 0, () => process.exit(1))
+    channel.send({ is: 'failed', code, message }, () => process.exit(1))
   }
 }
 
@@ -54,7 +52,7 @@ async function serve(config: Setup['config'], foundation: Setup['foundation'], l
       channel.send({ is: 'log_level', level })
     },
     signal: ending.signal,
-    among: { foundation, wire: wire.open, counter: counts.counter },
+    among: { foundation, wire: openIpcWire(new Socket({ fd: LINE_FD })), counter: counts.counter },
   })
   const { url, admin_url, port } = server
   channel.send({ is: 'listening', listening: { url, admin_url, port } })
