@@ -308,6 +308,19 @@ describe('workers over an embedded PostgreSQL', { timeout: 120_000 }, () => {
     await expect.poll(() => left(family), { timeout: 10_000 }).toEqual([])
   })
 
+  it('one that is frozen holds a stop up for its time and no longer, and PostgreSQL ends in good order after it', async () => {
+    const relay = await startRelay(2, { ...embedded, SEALPOST_STOP_S: '2' })
+    const family = familyOf(relay.pid)
+    const [frozen = 0] = workersOf(relay)
+    process.kill(frozen, 'SIGSTOP')
+    const began = performance.now()
+    process.kill(relay.pid, 'SIGTERM')
+    const { code, stderr } = await relay.ended
+    expect(performance.now() - began).toBeLessThan(4_000)
+    expect([code, stderr]).toEqual([1, expect.stringContaining('a worker did not stop in time')])
+    expect(left(family)).toEqual([])
+  })
+
   it('a start fails as a whole, as that of one process: a port that is taken, another key, a number that is none', async () => {
     const start = async (...args: string[]): Promise<Ended> => {
       const standard = { env: { ...CACHE, SEALPOST_ADMIN: 'off', SEALPOST_LOG_LEVEL: 'error' } }

@@ -145,7 +145,11 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
   function openPlace(worker: number): { first: Promise<Listening>; over: Promise<void> } {
     const first = Promise.withResolvers<Listening>()
     first.promise.catch(() => {})
-    return { first: first.promise, over: keep(worker, first).catch(giveUp) }
+    const over = keep(worker, first).catch((why: unknown) => {
+      first.reject(why)
+      giveUp(why)
+    })
+    return { first: first.promise, over }
   }
 
   async function keep(worker: number, first: PromiseWithResolvers<Listening>): Promise<void> {
@@ -175,7 +179,7 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
   }
 
   function giveUp(why: unknown): void {
-    logger.error({ err: why }, 'a worker ended again and again; the relay stops')
+    logger.error({ err: why }, 'no worker can be kept; the relay stops')
     failure ??= why
     stop().catch(() => {})
   }
@@ -208,7 +212,9 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
 }
 
 function failureOf({ code, signal, reason }: End, how = 'while it started'): SealpostError {
-  return reason ?? new SealpostError('internal', `a worker ended ${how} (${signal ?? code ?? 'not forked'})`)
+  // one that is not yet deaf to them: the same signal is on its way to the primary
+  const asked = signal === 'SIGINT' || signal === 'SIGTERM' || signal === 'SIGHUP'
+  return reason ?? new SealpostError(asked ? 'aborted' : 'internal', `a worker ended ${how} (${signal ?? code ?? 'not forked'})`)
 }
 
 /** What a worker may take for its stop; the database has the rest of the time. */
