@@ -111,6 +111,8 @@ const ELSE: Readonly<Record<string, string>> = {
   'append_events ingest': '200',
   // the stream has begun, and ends
   'follow_events judgeCursor': '200',
+  // the next flush writes it again
+  'follow_events setFollower': '200',
   // the next round reads it again
   'follow_events readPresence': '200',
 }

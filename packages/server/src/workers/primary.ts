@@ -82,7 +82,7 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
     const forked = cluster.fork()
     const channel = createChannel<ToWorker, ToPrimary>(forked.process)
     const line = forked.process.stdio[LINE_FD] as Duplex | null | undefined
-    if (line != null) hub.add(line)
+    if (line !== null && line !== undefined) hub.add(line)
     const ended = Promise.withResolvers<End>()
     let reason: SealpostError | null = null
     const self: WorkerProcess = {
