@@ -29,7 +29,9 @@ describe('the doctor', () => {
     const [, names = ''] = /const SETTING_NAMES = \[([^\]]*)\] as const/.exec(textOf('packages/server/src/doctor/facts.ts')) ?? []
     expect(names.trim().split(/,\s*/).filter(Boolean).length).toBeGreaterThan(10)
     for (const name of names.trim().split(/,\s*/).filter(Boolean)) expect(name).toMatch(/^'[a-z_]+'$/)
-    const asked = [...text.matchAll(/(?<!function )\b(?:ask|one)<[^(]*>\((?:ask, )?([^)]*)\)/g)].map(([, given = '']) => given)
+    const asked = [...text.matchAll(/(?<!function )\b(?:ask|one)<[^(]*>\((?:\s*ask,\s*)?([^)]*)\)/g)].map(([, given = '']) =>
+      given.trim().replace(/,$/, ''),
+    )
     expect(asked.length).toBeGreaterThan(8)
     for (const given of asked) expect(given).toMatch(/^([A-Z]+|sql|'[^']*'|`[^`$]*`)$/)
     expect(find(doctor, /\.query\(.*/g)).toEqual([
