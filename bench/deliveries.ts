@@ -7,10 +7,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { openAccounts } from './support/accounts.ts'
 import { cpuSeconds } from './support/cost.ts'
-import type { Counts, Faults, FleetProcess, RemoteFleet } from './support/fleet-process.ts'
-import { startFleets } from './support/fleet-process.ts'
+import { type Counts, type Faults, type RemoteFleet, startFleets } from './support/fleet-process.ts'
 import { median, show, table } from './support/figures.ts'
-import { type Ground, openGround, openRelay, type Relay, type RelayOptions } from './support/relays.ts'
+import { openGround, openRelay, type Relay, type RelayOptions } from './support/relays.ts'
 import { type Defer, runBench } from './support/run.ts'
 
 const { values: given } = parseArgs({
@@ -19,29 +18,31 @@ const { values: given } = parseArgs({
     devices: { type: 'string', default: '3' },
     bytes: { type: 'string', default: '256' },
     outstanding: { type: 'string', default: '16' },
-    rounds: { type: 'string', default: '5' },
-    ms: { type: 'string', default: '2500' },
-    'warm-ms': { type: 'string', default: '1000' },
+    /** Many and short: what else the machine does then meets all modes alike. */
+    rounds: { type: 'string', default: '15' },
+    ms: { type: 'string', default: '600' },
+    'warm-ms': { type: 'string', default: '150' },
+    /** Under load before the first round: code that is new is slow. */
+    'new-ms': { type: 'string', default: '4000' },
     modes: { type: 'string', default: 'one,crossing' },
     /** Another tree of sources, packages installed: the mode `before`. */
     before: { type: 'string' },
     workers: { type: 'string', default: '2' },
+    /** A folder to which nodes write what they spend their time on. */
     'cpu-prof': { type: 'string' },
     'no-fsync': { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
   },
 })
 const [users, devices, payload_bytes] = [Number(given.users), Number(given.devices), Number(given.bytes)]
-const [outstanding, rounds, ms, warm_ms] = [given.outstanding, given.rounds, given.ms, given['warm-ms']].map(Number) as [
-  number,
-  number,
-  number,
-  number,
-]
+const [outstanding, rounds, ms, warm_ms, new_ms] = [given.outstanding, given.rounds, given.ms, given['warm-ms'], given['new-ms']].map(
+  Number,
+) as [number, number, number, number, number]
+const flags = given['cpu-prof'] === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${given['cpu-prof']}`]
 const SETTLE_MS_MAX = 10_000
 const BENCH_MS_MAX = 600_000
 
-type Place = (user: number, device: number, round: number) => number
+type Place = (user: number, device: number) => number
 type Mode = { relay: keyof typeof RELAYS; place: Place; says: string }
 
 const RELAYS = {
@@ -54,66 +55,69 @@ const RELAYS = {
 
 /** Every second receiver is at another node than the sender. */
 const crosses = (device: number): number => (device > 0 && device % 2 === 0 ? 1 : 0)
+/** Users are numbered in their order, and a node spreads them over its lanes by number: not every second one. */
+const half = (user: number): number => (user >> 1) & 1
 const MODES: Readonly<Record<string, Mode>> = {
   one: { relay: 'one', place: () => 0, says: 'one node, no Redis' },
   before: { relay: 'before', place: () => 0, says: 'one node of the sources of --before' },
   linked: { relay: 'linked', place: () => 0, says: 'one node that tells Redis of all' },
-  crossing: { relay: 'two', place: (user, device) => (user + crosses(device)) % 2, says: 'two nodes, half of all deliveries cross' },
+  crossing: { relay: 'two', place: (user, device) => (half(user) + crosses(device)) % 2, says: 'two nodes, half of all deliveries cross' },
   gathered: { relay: 'two', place: (_, device) => crosses(device), says: 'the same, all senders at one node' },
-  random: { relay: 'two', place: (user, device, round) => scatter(user, device, round), says: 'two nodes, each device at either' },
-  affinity: { relay: 'two', place: (user) => user % 2, says: 'two nodes, all of a user at one' },
+  random: { relay: 'two', place: scatter, says: 'two nodes, each device at either' },
+  affinity: { relay: 'two', place: (user) => half(user), says: 'two nodes, all of a user at one' },
   workers: { relay: 'workers', place: () => 0, says: 'one node with --workers' },
 }
 
 type Cost = { nodes: number; postgres: number; redis: number; sum: number }
-type Round = { events_s: number; deliveries_s: number; cpu_s: Cost; ack_ms: Counts['ack_ms']; delivery_ms: Counts['delivery_ms'] }
-type Field = { mode: string; relay: Relay; fleet: RemoteFleet; place: Place; rounds: Round[]; faults: Faults }
+/** `together`: events of a message. */
+type Round = {
+  events_s: number
+  deliveries_s: number
+  together: number
+  cpu_s: Cost
+  ack_ms: Counts['ack_ms']
+  delivery_ms: Counts['delivery_ms']
+}
+type Field = { mode: string; relay: Relay; fleet: RemoteFleet; rounds: Round[]; faults: Faults }
 
 await runBench(async (defer) => {
   const names = given.modes.split(',')
   const unknown = names.find((name) => MODES[name] === undefined || (name === 'before' && given.before === undefined))
   if (unknown !== undefined) throw new Error(`no such mode: ${unknown}; there are ${Object.keys(MODES).join(', ')} (before with --before)`)
   const fields = await openFields(defer, names)
+  for (const field of fields) await underLoad(field, () => sleep(new_ms))
   for (let round = 0; round < rounds; round++) {
-    for (const field of round % 2 === 0 ? fields : fields.toReversed()) await measure(field, round)
+    for (const field of round % 2 === 0 ? fields : fields.toReversed()) await underLoad(field, measure)
   }
   report(fields)
   return fields.every(({ faults }) => Object.keys(faults).length === 0)
 }, BENCH_MS_MAX)
 
+/** Each mode has a relay and users of its own, connected all the time; one at a time is under load. */
 async function openFields(defer: Defer, names: readonly string[]): Promise<Field[]> {
   const ground = await openGround(defer, { fsync: !given['no-fsync'] })
   const fleets = startFleets()
   defer(() => fleets.end())
-  const open = new Map<string, Promise<{ relay: Relay; fleet: RemoteFleet }>>()
   return Promise.all(
-    names.map(async (mode) => {
-      const { relay: kind, place } = MODES[mode] as Mode
-      if (!open.has(kind)) open.set(kind, openUsers(defer, ground, fleets, { name: kind, ...RELAYS[kind] }))
-      const { relay, fleet } = await (open.get(kind) as Promise<{ relay: Relay; fleet: RemoteFleet }>)
-      return { mode, relay, fleet, place, rounds: [], faults: {} }
+    names.map(async (name) => {
+      const { relay: kind, place } = MODES[name] as Mode
+      const relay = await openRelay(defer, ground, { name, ...RELAYS[kind], flags })
+      const identities = await openAccounts(relay, users, devices)
+      const fleet = await fleets.create({ identities, server_key: relay.server_key, payload_bytes })
+      await fleet.connect(identities.map((_, i) => relay.nodes[place(Math.floor(i / devices), i % devices)]?.url ?? ''))
+      return { mode: name, relay, fleet, rounds: [], faults: {} }
     }),
   )
 }
 
-async function openUsers(
-  defer: Defer,
-  ground: Ground,
-  fleets: FleetProcess,
-  options: RelayOptions,
-): Promise<{ relay: Relay; fleet: RemoteFleet }> {
-  const relay = await openRelay(defer, ground, { ...options, cpu_prof: given['cpu-prof'] })
-  const identities = await openAccounts(relay, users, devices)
-  return { relay, fleet: await fleets.create({ identities, server_key: relay.server_key, payload_bytes }) }
+async function underLoad(field: Field, act: (field: Field) => Promise<unknown>): Promise<void> {
+  await field.fleet.loop(outstanding)
+  await sleep(warm_ms)
+  await act(field)
+  field.faults = await field.fleet.settle(SETTLE_MS_MAX)
 }
 
-async function measure(field: Field, round: number): Promise<void> {
-  const { relay, fleet, place } = field
-  await fleet.connect(
-    Array.from({ length: users * devices }, (_, i) => relay.nodes[place(Math.floor(i / devices), i % devices, round)]?.url ?? ''),
-  )
-  await fleet.loop(outstanding)
-  await sleep(warm_ms)
+async function measure({ relay, fleet, rounds: measured }: Field): Promise<void> {
   await fleet.mark()
   const before = costOf(relay)
   const began = performance.now()
@@ -121,13 +125,12 @@ async function measure(field: Field, round: number): Promise<void> {
   const counts = await fleet.mark()
   const after = costOf(relay)
   const seconds = (performance.now() - began) / 1000
-  field.faults = await fleet.settle(SETTLE_MS_MAX)
-  await fleet.disconnect()
   const per = 10_000 / counts.delivered
   const [nodes, postgres, redis] = [after.nodes - before.nodes, after.postgres - before.postgres, after.redis - before.redis]
-  field.rounds.push({
+  measured.push({
     events_s: counts.acked / seconds,
     deliveries_s: counts.delivered / seconds,
+    together: counts.delivered / counts.messages,
     cpu_s: { nodes: nodes * per, postgres: postgres * per, redis: redis * per, sum: (nodes + postgres + redis) * per },
     ack_ms: counts.ack_ms,
     delivery_ms: counts.delivery_ms,
@@ -143,8 +146,8 @@ function costOf({ nodes, redis, postgres }: Relay): Omit<Cost, 'sum'> {
 }
 
 /** The same devices at the same nodes in every run. */
-function scatter(user: number, device: number, round: number): number {
-  return (Math.imul(user * 31 + device * 7 + round * 13 + 1, 0x9e37_79b1) >>> 16) & 1
+function scatter(user: number, device: number): number {
+  return (Math.imul(user * 31 + device * 7 + 1, 0x9e37_79b1) >>> 16) & 1
 }
 
 function report(fields: readonly Field[]): void {
@@ -157,6 +160,7 @@ function report(fields: readonly Field[]): void {
       says: MODES[mode]?.says,
       events_s: of((round) => round.events_s),
       deliveries_s: of((round) => round.deliveries_s),
+      together: of((round) => round.together),
       cpu_s_per_10k: {
         nodes: of(({ cpu_s }) => cpu_s.nodes),
         postgres: of(({ cpu_s }) => cpu_s.postgres),
@@ -178,11 +182,25 @@ function report(fields: readonly Field[]): void {
   )
   process.stdout.write(
     table([
-      ['mode', 'events/s', 'deliveries/s', 'CPU-s/10k', 'ratio', 'nodes', 'postgres', 'redis', 'ack ms', 'delivery ms', 'faults'],
-      ...modes.map(({ mode, events_s, deliveries_s, cpu_s_per_10k: cpu, ratio, ack_ms, delivery_ms, faults }) => [
+      [
+        'mode',
+        'events/s',
+        'deliveries/s',
+        'together',
+        'CPU-s/10k',
+        'ratio',
+        'nodes',
+        'postgres',
+        'redis',
+        'ack ms',
+        'delivery ms',
+        'faults',
+      ],
+      ...modes.map(({ mode, events_s, deliveries_s, together, cpu_s_per_10k: cpu, ratio, ack_ms, delivery_ms, faults }) => [
         mode,
         show(events_s),
         show(deliveries_s),
+        show(together),
         show(cpu.sum),
         `${show(ratio.median)} (${show(ratio.least)}–${show(ratio.most)})`,
         ...[cpu.nodes, cpu.postgres, cpu.redis].map(show),

@@ -11,7 +11,7 @@ async function bench(name: string, ...args: string[]): Promise<Ended> {
 
 describeWith(['redis-server'], 'benches', () => {
   it.concurrent('deliveries tells cost, pace and waits of each mode, and its ratio to the first', async () => {
-    const small = ['--users', '2', '--rounds', '1', '--warm-ms', '50', '--ms', '200']
+    const small = ['--users', '2', '--rounds', '1', '--new-ms', '50', '--warm-ms', '50', '--ms', '200']
     const { code, stdout, stderr } = await bench('deliveries', '--modes', 'crossing,affinity', ...small)
     expect(stderr).toBe('')
     const { modes } = JSON.parse(stdout.toString())
@@ -22,6 +22,7 @@ describeWith(['redis-server'], 'benches', () => {
       says: expect.any(String),
       events_s: positive,
       deliveries_s: positive,
+      together: positive,
       cpu_s_per_10k: { nodes: positive, postgres: expect.any(Number), redis: expect.any(Number), sum: positive },
       ratio: { median: positive, least: positive, most: positive },
       ack_ms: waits,

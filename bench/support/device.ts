@@ -35,6 +35,8 @@ export type DeviceIdentity = { user: number; user_id: string; device_id: string;
 export type DeviceListener = {
   acked(device_seq: number, at: number): void
   delivered(device_seq: number, at: number): void
+  /** A message with records of others was read. */
+  message(): void
   fault(what: string): void
   /** A session ended that was live. */
   lost(device: Device): void
@@ -145,6 +147,7 @@ export function createDevice({ identity, server_key, payload_bytes, listener }: 
     if (after !== told) listener.fault('cursor_gap')
     told = upto
     const view = viewOf(body)
+    const known_seq = heard_seq
     let start = 0
     for (let next = 0; next < body.length; ) {
       start = next
@@ -155,6 +158,7 @@ export function createDevice({ identity, server_key, payload_bytes, listener }: 
       heard_seq = Math.max(heard_seq, device_seq)
       listener.delivered(device_seq, at)
     }
+    if (heard_seq > known_seq) listener.message()
     lastRecord = body.length > 0 && tip === undefined ? body.subarray(start) : null
     last = tip ?? null
   }

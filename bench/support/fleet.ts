@@ -13,8 +13,8 @@ import { percentile } from './figures.ts'
 export type FleetPlan = { identities: DeviceIdentity[]; server_key: string; payload_bytes: number }
 
 export type Quantiles = { p50: number; p99: number }
-/** Since the mark before. */
-export type Counts = { acked: number; delivered: number; ack_ms: Quantiles; delivery_ms: Quantiles }
+/** Since the mark before. `messages`: those that the deliveries came in. */
+export type Counts = { acked: number; delivered: number; messages: number; ack_ms: Quantiles; delivery_ms: Quantiles }
 
 /** What was not as it should be: how often, by name. */
 export type Faults = Record<string, number>
@@ -52,6 +52,7 @@ export function createFleet(plan: FleetPlan): Fleet {
   const sentAt: Float64Array[] = []
   let acked = 0
   let delivered = 0
+  let messages = 0
   let ack_ms: number[] = []
   let delivery_ms: number[] = []
   let outstanding = 0
@@ -82,6 +83,7 @@ export function createFleet(plan: FleetPlan): Fleet {
           delivered += 1
           delivery_ms.push(since(device_seq, at))
         },
+        message: () => void (messages += 1),
         fault,
         lost: (lost) => {
           if (refuges.length > 0) void comeBack(lost)
@@ -173,9 +175,10 @@ export function createFleet(plan: FleetPlan): Fleet {
     },
     pace,
     mark() {
-      const counts = { acked, delivered, ack_ms: quantiles(ack_ms), delivery_ms: quantiles(delivery_ms) }
+      const counts = { acked, delivered, messages, ack_ms: quantiles(ack_ms), delivery_ms: quantiles(delivery_ms) }
       acked = 0
       delivered = 0
+      messages = 0
       ack_ms = []
       delivery_ms = []
       return counts

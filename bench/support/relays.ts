@@ -42,8 +42,8 @@ export type RelayOptions = {
   env?: NodeJS.ProcessEnv
   /** More arguments of `serve`. */
   args?: readonly string[]
-  /** Where each node writes what it spent its time on, when it ends. */
-  cpu_prof?: string | undefined
+  /** Of each node's Node. */
+  flags?: readonly string[]
 }
 
 const CONNECTIONS = '300'
@@ -102,11 +102,10 @@ async function startNode(
   options: RelayOptions,
   env: NodeJS.ProcessEnv,
 ): Promise<Node & { server_key: string }> {
-  const { root = ROOT, args = [], cpu_prof } = options
-  const profile = cpu_prof === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${cpu_prof}`]
+  const { root = ROOT, args = [], flags = [] } = options
   const serve = [join(root, 'packages', 'cli', 'src', 'main.ts'), 'serve', '--port', '0', '--data', folder, ...args]
   const dying = findCommand('setpriv') === null ? [] : ['setpriv', '--pdeathsig', 'KILL']
-  const [command = '', ...rest] = [...dying, process.execPath, ...profile, ...NODE_FLAGS, ...serve]
+  const [command = '', ...rest] = [...dying, process.execPath, ...flags, ...NODE_FLAGS, ...serve]
   const program = startProgram(command, rest, { cwd: root, env, ms_max: RUN_MS_MAX })
   defer(async () => {
     program.kill('SIGTERM')

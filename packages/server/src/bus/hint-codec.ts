@@ -9,7 +9,7 @@
  * What is not so is nothing, never an error. Client parts of a read hint are views into the message.
  */
 import { createHmac, createSecretKey, timingSafeEqual } from 'node:crypto'
-import { type Bytes, equalBytes, fromBase64url, toBase64url, viewOf } from '@sealpost/protocol'
+import { type Bytes, equalBytes, fromBase64url, toBase64url, viewOf, writeU64 } from '@sealpost/protocol'
 import { z } from 'zod'
 import type { Hint, StoredEvent } from '../ports.ts'
 
@@ -91,21 +91,21 @@ function encodeCommitted(history_id: string, events: readonly StoredEvent[]): Bu
   let size = HEAD_BYTES + 1 + HISTORY_BYTES
   for (const event of events) size += EVENT_BYTES + event.client.length
   const out = Buffer.allocUnsafe(size)
+  const view = viewOf(out)
   out[HEAD_BYTES] = KIND.committed
   out.set(fromBase64url(history_id, HISTORY_BYTES), HEAD_BYTES + 1)
   let at = HEAD_BYTES + 1 + HISTORY_BYTES
   for (const { device_no, stream_no, position, stream_seq, received_at, device_seq, flags, client } of events) {
-    at = out.writeUInt32BE(device_no, at)
-    at = out.writeUInt32BE(stream_no, at)
-    for (const number of [position, stream_seq, received_at, device_seq]) {
-      out.writeUInt32BE(Math.floor(number / 2 ** 32), at)
-      out.writeUInt32BE(number >>> 0, at + 4)
-      at += 8
-    }
-    at = out.writeUInt8(flags, at)
-    at = out.writeUInt32BE(client.length, at)
-    out.set(client, at)
-    at += client.length
+    view.setUint32(at, device_no)
+    view.setUint32(at + 4, stream_no)
+    writeU64(view, at + 8, position)
+    writeU64(view, at + 16, stream_seq)
+    writeU64(view, at + 24, received_at)
+    writeU64(view, at + 32, device_seq)
+    view.setUint8(at + 40, flags)
+    view.setUint32(at + 41, client.length)
+    out.set(client, at + EVENT_BYTES)
+    at += EVENT_BYTES + client.length
   }
   return out
 }

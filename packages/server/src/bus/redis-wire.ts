@@ -8,7 +8,7 @@
  * Bound: `PENDING_MAX` messages without an answer, above which they are lost; nothing is sent while the wire is down.
  */
 import { randomBytes } from 'node:crypto'
-import type { Cluster, Redis } from 'ioredis'
+import { Cluster, type Redis } from 'ioredis'
 import type { Log } from '../log.ts'
 import type { RedisLink } from './redis-link.ts'
 import type { OpenWire, Wire, WireListener } from './wire.ts'
@@ -40,6 +40,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
   let up = false
   let closed = false
   let pending = 0
+  const leaving: { channel: string; message: Buffer }[] = []
   /** When all that was wanted had been subscribed to; null: that is still to be done. */
   let synced: number | null = null
   let renewed = performance.now()
@@ -53,6 +54,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     sharded ? subscriber.sunsubscribe(...channels) : subscriber.unsubscribe(...channels)
   /** What fails shows by the next beat. */
   const ignore = (): void => {}
+  const settled = (count: number) => (): void => void (pending -= count)
 
   function setUp(now: boolean, why: string): void {
     if (now === up || closed) return
@@ -112,6 +114,16 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     for (const channel of beats.keys()) send(channel, BEAT).catch(ignore)
   }
 
+  /** All hints of one commit leave together: together they cost half, and wait for no answer to those before. */
+  function leave(redis: Redis): void {
+    const pipeline = redis.pipeline()
+    for (const { channel, message } of leaving) pipeline.publish(channel, message)
+    pipeline
+      .exec()
+      .catch(ignore)
+      .finally(settled(leaving.splice(0).length))
+  }
+
   function received(channel: string, message: Buffer): void {
     if (beats.has(channel)) {
       const now = performance.now()
@@ -137,9 +149,14 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     publish(topic, message) {
       if (!up || pending >= PENDING_MAX) return
       pending += 1
-      send(channelOf(topic), message as Buffer)
-        .catch(ignore)
-        .finally(() => (pending -= 1))
+      const channel = channelOf(topic)
+      // in a Cluster those of one slot alone can go together
+      if (commands instanceof Cluster)
+        return void commands
+          .spublish(channel, message as Buffer)
+          .catch(ignore)
+          .finally(settled(1))
+      if (leaving.push({ channel, message: message as Buffer }) === 1) queueMicrotask(() => leave(commands))
     },
     subscribe(topic) {
       wanted.add(topic)
