@@ -82,8 +82,6 @@ type Field = { mode: string; relay: Relay; fleet: RemoteFleet; rounds: Round[]; 
 
 await runBench(async (defer) => {
   const names = given.modes.split(',')
-  const unknown = names.find((name) => MODES[name] === undefined || (name === 'before' && given.before === undefined))
-  if (unknown !== undefined) throw new Error(`no such mode: ${unknown}; there are ${Object.keys(MODES).join(', ')} (before with --before)`)
   const fields = await openFields(defer, names)
   for (const field of fields) await underLoad(field, () => sleep(new_ms))
   for (let round = 0; round < rounds; round++) {
@@ -93,19 +91,26 @@ await runBench(async (defer) => {
   return fields.every(({ faults }) => Object.keys(faults).length === 0)
 }, BENCH_MS_MAX)
 
+function modeOf(name: string): Mode {
+  const mode = name === 'before' && given.before === undefined ? undefined : MODES[name]
+  if (mode === undefined) throw new Error(`no such mode: ${name}; there are ${Object.keys(MODES).join(', ')} (before with --before)`)
+  return mode
+}
+
 /** Each mode has a relay and users of its own, connected all the time; one at a time is under load. */
 async function openFields(defer: Defer, names: readonly string[]): Promise<Field[]> {
   const ground = await openGround(defer, { fsync: !given['no-fsync'] })
+  const relays = await Promise.all(names.map((name) => openRelay(defer, ground, { name, ...RELAYS[modeOf(name).relay], flags })))
+  // ended before the relays, which then have nobody to take leave of
   const fleets = startFleets()
   defer(() => fleets.end())
   return Promise.all(
-    names.map(async (name) => {
-      const { relay: kind, place } = MODES[name] as Mode
-      const relay = await openRelay(defer, ground, { name, ...RELAYS[kind], flags })
+    relays.map(async (relay) => {
+      const { place } = modeOf(relay.name)
       const identities = await openAccounts(relay, users, devices)
       const fleet = await fleets.create({ identities, server_key: relay.server_key, payload_bytes })
       await fleet.connect(identities.map((_, i) => relay.nodes[place(Math.floor(i / devices), i % devices)]?.url ?? ''))
-      return { mode: name, relay, fleet, rounds: [], faults: {} }
+      return { mode: relay.name, relay, fleet, rounds: [], faults: {} }
     }),
   )
 }

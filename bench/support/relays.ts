@@ -2,6 +2,7 @@
  * Relays as an operator runs them: one PostgreSQL with fsync, on it a database for each relay, nodes that are processes of their own,
  * Redis between them where asked for. All end with the bench, and with its process.
  */
+import { rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -54,6 +55,8 @@ const RUN_MS_MAX = 3_600_000
 export async function openGround(defer: Defer, { fsync = true } = {}): Promise<Ground> {
   const folder = await mkdtemp(join(tmpdir(), 'sealpost-bench-'))
   defer(() => rm(folder, { recursive: true, force: true }))
+  // a node that was just starting when the bench ended may have made it again
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
   const postgres = await startEmbeddedPostgres({ data_dir: folder, test: !fsync, settings: { max_connections: CONNECTIONS } })
   defer(() => postgres.stop())
   const { host, user, database } = postgres.connection
@@ -83,6 +86,7 @@ export async function openRelay(defer: Defer, ground: Ground, options: RelayOpti
     ...(redis === null ? {} : { REDIS_URL: redis.url }),
     SEALPOST_ADMIN: 'off',
     SEALPOST_LOG_LEVEL: 'warn',
+    SEALPOST_DRAIN_SPREAD_S: '0',
     ...options.env,
   }
   const folders = Array.from({ length: count }, (_, i) => join(ground.folder, `${name}-${i}`))

@@ -32,7 +32,11 @@ export async function runBench(bench: (defer: Defer) => Promise<boolean>, ms_max
     void end(1)
   }, ms_max)
   try {
-    const good = await bench((close) => void open.push(close))
+    const good = await bench((close) => {
+      open.push(close)
+      // what was still being opened when all was closed
+      if (closing !== undefined) void closeAll()
+    })
     clearTimeout(late)
     return await end(good ? 0 : 1)
   } catch (error) {
