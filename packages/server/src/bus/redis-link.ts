@@ -20,8 +20,6 @@ export type RedisLink = {
   readonly commands: Redis | Cluster
   /** The same as `commands` in a Cluster. */
   readonly subscriber: Redis | Cluster
-  /** Channels belong to shards. */
-  readonly sharded: boolean
   /** Begins anew with all connections. */
   reconnect(): void
   close(): void
@@ -45,7 +43,6 @@ export function openRedis(config: RedisConfig, logger: Log): RedisLink {
     return {
       commands,
       subscriber,
-      sharded: false,
       reconnect() {
         for (const redis of [commands, subscriber]) redis.disconnect(true)
       },
@@ -75,7 +72,6 @@ export function openRedis(config: RedisConfig, logger: Log): RedisLink {
   return {
     commands: cluster,
     subscriber: cluster,
-    sharded: true,
     reconnect: () => cluster.disconnect(true),
     close: () => cluster.disconnect(),
   }

@@ -8,7 +8,7 @@
  * Bound: `PENDING_MAX` messages without an answer, above which they are lost; nothing is sent while the wire is down.
  */
 import { randomBytes } from 'node:crypto'
-import { Cluster, type Redis } from 'ioredis'
+import { Cluster } from 'ioredis'
 import type { Log } from '../log.ts'
 import type { RedisLink } from './redis-link.ts'
 import type { OpenWire, Wire, WireListener } from './wire.ts'
@@ -31,11 +31,13 @@ export function openRedisWire(link: RedisLink, relay: string, logger: Log): Open
 }
 
 function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: WireListener): Wire {
-  const { sharded, commands, subscriber } = link
+  const { commands, subscriber } = link
+  // there channels belong to shards
+  const cluster = commands instanceof Cluster ? commands : null
   const prefix = `sealpost:${relay}:`
   const channelOf = (topic: number): string => `${prefix}{${topic % TAGS}}:${topic}`
   const own = randomBytes(8).toString('hex')
-  const beats = new Map(Array.from({ length: sharded ? BEATS_CLUSTER : 1 }, (_, i) => [`${prefix}{${i}}:beat:${own}`, 0]))
+  const beats = new Map(Array.from({ length: cluster === null ? 1 : BEATS_CLUSTER }, (_, i) => [`${prefix}{${i}}:beat:${own}`, 0]))
   const wanted = new Set<number>()
   let up = false
   let closed = false
@@ -47,14 +49,12 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
   /** Not all that is wanted was subscribed to, though the connection stands. */
   let missed = false
 
-  const send = (channel: string, message: Buffer): Promise<unknown> =>
-    sharded ? (commands as Cluster).spublish(channel, message) : (commands as Redis).publish(channel, message)
-  const join = (channels: string[]): Promise<unknown> => (sharded ? subscriber.ssubscribe(...channels) : subscriber.subscribe(...channels))
+  const join = (channels: string[]): Promise<unknown> =>
+    cluster === null ? subscriber.subscribe(...channels) : cluster.ssubscribe(...channels)
   const part = (channels: string[]): Promise<unknown> =>
-    sharded ? subscriber.sunsubscribe(...channels) : subscriber.unsubscribe(...channels)
+    cluster === null ? subscriber.unsubscribe(...channels) : cluster.sunsubscribe(...channels)
   /** What fails shows by the next beat. */
   const ignore = (): void => {}
-  const settled = (count: number) => (): void => void (pending -= count)
 
   function setUp(now: boolean, why: string): void {
     if (now === up || closed) return
@@ -68,7 +68,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     const groups = new Map<number, number[]>()
     for (const topic of wanted) {
       // outside a Cluster all channels are in one place
-      const tag = sharded ? topic % TAGS : 0
+      const tag = cluster === null ? 0 : topic % TAGS
       const group = groups.get(tag) ?? []
       groups.set(tag, group)
       group.push(topic)
@@ -111,17 +111,26 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
       renewed = now
       link.reconnect()
     }
-    for (const channel of beats.keys()) send(channel, BEAT).catch(ignore)
+    for (const channel of beats.keys()) send(channel, BEAT)
   }
 
-  /** All hints of one commit leave together: together they cost half, and wait for no answer to those before. */
-  function leave(redis: Redis): void {
-    const pipeline = redis.pipeline()
+  /** What is sent in one turn, as the hints of one commit are, leaves together: that costs half, and waits for no answer to what left before. */
+  function send(channel: string, message: Buffer): void {
+    pending += 1
+    // in a Cluster those of one slot alone can go together
+    if (cluster !== null) return settle(cluster.spublish(channel, message), 1)
+    leaving.push({ channel, message })
+    if (leaving.length === 1) queueMicrotask(leave)
+  }
+
+  function leave(): void {
+    const pipeline = commands.pipeline()
     for (const { channel, message } of leaving) pipeline.publish(channel, message)
-    pipeline
-      .exec()
-      .catch(ignore)
-      .finally(settled(leaving.splice(0).length))
+    settle(pipeline.exec(), leaving.splice(0).length)
+  }
+
+  function settle(sent: Promise<unknown>, count: number): void {
+    sent.catch(ignore).finally(() => (pending -= count))
   }
 
   function received(channel: string, message: Buffer): void {
@@ -135,28 +144,21 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     if (Number.isSafeInteger(topic)) listener.received(topic, message)
   }
 
-  subscriber.on(sharded ? 'smessageBuffer' : 'messageBuffer', (channel: Buffer, message: Buffer) => received(channel.toString(), message))
+  subscriber.on(cluster === null ? 'messageBuffer' : 'smessageBuffer', (channel: Buffer, message: Buffer) =>
+    received(channel.toString(), message),
+  )
   subscriber.on('ready', startSync)
   // of a Cluster a part was joined anew: what it had to say meanwhile is lost
-  if (sharded) subscriber.on('subscribersReady', startSync)
+  if (cluster !== null) subscriber.on('subscribersReady', startSync)
   subscriber.on('close', () => setUp(false, 'closed'))
-  if (!sharded) commands.on('close', () => setUp(false, 'closed'))
+  if (cluster === null) commands.on('close', () => setUp(false, 'closed'))
   if (subscriber.status === 'ready') startSync()
   const clock = setInterval(beat, BEAT_MS)
   clock.unref()
 
   return {
     publish(topic, message) {
-      if (!up || pending >= PENDING_MAX) return
-      pending += 1
-      const channel = channelOf(topic)
-      // in a Cluster those of one slot alone can go together
-      if (commands instanceof Cluster)
-        return void commands
-          .spublish(channel, message as Buffer)
-          .catch(ignore)
-          .finally(settled(1))
-      if (leaving.push({ channel, message: message as Buffer }) === 1) queueMicrotask(() => leave(commands))
+      if (up && pending < PENDING_MAX) send(channelOf(topic), message as Buffer)
     },
     subscribe(topic) {
       wanted.add(topic)
