@@ -81,7 +81,7 @@ describeWith(['redis-server'], 'a node that was frozen', () => {
     async () => {
       const [revoked, suspended, superseded, deleted, fine] = await Promise.all([sender(), sender(), sender(), sender(), sender()])
       const all = [revoked, suspended, superseded, deleted, fine]
-      await expect.poll(() => all.every(({ acked }) => acked.length > 20)).toBe(true)
+      await expect.poll(() => all.every(({ acked }) => acked.length > 20), { timeout: 15_000 }).toBe(true)
       process.kill(frozen.pid, 'SIGSTOP')
       await sleep(500)
 

@@ -183,7 +183,7 @@ describeWith(['network namespaces', 'redis-server', 'pgbouncer'], 'a node whose 
           ])
         ).map((row) => Number(row.device_seq))
 
-      await expect.poll(() => acked.size).toBeGreaterThan(20)
+      await expect.poll(() => acked.size, { timeout: 15_000 }).toBeGreaterThan(20)
       await node.net.cut({ link: DATABASE })
       const cut_at = performance.now()
       await becomes(node, '503', STALE_MS)

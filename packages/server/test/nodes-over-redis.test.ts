@@ -71,7 +71,7 @@ describeWith(['redis-server'], 'nodes over Redis', () => {
       waits.push(performance.now() - began)
     }
     // the rounds that compare with the store take two seconds
-    expect(percentile(waits, 0.5)).toBeLessThan(200)
+    expect(percentile(waits, 0.5)).toBeLessThan(BUSY_MS)
   })
 
   it('R01: what is decided at one node holds at the other at once, over 1,000 rounds', async () => {
@@ -121,7 +121,7 @@ describeWith(['redis-server'], 'nodes over Redis', () => {
     for (let done = 0; done < 48; done += 4) await Promise.all([rounds(), rounds(), rounds(), rounds()])
     const all = [...waits.values()].flat()
     expect(all.length).toBeGreaterThanOrEqual(1_000)
-    expect(percentile(all, 0.5)).toBeLessThan(QUIET_MS)
+    expect(percentile(all, 0.5)).toBeLessThan(process.env['QUIET'] === undefined ? BUSY_MS : QUIET_MS)
     expect(percentile(all, 0.99)).toBeLessThan(process.env['QUIET'] === undefined ? BUSY_MS : QUIET_MS)
   }, 120_000)
 
@@ -191,7 +191,7 @@ describeWith(['redis-server'], 'nodes over Redis', () => {
     const began = performance.now()
     expect((await phone.next('event')).head).toMatchObject({ upto: 1 })
     expect(performance.now() - began).toBeLessThan(5_000)
-    await expect.poll(() => statusOf(nodes.a())).toBe('degraded')
+    await expect.poll(() => statusOf(nodes.a()), { timeout: 8_000 }).toBe('degraded')
     await redis.restart()
     await bothUp()
     send(2)

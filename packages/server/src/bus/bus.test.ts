@@ -183,18 +183,18 @@ describeWith(['redis-server'], 'over Redis', () => {
     const node = openNode(config())
     await isUp(node)
     const beats = (await channels()).length
-    const users = Array.from({ length: 500 }, (_, i) => i)
     for (let round = 0; round < 20; round++) {
+      const users = Array.from({ length: 500 }, (_, i) => round * 500 + i)
       const leaves = users.map((user_no) => [node.bus.subscribe(user_no, () => {}), node.bus.subscribe(user_no, () => {})])
       expect(node.bus.subscriptions()).toBe(users.length)
-      if (round === 10) await redis.ask('client', 'kill', 'type', 'pubsub')
+      if (round % 4 === 2) await redis.ask('client', 'kill', 'type', 'pubsub')
       for (const leave of leaves.flat()) leave()
       expect(node.bus.subscriptions()).toBe(0)
     }
     await isUp(node)
-    await expect.poll(async () => (await channels()).length).toBe(beats)
+    await expect.poll(async () => (await channels()).length, { timeout: 10_000 }).toBe(beats)
     await node.close()
-    await expect.poll(channels).toEqual([])
+    await expect.poll(channels, { timeout: 10_000 }).toEqual([])
   })
 
   it('has two connections, however many users there are', async () => {
@@ -251,7 +251,8 @@ describeWith(['redis-server'], 'while Redis fails', () => {
     await expect.poll(() => told, { timeout: 5_000 }).toContain('down')
     const began = performance.now()
     for (let i = 0; i < 1_000; i++) a.bus.publish(7, log(i))
-    expect(performance.now() - began).toBeLessThan(500)
+    // each would wait a second for its answer
+    expect(performance.now() - began).toBeLessThan(3_000)
     const here = collect(b.bus, 8)
     await heal()
     await isUp(a, b)

@@ -59,6 +59,8 @@ export function openRedis(config: RedisConfig, logger: Log): RedisLink {
       shardedSubscribers: true,
       enableOfflineQueue: false,
       enableAutoPipelining: true,
+      // they go to other connections than commands do
+      autoPipeliningIgnoredCommands: ['ssubscribe', 'sunsubscribe'],
       slotsRefreshInterval: 5_000,
       slotsRefreshTimeout: COMMAND_MS,
       clusterRetryStrategy: retryAfter,

@@ -48,6 +48,8 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
   let renewed = performance.now()
   /** Not all that is wanted was subscribed to, though the connection stands. */
   let missed = false
+  /** Of the newest one: what an older one still finds out counts no more. */
+  let syncing = 0
 
   const join = (channels: string[]): Promise<unknown> =>
     cluster === null ? subscriber.subscribe(...channels) : cluster.ssubscribe(...channels)
@@ -63,7 +65,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     listener.changed(now)
   }
 
-  async function sync(): Promise<void> {
+  async function sync(isNewest: () => boolean): Promise<void> {
     synced = null
     const groups = new Map<number, number[]>()
     for (const topic of wanted) {
@@ -80,15 +82,22 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
         // given back while others were waited for
         const left = topics.filter((topic) => !wanted.has(topic))
         if (left.length > 0) await part(left.map(channelOf))
+        if (!isNewest()) return
       }
     for (const channel of beats.keys()) await join([channel])
+    if (!isNewest()) return
     synced = performance.now()
     beat()
   }
 
   function startSync(): void {
+    if (closed) return
     missed = false
-    sync().catch(miss)
+    const mine = ++syncing
+    const isNewest = (): boolean => mine === syncing && !closed
+    sync(isNewest).catch((err: unknown) => {
+      if (isNewest()) miss(err)
+    })
   }
 
   /** Hints of some users do not come. */
@@ -97,6 +106,12 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     logger.debug({ err }, 'channels were not subscribed to')
     missed = true
     setUp(false, 'missed')
+  }
+
+  /** A beat that was on its way proves nothing. */
+  function lost(): void {
+    setUp(false, 'closed')
+    if (synced !== null) synced = performance.now()
   }
 
   function beat(): void {
@@ -124,9 +139,10 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
   }
 
   function leave(): void {
+    const batch = leaving.splice(0)
     const pipeline = commands.pipeline()
-    for (const { channel, message } of leaving) pipeline.publish(channel, message)
-    settle(pipeline.exec(), leaving.splice(0).length)
+    for (const { channel, message } of batch) pipeline.publish(channel, message)
+    settle(pipeline.exec(), batch.length)
   }
 
   function settle(sent: Promise<unknown>, count: number): void {
@@ -150,15 +166,15 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
   subscriber.on('ready', startSync)
   // of a Cluster a part was joined anew: what it had to say meanwhile is lost
   if (cluster !== null) subscriber.on('subscribersReady', startSync)
-  subscriber.on('close', () => setUp(false, 'closed'))
-  if (cluster === null) commands.on('close', () => setUp(false, 'closed'))
+  subscriber.on('close', lost)
+  if (cluster === null) commands.on('close', lost)
   if (subscriber.status === 'ready') startSync()
   const clock = setInterval(beat, BEAT_MS)
   clock.unref()
 
   return {
     publish(topic, message) {
-      if (up && pending < PENDING_MAX) send(channelOf(topic), message as Buffer)
+      if (up && pending < PENDING_MAX) send(channelOf(topic), message() as Buffer)
     },
     subscribe(topic) {
       wanted.add(topic)

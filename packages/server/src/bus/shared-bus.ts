@@ -50,7 +50,7 @@ export function createSharedBus({ open, key, failed }: SharedBusOptions): Bus {
     publish(user_no, hint) {
       if (closed) return
       local.publish(user_no, hint)
-      if (up) wire.publish(user_no, codec.encode(user_no, hint))
+      if (up) wire.publish(user_no, () => codec.encode(user_no, hint))
     },
     subscribe(user_no, receive) {
       const leave = local.subscribe(user_no, receive)

@@ -5,8 +5,8 @@
 import type { Bytes } from '@sealpost/protocol'
 
 export interface Wire {
-  /** Never throws and never blocks: what cannot leave now is lost. */
-  publish(topic: number, message: Bytes): void
+  /** Never throws and never blocks: what cannot leave now is lost, and then not even made. */
+  publish(topic: number, message: () => Bytes): void
   /** Wanted from now on, and again after every interruption. */
   subscribe(topic: number): void
   unsubscribe(topic: number): void

@@ -1,6 +1,6 @@
 /** Steps and messages that several states of the session share: how it ends, and what its client is told of the server. */
 import { type CloseName, type ServerHeadOf, toBase64url } from '@sealpost/protocol'
-import type { Established, StoredLogEntry } from '../ports.ts'
+import type { Established, Hint, StoredLogEntry } from '../ports.ts'
 import type { Effect, Open, Role, Rules, State, Step, Who } from './state.ts'
 
 /** Ends a connection that holds no session. */
@@ -24,6 +24,11 @@ export function refuse(who: Who, known: number | null, upto_log_seq: number, ope
   if (from_log_seq > upto_log_seq) return leave(state, 'device_revoked')
   const cut: Effect[] = open === null ? [] : [{ do: 'cut_off' }]
   return { state, effects: [...cut, armStep(rules), { do: 'read_log', who, from_log_seq }] }
+}
+
+/** Whether a hint asks a session of `who` to look: that another session was opened is nothing to a reader. */
+export function isAsked(hint: Extract<Hint, { is: 'device' }>, who: Who, reader: boolean): boolean {
+  return hint.device_id === who.device_id && !(reader && hint.session_id !== undefined)
 }
 
 export function roleOf({ keys }: Pick<Open, 'keys'>): Role {

@@ -19,7 +19,7 @@ import {
 } from '@sealpost/protocol'
 import { factsOf } from './batch.ts'
 import { advance, type Draft, end, finishJob, isLiveFree, send, sendAfterLog, sendError, takeBatch, wantLog } from './delivery.ts'
-import { logEntryMessage, refuse, rekeyAfter, roleOf } from './endings.ts'
+import { isAsked, logEntryMessage, refuse, rekeyAfter, roleOf } from './endings.ts'
 import { settle, takeRecords } from './intake.ts'
 import { tellPosition } from './outbox.ts'
 import type { Input, Job, Open, Rules, Step } from './state.ts'
@@ -191,6 +191,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
   },
   presence: (d, { devices }) => {
     d.effects.push({ do: 'send', head: { type: 'presence', devices } })
+    d.s.presence = 'read'
     d.s.online = devices.flatMap(({ device_id, online }) => (online && device_id !== d.s.who.device_id ? [device_id] : []))
   },
   failed: (d, { what }) => {
@@ -206,7 +207,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
         d.s.checking = null
         return
       case 'presence':
-        d.s.presence_due = true
+        d.s.presence = 'due'
         return
       default:
         return what satisfies never
@@ -226,7 +227,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
         return advance(d)
       case 'device':
         // which session has the fence now is the store's to say: hints may come out of their order
-        if (hint.device_id === d.s.who.device_id && hint.session_id !== d.s.session_id) checkDevice(d, false)
+        if (isAsked(hint, d.s.who, roleOf(d.s) === 'reader') && hint.session_id !== d.s.session_id) checkDevice(d, false)
         return
       case 'deleted':
         return end(d, 'account_gone')
@@ -245,8 +246,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
   },
   head: (d, { position, log_seq, entitled }) => {
     if (position > d.s.outbox.head) d.s.outbox = { ...d.s.outbox, head: position }
-    if (d.s.presence_due) d.effects.push({ do: 'read_presence', who: d.s.who })
-    d.s.presence_due = false
+    if (d.s.presence === 'due') readPresence(d)
     wantLog(d, log_seq)
     advance(d)
     if (d.ended !== null) return
@@ -256,7 +256,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
   online: (d, { device_ids }) => {
     const others = device_ids.filter((device_id) => device_id !== d.s.who.device_id)
     if (others.length === d.s.online.length && others.every((device_id) => d.s.online.includes(device_id))) return
-    d.effects.push({ do: 'read_presence', who: d.s.who })
+    if (d.s.presence !== 'asked') readPresence(d)
   },
   restored: ends('draining'),
 }
@@ -339,6 +339,11 @@ function requireRekey(d: Draft, reason: string): void {
     { do: 'send', head: { type: 'rekey_required', reason, deadline_s: Math.ceil(d.rules.rekey_deadline_ms / 1000) } },
     { do: 'arm', timer: 'rekey_deadline', ms: d.rules.rekey_deadline_ms },
   )
+}
+
+function readPresence(d: Draft): void {
+  d.s.presence = 'asked'
+  d.effects.push({ do: 'read_presence', who: d.s.who })
 }
 
 /** One question at a time; what is decided while it is out is asked for behind it. */

@@ -18,7 +18,7 @@
  * of the client never interleave with a look-up.
  */
 import type { CloseName } from '@sealpost/protocol'
-import { armStep, closing, establishedMessage, leave, logEntryMessage, refuse, roleOf } from './endings.ts'
+import { armStep, closing, establishedMessage, isAsked, leave, logEntryMessage, refuse, roleOf } from './endings.ts'
 import { isIntakeFull } from './intake.ts'
 import { stepOpen } from './open.ts'
 import type { Effect, Input, Open, Rules, State, Step } from './state.ts'
@@ -212,7 +212,7 @@ const ESTABLISHING: Row<'establishing'> = {
       checking: null,
       token_version: state.token_version,
       online: [],
-      presence_due: false,
+      presence: 'asked',
       keys: keys === null ? null : { th: keys.th, gen: keys.gen },
       rekey: { at: 'none' },
       rested: false,
@@ -249,8 +249,8 @@ const ESTABLISHING: Row<'establishing'> = {
       return stay({ ...state, changed, log_seq: Math.max(state.log_seq, hint.log_seq) })
     }
     if (hint.is === 'deleted') return closing('account_gone')
-    if (hint.is === 'device' && hint.device_id === state.who.device_id) return stay({ ...state, changed: true })
-    return stay(state)
+    const reader = state.keys === null
+    return stay(hint.is === 'device' && isAsked(hint, state.who, reader) ? { ...state, changed: true } : state)
   },
 }
 

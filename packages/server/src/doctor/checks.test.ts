@@ -209,6 +209,12 @@ const CASES: Case[] = [
   ['data-checksums', 'warn', /^off/, set({ data_checksums: 'off' })],
   ['autovacuum', 'warn', /^autovacuum off/, set({ autovacuum: 'off' })],
   ['autovacuum', 'warn', /^track_counts off/, set({ track_counts: 'off' })],
+  [
+    'connections',
+    'ok',
+    /^a pooler shares them/,
+    { ...on({ pooled: true, settings: settingsOf({ max_connections: '10' }) }), ...configured({ database_pooler: 'transaction' }) },
+  ],
   ['connections', 'fail', /^7 allowed/, set({ max_connections: '10' })],
   ['connections', 'fail', /^5 allowed/, on({ role: { ...role, role_connections: 5 } })],
   ['connections', 'warn', /^97 allowed, 85 in use/, on({ role: { ...role, other_connections: 85 } })],

@@ -206,7 +206,9 @@ function judgePooler({ pooled, external }: ReachedDatabase, { config }: Facts): 
   return ok('none')
 }
 
-function judgeConnections({ settings, role }: ReachedDatabase, { config }: Facts): Verdict {
+function judgeConnections({ settings, role, pooled }: ReachedDatabase, { config }: Facts): Verdict {
+  if (pooled && 'seen' in config && config.seen.database_pooler === 'transaction')
+    return ok('a pooler shares them out; its own bounds are not seen from here')
   const number = (name: SettingName): number => Number(settings[name]?.value ?? 0)
   const limits = [role.role_connections, role.database_connections].filter((limit) => limit >= 0)
   const server = number('max_connections') - number('superuser_reserved_connections') - number('reserved_connections')

@@ -87,7 +87,7 @@ describe('a store that fails', () => {
     const client = await relay.greet(account)
     await proveRaw(client, relay.options(account))
     await client.close()
-    await expect.poll(() => relay.gateway.gateway.stats().sockets).toBe(0)
+    await expect.poll(() => relay.gateway.relay.sessions.size()).toBe(0)
     const a = await relay.connect(account)
     expect(a.established.mode).toBe('live')
   })

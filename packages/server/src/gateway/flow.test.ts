@@ -111,7 +111,7 @@ describe('what flows in', () => {
     const [a, idle] = [await relay.connect(account, 0), await relay.connect(account, 1)]
     gate.hold()
     a.sendRecords(...makeRecords(a, 1, 5, { epoch: account.log_seq }))
-    await expect.poll(() => relay.gateway.gateway.stats().queue_bytes).toBeGreaterThan(0)
+    await expect.poll(() => relay.gateway.relay.inbox.stats().bytes).toBeGreaterThan(0)
     const drained = relay.gateway.relay.drain()
     expect((await idle.next('going_away')).head.retry_after_ms).toBeGreaterThanOrEqual(0)
     expect(await idle.closed).toMatchObject({ code: 1001 })
@@ -157,7 +157,7 @@ describe('what flows out', () => {
       if (i % 50 === 49) await takeAcks(a, 50)
     }
     // what the kernel takes is not ours; what is queued here stays near the mark though 12 MB were committed
-    expect(relay.gateway.gateway.stats().outbound_bytes).toBeLessThan(1_300_000)
+    expect(relay.gateway.relay.outbound.bytes).toBeLessThan(1_300_000)
     b.socket.ws.resume()
     const got = await takeEvents(b, count, 0)
     expect(got.map((record) => record.server!.position)).toEqual(Array.from({ length: count }, (_, i) => i + 1))

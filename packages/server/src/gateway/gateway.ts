@@ -30,15 +30,6 @@ export type GatewayDeps = {
   limits?: Partial<GatewayLimits>
 }
 
-export type GatewayStats = {
-  sockets: number
-  users_online: number
-  queue_bytes: number
-  outbound_bytes: number
-  events_stored: number
-  batches: number
-}
-
 export type Gateway = {
   /** Takes the upgrades of this HTTP server, until the relay drains. */
   attach(server: Server): void
@@ -46,7 +37,6 @@ export type Gateway = {
   close(): Promise<void>
   /** Every session is to renew its keys. */
   requireRekey(): void
-  stats(): GatewayStats
 }
 
 const RETRY_MS = 5_000
@@ -151,17 +141,6 @@ export function createGateway({ relay, secrets, config, ...options }: GatewayDep
     },
     requireRekey() {
       for (const run of runs) run.input({ is: 'rekey_due', reason: 'policy' })
-    },
-    stats: () => {
-      const { bytes, batches, events } = relay.inbox.stats()
-      return {
-        sockets: runs.size,
-        users_online: relay.bus.subscriptions(),
-        queue_bytes: bytes,
-        outbound_bytes: outbound.bytes,
-        events_stored: events,
-        batches,
-      }
     },
   }
 }

@@ -125,7 +125,7 @@ describe('R04: a handshake whose peer went away', () => {
     await proveRaw(waiting, relay.options(account))
     await new Promise((resolve) => setTimeout(resolve, 100))
     await waiting.close()
-    await expect.poll(() => relay.gateway.gateway.stats().sockets).toBe(0)
+    await expect.poll(() => relay.gateway.relay.sessions.size()).toBe(0)
     release()
     store.gate = Promise.resolve()
     await relay.connect(account)

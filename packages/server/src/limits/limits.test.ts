@@ -132,7 +132,7 @@ describe('R12: keys are counted by themselves, in bounded memory', () => {
   })
 
   it('there is room again when counts are over', async () => {
-    vi.useFakeTimers({ now: 200_000, toFake: ['Date'] })
+    vi.useFakeTimers({ now: 1_000_000, toFake: ['Date'] })
     const counter = createMemoryCounter()
     let refused = 0
     for (let i = 0; i < 2 * KEYS_MAX; i++) if ((await counter.consume(limit, `key ${i}`, 1)) !== null) refused++
@@ -146,14 +146,16 @@ describe('R12: keys are counted by themselves, in bounded memory', () => {
     expect(await counter.consume(limit, 'new 1', 1)).not.toBeNull()
   })
 
-  it('200,000 keys cost no more than the bound', async () => {
+  it('600,000 keys cost no more than the bound', async () => {
     const counter = createMemoryCounter()
-    const before = process.memoryUsage().heapUsed
+    const sample = (): number => process.memoryUsage().heapUsed
+    const before = sample()
     let most = 0
-    for (let i = 0; i < 200_000; i++) {
+    for (let i = 0; i < 600_000; i++) {
       await counter.consume({ ...limit, points: 1_000 }, `key ${i}`, 1)
-      if (i % 100_000 === 0) most = Math.max(most, process.memoryUsage().heapUsed - before)
+      if (i % 20_000 === 0) most = Math.max(most, sample() - before)
     }
+    // one that keeps them all has 200 MiB and more
     expect(most).toBeLessThan(120 * 1_048_576)
     expect(await counter.consume({ ...limit, points: 1_000 }, 'key 1', 1)).toBeNull()
   }, 60_000)

@@ -1,6 +1,6 @@
 /**
- * What sockets and REST share (protocol.md §6, §7): one inbox in front of the store, one way to read pages and entries, who is
- * online, and the sessions that are open, over whatever. `last_seen` is written every `touchMs`.
+ * What sockets and REST share (protocol.md §6, §7): one inbox in front of the store, one way to read pages and entries, what is told the
+ * store of who is here, and the sessions that are open, over whatever. `last_seen` is written every `touchMs`.
  *
  * Invariant: nothing of a closed relay goes on: no timer, session or store call.
  */
@@ -56,7 +56,7 @@ export type Relay = SessionDeps & {
   load(): Load & { shedding: boolean }
   /** A device was seen by other ways than a session. */
   touch(device: { user_no: number; device_no: number }): void
-  /** Tells all sessions to go elsewhere, acks what is in flight and closes them; cuts off what is left after `drainMs`. */
+  /** Tells all sessions to go elsewhere, acks what is in flight and closes them, slice by slice (`drain.ts`); cuts off what is left. */
   drain(): Promise<void>
   /** Ends what is left. Resolves when nothing of the relay goes on. */
   close(): Promise<void>
@@ -76,8 +76,9 @@ export function createRelay({ store, bus, node, token_key, logger, ...options }:
       batch_events: limits.commitEventsMax,
       batch_bytes: limits.commitBytesMax,
       message_bytes: recordBudget(limits),
-      // each node counts its own: together they let through no more than one would
-      events_per_minute: () => Math.ceil(limits.eventsPerUserPerMinute / node.live()),
+      // each node counts its own, and grants its part; a whole message at least, which would else never come in
+      events_per_minute: () =>
+        Math.max(Math.floor(limits.eventsPerUserPerMinute / node.live()), Math.min(limits.batch_events, limits.eventsPerUserPerMinute)),
     },
     committed: (user_no, events) => bus.publish(user_no, { is: 'committed', history_id: store.history_id, events }),
     failed,

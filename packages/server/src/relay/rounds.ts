@@ -33,7 +33,10 @@ const JITTER = 0.2
 
 export function createRounds({ store, runs, limits, work, failed, random }: RoundsDeps): Rounds {
   const openRuns = (): { run: SessionRun; place: Place }[] =>
-    [...runs].flatMap((run) => (run.place === null ? [] : { run, place: run.place }))
+    [...runs].flatMap((run) => {
+      const { place } = run
+      return place === null ? [] : { run, place }
+    })
 
   async function compareHeads(): Promise<void> {
     // what was sent before the question cannot be above the answer, unless the store lost it

@@ -192,7 +192,7 @@ export function createSessionRun(deps: SessionDeps, ends: SessionEnds): SessionR
         const result = await store.establishSession({ ...wanted, session_id, node_no: node.node_no })
         const wantedStill = state.at === 'establishing'
         input({ is: 'established', session_id, result })
-        if (result.ok && !wantedStill) await store.endSession(who.user_no, who.device_no, session_id, { position: 0 })
+        if (result.ok && !wantedStill) await presence.end({ user_no: who.user_no, device_no: who.device_no, session_id, position: 0 })
       })
       work.track(
         established.catch((error: unknown) => {

@@ -40,7 +40,7 @@ export function useRelay(options: GatewayOptions = {}, wrap: (store: Store) => S
   afterEach(async () => {
     await Promise.all([...open].map((client) => client.close()))
     open.clear()
-    await expect.poll(() => there(gateway).gateway.stats().sockets).toBe(0)
+    await expect.poll(() => there(gateway).relay.sessions.size()).toBe(0)
   })
   afterAll(async () => {
     await gateway?.close()

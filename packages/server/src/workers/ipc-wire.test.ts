@@ -35,8 +35,8 @@ it('a message reaches those who want its topic, but for its sender, byte for byt
   await expect.poll(() => hub.topics()).toBe(3)
   await turn()
   const sent: Worker['got'] = [0, 1, 70_000, 3 * MIB, 5].map((size, i) => [topics[i % 3] ?? 0, randomBytes(size)])
-  for (const [topic, message] of sent) a.wire.publish(topic, message)
-  a.wire.publish(8, randomBytes(3))
+  for (const [topic, message] of sent) a.wire.publish(topic, () => message)
+  a.wire.publish(8, () => randomBytes(3))
   await expect.poll(() => [b.got.length, c.got.length]).toEqual([5, 3])
   // byte by byte through an assertion takes seconds
   const texts = (messages: Worker['got']): string[] => messages.map(([topic, message]) => `${topic} ${message.toString('base64')}`)
@@ -53,17 +53,17 @@ it('what is said in one turn leaves as one write', async () => {
     writes += 1
     return write(chunk)
   }) as typeof far.write
-  for (let i = 0; i < 100; i++) wire.publish(i, randomBytes(10))
+  for (let i = 0; i < 100; i++) wire.publish(i, () => randomBytes(10))
   await turn()
   expect(writes).toBe(1)
 })
 
 it('where nobody reads, hints above the bound are lost, and topics are told when there is room', async () => {
   const { wire, far, near } = openWorker(null)
-  for (let i = 0; i < 100; i++) wire.publish(1, randomBytes(MIB))
+  for (let i = 0; i < 100; i++) wire.publish(1, () => randomBytes(MIB))
   await turn()
   expect(far.writableLength).toBeLessThan(WAITING_BYTES_MAX + 2 * MIB)
-  for (let i = 0; i < 100; i++) wire.publish(1, randomBytes(MIB))
+  for (let i = 0; i < 100; i++) wire.publish(1, () => randomBytes(MIB))
   wire.subscribe(5)
   await turn()
   expect(far.writableLength).toBeLessThan(WAITING_BYTES_MAX + 2 * MIB)
@@ -80,14 +80,14 @@ it('a worker that reads nothing keeps nothing from the others, and one that is g
   await expect.poll(() => hub.topics()).toBe(2)
   frozen.far.pause()
   for (let i = 0; i < 40; i++) {
-    a.wire.publish(1, randomBytes(MIB))
+    a.wire.publish(1, () => randomBytes(MIB))
     await turn()
   }
   await expect.poll(() => other.got.length).toBe(40)
   expect(frozen.near.writableLength).toBeLessThan(WAITING_BYTES_MAX + 2 * MIB)
   frozen.near.destroy()
   await expect.poll(() => hub.topics()).toBe(1)
-  a.wire.publish(1, randomBytes(1))
+  a.wire.publish(1, () => randomBytes(1))
   await expect.poll(() => other.got.length).toBe(41)
 })
 
@@ -97,8 +97,8 @@ it('after its end a wire takes and gives nothing', async () => {
   b.wire.subscribe(1)
   await expect.poll(() => hub.topics()).toBe(1)
   await b.wire.close()
-  a.wire.publish(1, randomBytes(1))
-  b.wire.publish(1, randomBytes(1))
+  a.wire.publish(1, () => randomBytes(1))
+  b.wire.publish(1, () => randomBytes(1))
   await turn()
   await turn()
   expect([a.got, b.got]).toEqual([[], []])

@@ -8,6 +8,7 @@
  * Invariant: nothing blocks, and a topic that is wanted is told in the end. Bound: `WAITING_BYTES_MAX` for each end of a line, above which
  * hints are lost. What comes together in one turn of a process is written together.
  */
+import { type Bytes, viewOf, writeU64 } from '@sealpost/protocol'
 import type { Duplex } from 'node:stream'
 import type { OpenWire } from '../bus/wire.ts'
 
@@ -17,7 +18,6 @@ const AGAIN_MS = 50
 const HEAD_BYTES = 13
 const KIND = { hint: 0, join: 1, part: 2 } as const
 type Kind = (typeof KIND)[keyof typeof KIND]
-const NOTHING = Buffer.alloc(0)
 
 /** `line`: to the primary. */
 export function openIpcWire(line: Duplex): OpenWire {
@@ -36,7 +36,7 @@ export function openIpcWire(line: Duplex): OpenWire {
     function tell(): void {
       if (out.isFull()) return void setTimeout(tell, AGAIN_MS).unref()
       telling = false
-      if (!closed) for (const [topic, kind] of topics) out.write(makeFrame(kind, topic, NOTHING))
+      if (!closed) for (const [topic, kind] of topics) out.write(makeHead(kind, topic, 0))
       topics.clear()
     }
 
@@ -50,7 +50,9 @@ export function openIpcWire(line: Duplex): OpenWire {
     listener.changed(true)
     return {
       publish(topic, message) {
-        if (!closed && !out.isFull()) out.write(makeFrame(KIND.hint, topic, message))
+        if (closed || out.isFull()) return
+        const bytes = message()
+        out.write(makeHead(KIND.hint, topic, bytes.length), bytes)
       },
       subscribe: (topic) => want(topic, KIND.join),
       unsubscribe: (topic) => want(topic, KIND.part),
@@ -109,14 +111,12 @@ export function createWireHub(): WireHub {
   }
 }
 
-function makeFrame(kind: Kind, topic: number, message: Uint8Array): Buffer {
-  const frame = Buffer.allocUnsafe(HEAD_BYTES + message.length)
-  frame.writeUInt32BE(message.length)
-  frame.writeUInt8(kind, 4)
-  frame.writeUInt32BE(Math.floor(topic / 2 ** 32), 5)
-  frame.writeUInt32BE(topic >>> 0, 9)
-  frame.set(message, HEAD_BYTES)
-  return frame
+function makeHead(kind: Kind, topic: number, length: number): Buffer {
+  const head = Buffer.alloc(HEAD_BYTES)
+  head.writeUInt32BE(length)
+  head.writeUInt8(kind, 4)
+  writeU64(viewOf(head), 5, topic)
+  return head
 }
 
 /** Takes bytes as they come, and gives whole frames, which are views. */
@@ -143,23 +143,25 @@ function createReader(take: (kind: number, topic: number, frame: Buffer) => void
 }
 
 /** Writes the frames of one turn at once. */
-function createWriter(line: Duplex): { write(frame: Buffer): void; isFull(): boolean } {
-  let frames: Buffer[] = []
+function createWriter(line: Duplex): { write(...parts: readonly Bytes[]): void; isFull(): boolean } {
+  let waiting: Bytes[] = []
   let bytes = 0
 
   function flush(): void {
-    const [first] = frames
-    if (first !== undefined && !line.destroyed) line.write(frames.length === 1 ? first : Buffer.concat(frames, bytes))
-    frames = []
+    const [first] = waiting
+    if (first !== undefined && !line.destroyed) line.write(waiting.length === 1 ? first : Buffer.concat(waiting, bytes))
+    waiting = []
     bytes = 0
   }
 
   return {
     isFull: () => line.writableLength + bytes > WAITING_BYTES_MAX,
-    write(frame) {
-      frames.push(frame)
-      bytes += frame.length
-      if (frames.length === 1) setImmediate(flush)
+    write(...parts) {
+      if (waiting.length === 0) setImmediate(flush)
+      for (const part of parts) {
+        waiting.push(part)
+        bytes += part.length
+      }
     },
   }
 }

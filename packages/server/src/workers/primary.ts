@@ -85,6 +85,7 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
     if (line !== null && line !== undefined) hub.add(line)
     const ended = Promise.withResolvers<End>()
     let reason: SealpostError | null = null
+    let listened = false
     const self: WorkerProcess = {
       pid: forked.process.pid ?? 0,
       stop: () => channel.send({ is: 'stop' }),
@@ -95,6 +96,7 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
     channel.receive((message) => {
       switch (message.is) {
         case 'listening':
+          listened = true
           return listens(message.listening)
         case 'failed':
           reason = new SealpostError(message.code, message.message)
@@ -112,17 +114,19 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
       }
     })
     const gone = (code: number | null, name: string | null): void => {
-      living.delete(self)
-      ends.push(performance.now())
+      if (!living.delete(self)) return
+      if (listened) ends.push(performance.now())
       ended.resolve({ code, signal: name, reason })
     }
-    forked.once('exit', gone)
+    // behind all that it said, why it could not start among it
+    forked.process.once('close', gone)
     forked.on('error', (err: unknown) => {
       logger.warn({ err, worker }, 'a worker was not forked, or not reached')
       if (forked.process.pid === undefined) gone(null, null)
     })
-    channel.send({ is: 'start', setup: setupFor(worker) })
+    const setup = setupFor(worker)
     living.add(self)
+    channel.send({ is: 'start', setup })
     return self
   }
 
