@@ -4,6 +4,7 @@
  *
  * Invariant: every device whose node died is in again exactly once at the end, and no node lets in more than its rate.
  */
+import { createAdmission } from '../packages/server/src/relay/admission.ts'
 import { backoffMs } from '../packages/client/src/backoff.ts'
 import type { Random } from './random.ts'
 import { nodeByUser, shareOf, type World } from './world.ts'
@@ -20,11 +21,8 @@ export type HerdOptions = {
   /** `reset`: the kernel tells at once, when a process died. `silence`: nothing does, when a machine is gone: the ping is missed. */
   notice: 'reset' | 'silence'
   admitted_per_second: number
-  /** The rate of so many seconds may come at one moment. */
-  burst_s: number
-  /** Who was sent away: waits as the SDK does (`backoff`), or as long as it was told, `told_ms` at most. */
+  /** Who was sent away: waits as the SDK does (`backoff`), or as long as it was told. */
   pause: 'backoff' | 'told'
-  told_ms: number
   /** From the attempt to the answer. */
   answer_ms: number
   events_per_second: number
@@ -32,9 +30,7 @@ export type HerdOptions = {
 
 export const HERD: Omit<HerdOptions, 'dead' | 'failover' | 'notice'> = {
   admitted_per_second: 500,
-  burst_s: 1,
   pause: 'backoff',
-  told_ms: 4_000,
   answer_ms: 50,
   events_per_second: 10_000,
 }
@@ -58,7 +54,7 @@ const STEP_MS = 10
 const SECOND_STEPS = 1_000 / STEP_MS
 
 export function simulateHerd(world: World, options: HerdOptions, random: Random): HerdReport {
-  const { dead, revived = false, failover, admitted_per_second, burst_s, answer_ms } = options
+  const { dead, revived = false, failover, admitted_per_second: per_second, answer_ms } = options
   const isAlive = (node: number): boolean => revived || node >= dead
   const alive = Array.from({ length: world.nodes }, (_, node) => node).filter(isAlive)
   if (alive.length === 0) throw new RangeError('no node is left to come back to')
@@ -67,10 +63,9 @@ export function simulateHerd(world: World, options: HerdOptions, random: Random)
   const admitted: number[] = []
   const counts = { attempts: 0, refused: 0, catch_devices: 0, catch_events: 0, catch_pages: 0 }
   const perStep = { attempts: createSeries(world.nodes), admitted: createSeries(world.nodes) }
-  // the moment from which on a node has room, as the generic cell rate algorithm keeps it
-  const freeAt = new Float64Array(world.nodes)
-  const gap_ms = 1_000 / admitted_per_second
-  const room_ms = burst_s * 1_000
+  let clock_ms = 0
+  const openDoor = () => createAdmission({ per_second, now: () => clock_ms, random: () => random.unit() })
+  const doors = Array.from({ length: world.nodes }, openDoor)
 
   function schedule(device: number, at_ms: number): void {
     const step = Math.floor(at_ms / STEP_MS)
@@ -99,12 +94,12 @@ export function simulateHerd(world: World, options: HerdOptions, random: Random)
     const node = choose(device)
     counts.attempts += 1
     perStep.attempts.add(node, now_ms)
-    if ((freeAt[node] ?? 0) - room_ms > now_ms) {
+    clock_ms = now_ms
+    const told_ms = doors[node]?.admit() ?? null
+    if (told_ms !== null) {
       counts.refused += 1
-      const told_ms = options.pause === 'told' ? random.unit() * options.told_ms : pause(device)
-      return schedule(device, now_ms + answer_ms + told_ms)
+      return schedule(device, now_ms + answer_ms + (options.pause === 'told' ? told_ms : pause(device)))
     }
-    freeAt[node] = Math.max(freeAt[node] ?? 0, now_ms) + gap_ms
     perStep.admitted.add(node, now_ms)
     admitted.push(now_ms + answer_ms)
     catchUp(device, (now_ms + answer_ms) / 1_000)

@@ -98,14 +98,7 @@ async function measure(admin: Client, store: PostgresStore, world: World): Promi
     }
     shuffle(places, random)
     await compare()
-    note(
-      `round of heads, ${show(places.length)} sessions in the order of their connects`,
-      places.length,
-      await costOf(admin, REPEATS, compare),
-    )
-    places.sort((a, b) => a.user_no - b.user_no || a.device_no - b.device_no)
-    note(`the same, sorted by user`, places.length, await costOf(admin, REPEATS, compare))
-    shuffle(places, random)
+    note(`round of heads, ${show(places.length)} sessions`, places.length, await costOf(admin, REPEATS, compare))
     const user_nos = [...new Set(places.map(({ user_no }) => user_no))]
     const online = (): Promise<unknown> => store.readOnline(user_nos)
     await online()
