@@ -66,6 +66,13 @@ it('who ends is gone at once, and with it what ended long ago; what ended just n
   await store.endLease(own)
 })
 
+it('who starts removes what ended long ago: nodes that are only ever killed leave nothing for ever', async () => {
+  await Promise.all(Array.from({ length: 5 }, () => hold(randomUUID())))
+  await query('update node set lease_until = clock_ms() - 3700000')
+  const { node_no } = await hold(randomUUID())
+  expect((await store.listNodes()).map((row) => row.node_no)).toEqual([node_no])
+})
+
 it('a row that is missing is made anew', async () => {
   const node_id = randomUUID()
   const before = await hold(node_id)
