@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { SealpostError } from '@sealpost/protocol'
 import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -23,7 +24,7 @@ afterAll(async () => {
   await store.close()
 })
 
-const BOUNDS: InboxBounds = { queue_bytes: 1e8, batch_events: 4_096, batch_bytes: 1e7, message_bytes: 1e6, events_per_minute: () => 1e5 }
+const BOUNDS: InboxBounds = { queue_bytes: 1e8, batch_events: 4_096, batch_bytes: 1e7, message_bytes: 1e6, lanes: () => 2, events_per_minute: () => 1e5 }
 
 /** The real store, with a record of the calls and a place to interfere. */
 function watch(before: (runs: readonly Run[], patient: boolean) => Promise<void> | void = () => {}) {
@@ -87,6 +88,53 @@ describe('group commit', () => {
     expect(acked(a.outcomes)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     expect(batches.map(({ events }) => events.map((event) => event.position))).toEqual([[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]])
     expect(inbox.stats()).toMatchObject({ users: 0, bytes: 0, batches: 1, events: 10 })
+  })
+
+  it('who waits stays in its lane when their number changes: of a user one batch at a time, in order', async () => {
+    const gates: (() => void)[] = []
+    const going: number[] = []
+    const overlaps: number[] = []
+    let most = 0
+    const { watched } = watch(async (runs) => {
+      const users = [...new Set(runs.map((run) => run.user_no))]
+      overlaps.push(...users.filter((user_no) => going.includes(user_no)))
+      most = Math.max(most, gates.length + 1)
+      going.push(...users)
+      await new Promise<void>((resolve) => gates.push(resolve))
+      for (const user_no of users) going.splice(going.indexOf(user_no), 1)
+    })
+    let lanes = 1
+    const { inbox, batches } = open(watched, { lanes: () => lanes })
+    const [first, a] = [await sender(), await sender()]
+    let b = await sender()
+    while (b.account.user_no % 2 === a.account.user_no % 2) b = await sender()
+    const submit = (seq: number, ...senders: (typeof a)[]): void => {
+      for (const one of senders) inbox.submit([one.run(seq, 1)], one.sink)
+    }
+    submit(1, first)
+    await expect.poll(() => gates.length).toBe(1)
+    submit(1, a, b)
+    lanes = 2
+    submit(2, a, b)
+    await sleep(20)
+    expect(gates.length).toBe(1)
+    gates.shift()?.()
+    await expect.poll(() => gates.length).toBe(1)
+    submit(3, a, b)
+    gates.shift()?.()
+    await expect.poll(() => gates.length).toBe(1)
+    gates.shift()?.()
+    await inbox.idle()
+    submit(4, a, b)
+    await expect.poll(() => gates.length).toBe(2)
+    for (const gate of gates.splice(0)) gate()
+    await inbox.idle()
+    expect({ most, overlaps }).toEqual({ most: 2, overlaps: [] })
+    for (const { account, outcomes } of [a, b]) {
+      expect(acked(outcomes)).toEqual([1, 2, 3, 4])
+      const told = batches.filter(({ user_no }) => user_no === account.user_no).flatMap(({ events }) => events)
+      expect(told.map((event) => event.position)).toEqual([1, 2, 3, 4])
+    }
   })
 
   it('acks all of a batch before any of it is offered to others', async () => {

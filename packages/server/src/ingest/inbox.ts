@@ -1,6 +1,7 @@
 /**
  * The inbox in front of the store (protocol.md §6): group commit without a timer. What arrived while a batch was being
- * committed is the next batch; two lanes, users spread over them by number, so that the order of a user is kept.
+ * committed is the next batch; a lane or two, users spread over them by number. A user stays in one lane while anything of it waits or
+ * is being committed, so that its order is kept.
  *
  * Invariants: an ack leaves only after its commit, and before the batch is offered to anybody; a refusal takes everything of
  * that device that waits behind it. A user whose account is locked goes back, and after the third time is committed alone and
@@ -21,6 +22,8 @@ export type InboxBounds = {
   batch_bytes: number
   /** Of one fan-out message, records only. */
   message_bytes: number
+  /** How many commits may go on at once: 1 or 2. */
+  lanes(): number
   events_per_minute(): number
 }
 
@@ -44,7 +47,7 @@ export type Inbox = {
   stats(): { users: number; bytes: number; batches: number; events: number; minutes: number; suspects: number }
 }
 
-const LANES = 2
+const LANES_MAX = 2
 const BUSY_MAX = 3
 const PATIENT_MAX = 2
 const RETRY_MS = 1_000
@@ -55,7 +58,7 @@ type Lane = { users: Set<WaitingUser>; scheduled: boolean; running: boolean }
 
 export function createInbox(deps: InboxDeps): Inbox {
   const { store, bounds } = deps
-  const lanes: Lane[] = Array.from({ length: LANES }, () => ({ users: new Set(), scheduled: false, running: false }))
+  const lanes: Lane[] = Array.from({ length: LANES_MAX }, () => ({ users: new Set(), scheduled: false, running: false }))
   const users = new Map<number, WaitingUser>()
   /** Users of a batch that the store could not digest, and since when: each is committed alone until one of its batches succeeds. */
   const suspects = new Map<number, number>()
@@ -85,7 +88,7 @@ export function createInbox(deps: InboxDeps): Inbox {
     const segment = { run, sink }
     let user = users.get(run.user_no)
     if (user === undefined) {
-      user = { user_no: run.user_no, devices: new Map(), out: false, busy: 0 }
+      user = { user_no: run.user_no, lane: run.user_no % bounds.lanes(), devices: new Map(), out: false, busy: 0 }
       users.set(run.user_no, user)
     }
     const waiting = user.devices.get(run.device_no)
@@ -96,7 +99,7 @@ export function createInbox(deps: InboxDeps): Inbox {
   }
 
   function enqueue(user: WaitingUser): void {
-    const lane = lanes[user.user_no % LANES]
+    const lane = lanes[user.lane]
     if (lane === undefined) return
     lane.users.add(user)
     schedule(lane)

@@ -12,6 +12,8 @@ export type Segment = { run: Submission; sink: Sink }
 
 export type WaitingUser = {
   readonly user_no: number
+  /** Which of the lanes commits it. */
+  readonly lane: number
   /** By device_no; no empty lists. */
   readonly devices: Map<number, Segment[]>
   /** Part of a batch, or of a look-up after one: nothing of the user is taken. */

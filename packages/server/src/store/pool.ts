@@ -41,7 +41,7 @@ export type PoolOptions = {
 }
 
 const MAIN_MAX = 8
-/** Two lanes of the inbox, and the two patient batches beside them that may stand behind a lock. */
+/** The lanes of the inbox, and the two patient batches beside them that may stand behind a lock. */
 const INGEST_MAX = 4
 /** Of one relay, if nothing else is said. */
 export const POOLED_CONNECTIONS = MAIN_MAX + INGEST_MAX
