@@ -33,6 +33,7 @@ export interface Crypto {
 
 /** A key used many times. Same semantics as `aesGcmSeal` and `aesGcmOpen`. */
 export interface AesGcmKey {
-  seal(iv: Bytes, aad: Bytes, plaintext: Bytes): Awaitable<Bytes>
+  /** What comes out begins with `head`, as it is: head || ciphertext || tag 16. */
+  seal(iv: Bytes, aad: Bytes, plaintext: Bytes, head?: Bytes): Awaitable<Bytes>
   open(iv: Bytes, aad: Bytes, sealed: Bytes): Awaitable<Bytes>
 }

@@ -14,7 +14,7 @@ import {
   sign,
   verify,
 } from 'node:crypto'
-import type { Bytes } from './bytes.ts'
+import { type Bytes, concat } from './bytes.ts'
 import type { Crypto } from './crypto.ts'
 import { SealpostError } from './errors.ts'
 
@@ -24,10 +24,11 @@ export type SyncCrypto = {
 } & { aesGcmKey(key: Bytes): SyncAesGcmKey }
 
 export interface SyncAesGcmKey {
-  seal(iv: Bytes, aad: Bytes, plaintext: Bytes): Bytes
+  seal(iv: Bytes, aad: Bytes, plaintext: Bytes, head?: Bytes): Bytes
   open(iv: Bytes, aad: Bytes, sealed: Bytes): Bytes
 }
 
+const NOTHING = new Uint8Array()
 const TAG_BYTES = 16
 const KEY_CACHE_MAX = 4_096
 const PKCS8 = {
@@ -66,18 +67,19 @@ export const nodeCrypto: SyncCrypto = {
   aesGcmKey: (key) => {
     // a key object made once per key: a raw key costs 16-23 us a call on Node 24, the object 4-9 (performance.md, fact 5)
     const object = createSecretKey(key)
-    return { seal: (iv, aad, plaintext) => seal(object, iv, aad, plaintext), open: (iv, aad, sealed) => open(object, iv, aad, sealed) }
+    return {
+      seal: (iv, aad, plaintext, head) => seal(object, iv, aad, plaintext, head),
+      open: (iv, aad, sealed) => open(object, iv, aad, sealed),
+    }
   },
 }
 
-function seal(key: KeyObject, iv: Bytes, aad: Bytes, plaintext: Bytes): Bytes {
+function seal(key: KeyObject, iv: Bytes, aad: Bytes, plaintext: Bytes, head: Bytes = NOTHING): Bytes {
   const cipher = createCipheriv('aes-256-gcm', key, iv)
   cipher.setAAD(aad)
-  const out = new Uint8Array(plaintext.length + TAG_BYTES)
-  out.set(cipher.update(plaintext), 0)
+  const ciphertext = cipher.update(plaintext)
   cipher.final()
-  out.set(cipher.getAuthTag(), plaintext.length)
-  return out
+  return concat(head, ciphertext, cipher.getAuthTag())
 }
 
 function open(key: KeyObject, iv: Bytes, aad: Bytes, sealed: Bytes): Bytes {

@@ -23,13 +23,13 @@ type Answer<K extends AesGcmKey> = ReturnType<K['seal']>
 export class SealCipher<K extends AesGcmKey = AesGcmKey> {
   readonly gen: number
   readonly #key: K
-  readonly #aad: Bytes
+  readonly #head: Bytes
   #counter = 0
 
   constructor(key: K, gen: number) {
     this.#key = key
     this.gen = gen
-    this.#aad = Uint8Array.of(gen)
+    this.#head = Uint8Array.of(gen)
   }
 
   /** Frames sealed so far. */
@@ -40,8 +40,7 @@ export class SealCipher<K extends AesGcmKey = AesGcmKey> {
   /** The number of a frame is taken at the call: frames are to be sent in the order of the calls. */
   seal(message: Bytes): Answer<K> {
     if (this.#counter >= FRAMES_MAX) throw new SealpostError('internal', 'the session keys are used up')
-    const sealed = this.#key.seal(ivOf(this.#counter++), this.#aad, message)
-    return (sealed instanceof Promise ? sealed.then((bytes) => withGen(this.gen, bytes)) : withGen(this.gen, sealed)) as Answer<K>
+    return this.#key.seal(ivOf(this.#counter++), this.#head, message, this.#head) as Answer<K>
   }
 }
 
@@ -49,14 +48,14 @@ export class SealCipher<K extends AesGcmKey = AesGcmKey> {
 export class OpenCipher<K extends AesGcmKey = AesGcmKey> {
   readonly gen: number
   readonly #key: K
-  readonly #aad: Bytes
+  readonly #head: Bytes
   #counter = 0
   #failed = false
 
   constructor(key: K, gen: number) {
     this.#key = key
     this.gen = gen
-    this.#aad = Uint8Array.of(gen)
+    this.#head = Uint8Array.of(gen)
   }
 
   /** Frames opened, or being opened, so far. */
@@ -73,7 +72,7 @@ export class OpenCipher<K extends AesGcmKey = AesGcmKey> {
     }
     const iv = ivOf(this.#counter++)
     try {
-      const opened = this.#key.open(iv, this.#aad, frame.subarray(1))
+      const opened = this.#key.open(iv, this.#head, frame.subarray(1))
       return (opened instanceof Promise ? opened.catch((cause: unknown) => this.#fail(cause)) : opened) as Answer<K>
     } catch (cause) {
       return this.#fail(cause)
@@ -95,11 +94,4 @@ function ivOf(counter: number): Bytes {
   const iv = new Uint8Array(12)
   writeU64(viewOf(iv), 4, counter)
   return iv
-}
-
-function withGen(gen: number, sealed: Bytes): Bytes {
-  const frame = new Uint8Array(1 + sealed.length)
-  frame[0] = gen
-  frame.set(sealed, 1)
-  return frame
 }

@@ -65,10 +65,12 @@ function aesGcmKey(key: Bytes): AesGcmKey {
   let imported: Promise<Key> | undefined
   const object = (): Promise<Key> => (imported ??= importAesGcm(key))
   return {
-    seal: async (iv, aad, plaintext) =>
-      new Uint8Array(
+    seal: async (iv, aad, plaintext, head) => {
+      const sealed = new Uint8Array(
         await subtle().encrypt({ name: 'AES-GCM', iv: source(iv), additionalData: source(aad) }, await object(), source(plaintext)),
-      ),
+      )
+      return head === undefined ? sealed : concat(head, sealed)
+    },
     open: async (iv, aad, sealed) => {
       const handle = await object()
       try {

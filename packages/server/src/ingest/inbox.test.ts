@@ -24,7 +24,14 @@ afterAll(async () => {
   await store.close()
 })
 
-const BOUNDS: InboxBounds = { queue_bytes: 1e8, batch_events: 4_096, batch_bytes: 1e7, message_bytes: 1e6, lanes: () => 2, events_per_minute: () => 1e5 }
+const BOUNDS: InboxBounds = {
+  queue_bytes: 1e8,
+  batch_events: 4_096,
+  batch_bytes: 1e7,
+  message_bytes: 1e6,
+  lanes: () => 2,
+  events_per_minute: () => 1e5,
+}
 
 /** The real store, with a record of the calls and a place to interfere. */
 function watch(before: (runs: readonly Run[], patient: boolean) => Promise<void> | void = () => {}) {
