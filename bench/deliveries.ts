@@ -1,7 +1,7 @@
 /**
- * What a delivery costs: `node scripts/run.mjs bench deliveries [--modes one,crossing] [--bytes 4096] …`. Users with three devices each;
- * one sends in a closed loop, and each event is acked when it is on disk and delivered to the two others. CPU of nodes, PostgreSQL and
- * Redis for 10,000 deliveries, the load left out; ratios are to the first mode, round by round, and the modes take turns.
+ * What a delivery costs: `node scripts/run.mjs bench deliveries [--modes one,crossing] [--per-second 8000] …`. Users with three devices
+ * each; one sends, in a closed loop or at a steady pace, and each event is acked when it is on disk and delivered to the two others. CPU of
+ * nodes, PostgreSQL and Redis for 10,000 deliveries, the load left out; ratios are to the first mode, round by round, and modes take turns.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
@@ -17,7 +17,12 @@ const { values: given } = parseArgs({
     users: { type: 'string', default: '100' },
     devices: { type: 'string', default: '3' },
     bytes: { type: 'string', default: '256' },
+    /** Of each sender, in a closed loop. */
     outstanding: { type: 'string', default: '16' },
+    /** Not in a closed loop, but so many events of all users together, */
+    'per-second': { type: 'string' },
+    /** so many of them in one message. */
+    together: { type: 'string', default: '16' },
     /** Many and short: what else the machine does then meets all modes alike. */
     rounds: { type: 'string', default: '15' },
     ms: { type: 'string', default: '600' },
@@ -38,6 +43,7 @@ const [users, devices, payload_bytes] = [Number(given.users), Number(given.devic
 const [outstanding, rounds, ms, warm_ms, new_ms] = [given.outstanding, given.rounds, given.ms, given['warm-ms'], given['new-ms']].map(
   Number,
 ) as [number, number, number, number, number]
+const per_second = given['per-second'] === undefined ? null : Number(given['per-second'])
 const flags = given['cpu-prof'] === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${given['cpu-prof']}`]
 const SETTLE_MS_MAX = 10_000
 const BENCH_MS_MAX = 600_000
@@ -116,7 +122,8 @@ async function openFields(defer: Defer, names: readonly string[]): Promise<Field
 }
 
 async function underLoad(field: Field, act: (field: Field) => Promise<unknown>): Promise<void> {
-  await field.fleet.loop(outstanding)
+  if (per_second === null) await field.fleet.loop(outstanding)
+  else await field.fleet.pace(per_second, Number(given.together))
   await sleep(warm_ms)
   await act(field)
   field.faults = await field.fleet.settle(SETTLE_MS_MAX)
@@ -179,11 +186,13 @@ function report(fields: readonly Field[]): void {
     }
   })
   if (given.json) {
-    process.stdout.write(`${JSON.stringify({ bench: 'deliveries', users, devices, payload_bytes, outstanding, rounds, ms, modes })}\n`)
+    process.stdout.write(
+      `${JSON.stringify({ bench: 'deliveries', users, devices, payload_bytes, outstanding, per_second, rounds, ms, modes })}\n`,
+    )
     return
   }
   process.stdout.write(
-    `${users} users × ${devices} devices, ${payload_bytes} B, ${outstanding} outstanding; medians of ${rounds} rounds of ${ms} ms\n`,
+    `${users} users × ${devices} devices, ${payload_bytes} B, ${per_second === null ? `${outstanding} outstanding` : `${per_second} events/s`}; medians of ${rounds} rounds of ${ms} ms\n`,
   )
   process.stdout.write(
     table([

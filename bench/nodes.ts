@@ -83,7 +83,7 @@ async function killOne(relay: Relay, fleet: RemoteFleet): Promise<Result> {
   const [victim, ...others] = relay.nodes
   if (victim === undefined || others.length === 0) throw new Error('a bench of the death of a node has more than one')
   const lost = Array.from({ length: users * devices }, (_, i) => urlOf(relay, i)).filter((url) => url === victim.url).length
-  await fleet.pace(per_second)
+  await fleet.pace(per_second, 1)
   await sleep(ms)
   const before = await fleet.mark()
   await fleet.survive(others.map(({ url }) => url))

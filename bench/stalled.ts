@@ -61,7 +61,7 @@ await runBench(async (defer) => {
   defer(() => fleets.end())
   const fleet = await fleets.create({ identities, server_key: relay.server_key, payload_bytes })
   await fleet.connect(identities.map(() => node.url))
-  await fleet.pace(per_second)
+  await fleet.pace(per_second, 1)
   await sleep(before_ms * WARM_PART)
   await fleet.mark()
   const rss_before = await peakWithin(node.pid, before_ms * (1 - WARM_PART))

@@ -27,8 +27,8 @@ export type Fleet = {
   connect(urls: readonly string[]): Promise<void>
   /** Each sender has so many events on their way, always. */
   loop(outstanding: number): void
-  /** So many events per second over all senders, in turn. */
-  pace(per_second: number): void
+  /** So many events per second over all senders, in turn, so many of them in one message. */
+  pace(per_second: number, together: number): void
   /** Counts since the mark before, and begins anew. */
   mark(): Counts
   /** Nobody sends more; resolves when all is acked and delivered to whoever reads, or names as faults what is not. */
@@ -117,14 +117,15 @@ export function createFleet(plan: FleetPlan): Fleet {
     owing.clear()
   }
 
-  function pace(per_second: number): void {
+  function pace(per_second: number, together: number): void {
     const turns = [...senders.values()]
     const began = performance.now()
+    const message_ms = (1000 * together) / per_second
     let done = 0
     pacing = setInterval(() => {
-      for (let due = Math.floor(((performance.now() - began) * per_second) / 1000); done < due; done++) {
+      for (let due = Math.floor((performance.now() - began) / message_ms); done < due; done++) {
         const device = turns[done % turns.length]
-        if (device !== undefined) send(device, 1, began + (done * 1000) / per_second)
+        if (device !== undefined) send(device, together, began + done * message_ms)
       }
     }, TICK_MS)
   }

@@ -14,7 +14,8 @@ import { z } from 'zod'
 import type { Hint, StoredEvent } from '../ports.ts'
 
 export type HintCodec = {
-  encode(user_no: number, hint: Hint): Bytes
+  /** The buffer is used again: what is returned is good until the next call. */
+  encode(user_no: number, hint: Hint): Buffer
   /** `own`: it came from this process. Null: it is no message of this relay for this user. */
   decode(user_no: number, message: Bytes): Hint | 'own' | null
 }
@@ -25,6 +26,7 @@ const HEAD_BYTES = SENDER_BYTES + MAC_BYTES
 const HISTORY_BYTES = 32
 const EVENT_BYTES = 4 + 4 + 4 * 8 + 1 + 4
 const KIND = { json: 0, committed: 1 } as const
+const SCRATCH_BYTES = 65_536
 
 const whole = z.int().nonnegative()
 const JSON_HINT = z.discriminatedUnion('is', [
@@ -44,6 +46,12 @@ const JSON_HINT = z.discriminatedUnion('is', [
 export function createHintCodec(key: Bytes, sender: Bytes): HintCodec {
   const secret = createSecretKey(key)
   const own = Buffer.from(sender)
+  let scratch = Buffer.alloc(SCRATCH_BYTES)
+
+  function room(bytes: number): Buffer {
+    if (scratch.length < bytes) scratch = Buffer.alloc(bytes)
+    return scratch.subarray(0, bytes)
+  }
 
   function mac(user_no: number, from: Bytes, hint: Bytes): Buffer {
     const topic = Buffer.alloc(8)
@@ -53,7 +61,7 @@ export function createHintCodec(key: Bytes, sender: Bytes): HintCodec {
 
   return {
     encode(user_no, hint) {
-      const body = hint.is === 'committed' ? encodeCommitted(hint.history_id, hint.events) : encodeJson(hint)
+      const body = hint.is === 'committed' ? encodeCommitted(hint.history_id, hint.events, room) : encodeJson(hint, room)
       body.set(own)
       body.set(mac(user_no, own, body.subarray(HEAD_BYTES)), SENDER_BYTES)
       return body
@@ -71,9 +79,11 @@ export function createHintCodec(key: Bytes, sender: Bytes): HintCodec {
   }
 }
 
-function encodeJson(hint: Hint): Buffer {
+type Room = (bytes: number) => Buffer
+
+function encodeJson(hint: Hint, room: Room): Buffer {
   const json = Buffer.from(JSON.stringify(hint))
-  const out = Buffer.allocUnsafe(HEAD_BYTES + 1 + json.length)
+  const out = room(HEAD_BYTES + 1 + json.length)
   out[HEAD_BYTES] = KIND.json
   out.set(json, HEAD_BYTES + 1)
   return out
@@ -87,10 +97,10 @@ function decodeJson(json: Bytes): Hint | null {
   }
 }
 
-function encodeCommitted(history_id: string, events: readonly StoredEvent[]): Buffer {
+function encodeCommitted(history_id: string, events: readonly StoredEvent[], room: Room): Buffer {
   let size = HEAD_BYTES + 1 + HISTORY_BYTES
   for (const event of events) size += EVENT_BYTES + event.client.length
-  const out = Buffer.allocUnsafe(size)
+  const out = room(size)
   const view = viewOf(out)
   out[HEAD_BYTES] = KIND.committed
   out.set(fromBase64url(history_id, HISTORY_BYTES), HEAD_BYTES + 1)
@@ -116,20 +126,23 @@ function decodeCommitted(hint: Bytes): Hint | null {
   let at = 1 + HISTORY_BYTES
   if (hint.length <= at) return null
   const history_id = toBase64url(hint.subarray(1, at))
-  const number = (): number => {
-    at += 8
-    return view.getUint32(at - 8) * 2 ** 32 + view.getUint32(at - 4)
-  }
+  const u64 = (from: number): number => view.getUint32(from) * 2 ** 32 + view.getUint32(from + 4)
   while (at < hint.length) {
-    if (at + EVENT_BYTES > hint.length) return null
-    const device_no = view.getUint32(at)
-    const stream_no = view.getUint32(at + 4)
-    at += 8
-    const event = { device_no, stream_no, position: number(), stream_seq: number(), received_at: number(), device_seq: number() }
-    const flags = view.getUint8(at)
-    const end = at + 5 + view.getUint32(at + 1)
+    const from = at + EVENT_BYTES
+    if (from > hint.length) return null
+    const end = from + view.getUint32(at + 41)
     if (end > hint.length) return null
-    events.push({ ...event, flags, client: hint.subarray(at + 5, end) })
+    // fields in the order of those that are committed here: who delivers both meets one kind of object
+    events.push({
+      position: u64(at + 8),
+      stream_seq: u64(at + 16),
+      received_at: u64(at + 24),
+      device_no: view.getUint32(at),
+      device_seq: u64(at + 32),
+      stream_no: view.getUint32(at + 4),
+      flags: view.getUint8(at + 40),
+      client: hint.subarray(from, end),
+    })
     at = end
   }
   return { is: 'committed', history_id, events }

@@ -90,7 +90,14 @@ const COMMON = {
 } satisfies RedisOptions
 
 function redisOptions(config: RedisConfig, connectionName: string): Omit<RedisOptions, 'replyMapping'> {
-  const common = { ...COMMON, connectionName, enableOfflineQueue: false, enableAutoPipelining: true, retryStrategy: retryAfter }
+  const common = {
+    ...COMMON,
+    connectionName,
+    enableOfflineQueue: false,
+    enableAutoPipelining: true,
+    autoPipeliningIgnoredCommands: ['publish'],
+    retryStrategy: retryAfter,
+  }
   const urls = config.urls.map((url) => new URL(url))
   const [first] = urls
   const access = accessOf(first)

@@ -8,7 +8,8 @@
  * Bound: `PENDING_MAX` messages without an answer, above which they are lost; nothing is sent while the wire is down.
  */
 import { randomBytes } from 'node:crypto'
-import { Cluster } from 'ioredis'
+import { Cluster, type Redis } from 'ioredis'
+import type { Bytes } from '@sealpost/protocol'
 import type { Log } from '../log.ts'
 import type { RedisLink } from './redis-link.ts'
 import type { OpenWire, Wire, WireListener } from './wire.ts'
@@ -42,7 +43,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
   let up = false
   let closed = false
   let pending = 0
-  const leaving: { channel: string; message: Buffer }[] = []
+  const leaving: { channel: string; message: () => Bytes }[] = []
   /** When all that was wanted had been subscribed to; null: that is still to be done. */
   let synced: number | null = null
   let renewed = performance.now()
@@ -126,27 +127,30 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
       renewed = now
       link.reconnect()
     }
-    for (const channel of beats.keys()) send(channel, BEAT)
+    for (const channel of beats.keys()) send(channel, () => BEAT)
   }
 
-  /** What is sent in one turn, as the hints of one commit are, leaves together: that costs half, and waits for no answer to what left before. */
-  function send(channel: string, message: Buffer): void {
+  function send(channel: string, message: () => Bytes): void {
     pending += 1
-    // in a Cluster those of one slot alone can go together
-    if (cluster !== null) return settle(cluster.spublish(channel, message), 1)
+    // they go to several masters, each when its connection is ready
+    if (cluster !== null) return settle(cluster.spublish(channel, Buffer.from(message())))
     leaving.push({ channel, message })
     if (leaving.length === 1) queueMicrotask(leave)
   }
 
+  /** What is sent in one turn, as the hints of one commit are, leaves in one write. Each message is copied into it when it is published. */
   function leave(): void {
-    const batch = leaving.splice(0)
-    const pipeline = commands.pipeline()
-    for (const { channel, message } of batch) pipeline.publish(channel, message)
-    settle(pipeline.exec(), batch.length)
+    // none before the first connection
+    const stream = (commands as Redis).stream as Redis['stream'] | undefined
+    stream?.cork()
+    for (const { channel, message } of leaving.splice(0)) settle(commands.publish(channel, message() as Buffer))
+    stream?.uncork()
   }
 
-  function settle(sent: Promise<unknown>, count: number): void {
-    sent.catch(ignore).finally(() => (pending -= count))
+  /** What fails shows by the next beat. */
+  function settle(sent: Promise<unknown>): void {
+    const settled = (): void => void (pending -= 1)
+    sent.then(settled, settled)
   }
 
   function received(channel: string, message: Buffer): void {
@@ -174,7 +178,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
 
   return {
     publish(topic, message) {
-      if (up && pending < PENDING_MAX) send(channelOf(topic), message() as Buffer)
+      if (up && pending < PENDING_MAX) send(channelOf(topic), message)
     },
     subscribe(topic) {
       wanted.add(topic)

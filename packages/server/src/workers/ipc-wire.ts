@@ -8,7 +8,7 @@
  * Invariant: nothing blocks, and a topic that is wanted is told in the end. Bound: `WAITING_BYTES_MAX` for each end of a line, above which
  * hints are lost. What comes together in one turn of a process is written together.
  */
-import { type Bytes, viewOf, writeU64 } from '@sealpost/protocol'
+import { viewOf, writeU64 } from '@sealpost/protocol'
 import type { Duplex } from 'node:stream'
 import type { OpenWire } from '../bus/wire.ts'
 
@@ -52,7 +52,7 @@ export function openIpcWire(line: Duplex): OpenWire {
       publish(topic, message) {
         if (closed || out.isFull()) return
         const bytes = message()
-        out.write(makeHead(KIND.hint, topic, bytes.length), bytes)
+        out.write(Buffer.concat([makeHead(KIND.hint, topic, bytes.length), bytes]))
       },
       subscribe: (topic) => want(topic, KIND.join),
       unsubscribe: (topic) => want(topic, KIND.part),
@@ -143,8 +143,8 @@ function createReader(take: (kind: number, topic: number, frame: Buffer) => void
 }
 
 /** Writes the frames of one turn at once. */
-function createWriter(line: Duplex): { write(...parts: readonly Bytes[]): void; isFull(): boolean } {
-  let waiting: Bytes[] = []
+function createWriter(line: Duplex): { write(frame: Buffer): void; isFull(): boolean } {
+  let waiting: Buffer[] = []
   let bytes = 0
 
   function flush(): void {
@@ -156,12 +156,10 @@ function createWriter(line: Duplex): { write(...parts: readonly Bytes[]): void; 
 
   return {
     isFull: () => line.writableLength + bytes > WAITING_BYTES_MAX,
-    write(...parts) {
+    write(frame) {
       if (waiting.length === 0) setImmediate(flush)
-      for (const part of parts) {
-        waiting.push(part)
-        bytes += part.length
-      }
+      waiting.push(frame)
+      bytes += frame.length
     },
   }
 }
