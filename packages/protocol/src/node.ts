@@ -14,7 +14,7 @@ import {
   sign,
   verify,
 } from 'node:crypto'
-import { type Bytes, concat } from './bytes.ts'
+import { type Bytes, concat, EMPTY } from './bytes.ts'
 import type { Crypto } from './crypto.ts'
 import { SealpostError } from './errors.ts'
 
@@ -28,7 +28,6 @@ export interface SyncAesGcmKey {
   open(iv: Bytes, aad: Bytes, sealed: Bytes): Bytes
 }
 
-const NOTHING = new Uint8Array()
 const TAG_BYTES = 16
 const KEY_CACHE_MAX = 4_096
 const PKCS8 = {
@@ -74,7 +73,7 @@ export const nodeCrypto: SyncCrypto = {
   },
 }
 
-function seal(key: KeyObject, iv: Bytes, aad: Bytes, plaintext: Bytes, head: Bytes = NOTHING): Bytes {
+function seal(key: KeyObject, iv: Bytes, aad: Bytes, plaintext: Bytes, head: Bytes = EMPTY): Bytes {
   const cipher = createCipheriv('aes-256-gcm', key, iv)
   cipher.setAAD(aad)
   const ciphertext = cipher.update(plaintext)

@@ -19,7 +19,7 @@ export type Secrets = {
   token_key: Bytes
   /** Ed25519 seed that signs access tokens (protocol.md §10). */
   jwt_sign_seed: Bytes
-  /** HMAC-SHA256 key of hints between nodes (protocol.md §7), derived from `token_key`. */
+  /** AES-256-GCM key that hints between nodes are authenticated with (protocol.md §7), derived from `token_key`. */
   bus_key: Bytes
 }
 

@@ -1,28 +1,33 @@
 /**
  * Hints as bytes between processes. Big-endian:
  *
- *   message   = sender 8 | mac 16 | hint        mac = the first 16 bytes of HMAC-SHA256(bus key, u64 user_no | sender | hint)
+ *   message   = sender 8 | u32 count | mac 16 | u64 user_no | hint
+ *   mac       = the tag of AES-256-GCM(bus key, iv = sender | count, aad = user_no | hint) over no plaintext (GMAC, NIST SP 800-38D §3)
  *   hint      = u8 1 | history_id 32 | event …    or    u8 0 | JSON
  *   event     = u32 device_no | u32 stream_no | u64 position | u64 stream_seq | u64 received_at | u64 device_seq | u8 flags | u32 len, client part
+ *
+ * `sender` is random, one for each process and 2^32 messages: no iv comes twice.
  *
  * Invariant: only a process that has the secrets of the relay makes a message that is read, and only for the user it was made for.
  * What is not so is nothing, never an error. Client parts of a read hint are views into the message.
  */
-import { createHmac, createSecretKey, timingSafeEqual } from 'node:crypto'
-import { type Bytes, equalBytes, fromBase64url, toBase64url, viewOf, writeU64 } from '@sealpost/protocol'
+import { type Bytes, EMPTY, equalBytes, fromBase64url, readU64, toBase64url, viewOf, writeU64 } from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
 import { z } from 'zod'
 import type { Hint, StoredEvent } from '../ports.ts'
 
 export type HintCodec = {
   /** The buffer is used again: what is returned is good until the next call. */
-  encode(user_no: number, hint: Hint): Buffer
+  encode(user_no: number, hint: Hint): Bytes
   /** `own`: it came from this process. Null: it is no message of this relay for this user. */
   decode(user_no: number, message: Bytes): Hint | 'own' | null
 }
 
-export const SENDER_BYTES = 8
-const MAC_BYTES = 16
-const HEAD_BYTES = SENDER_BYTES + MAC_BYTES
+const SENDER_BYTES = 8
+const IV_BYTES = SENDER_BYTES + 4
+const AAD_AT = IV_BYTES + 16
+const HEAD_BYTES = AAD_AT + 8
+const COUNT_MAX = 2 ** 32
 const HISTORY_BYTES = 32
 const EVENT_BYTES = 4 + 4 + 4 * 8 + 1 + 4
 const KIND = { json: 0, committed: 1 } as const
@@ -42,10 +47,11 @@ const JSON_HINT = z.discriminatedUnion('is', [
   z.strictObject({ is: z.literal('deleted') }),
 ])
 
-/** `key`: 32 bytes that all processes of the relay have; `sender`: 8 bytes that no other process has. */
-export function createHintCodec(key: Bytes, sender: Bytes): HintCodec {
-  const secret = createSecretKey(key)
-  const own = Buffer.from(sender)
+/** `key`: 32 bytes that all processes of the relay have. */
+export function createHintCodec(key: Bytes): HintCodec {
+  const secret = nodeCrypto.aesGcmKey(key)
+  let own = nodeCrypto.random(SENDER_BYTES)
+  let count = 0
   let scratch = Buffer.alloc(SCRATCH_BYTES)
 
   function room(bytes: number): Buffer {
@@ -53,28 +59,28 @@ export function createHintCodec(key: Bytes, sender: Bytes): HintCodec {
     return scratch.subarray(0, bytes)
   }
 
-  function mac(user_no: number, from: Bytes, hint: Bytes): Buffer {
-    const topic = Buffer.alloc(8)
-    topic.writeBigUInt64BE(BigInt(user_no))
-    return createHmac('sha256', secret).update(topic).update(from).update(hint).digest().subarray(0, MAC_BYTES)
-  }
-
   return {
     encode(user_no, hint) {
-      const body = hint.is === 'committed' ? encodeCommitted(hint.history_id, hint.events, room) : encodeJson(hint, room)
-      body.set(own)
-      body.set(mac(user_no, own, body.subarray(HEAD_BYTES)), SENDER_BYTES)
-      return body
+      if (count === COUNT_MAX) {
+        own = nodeCrypto.random(SENDER_BYTES)
+        count = 0
+      }
+      const message = hint.is === 'committed' ? encodeCommitted(hint.history_id, hint.events, room) : encodeJson(hint, room)
+      message.set(own)
+      message.writeUInt32BE(count++, SENDER_BYTES)
+      writeU64(viewOf(message), AAD_AT, user_no)
+      message.set(secret.seal(message.subarray(0, IV_BYTES), message.subarray(AAD_AT), EMPTY), IV_BYTES)
+      return message
     },
     decode(user_no, message) {
       if (message.length <= HEAD_BYTES) return null
-      const from = message.subarray(0, SENDER_BYTES)
-      if (equalBytes(own, from)) return 'own'
-      const hint = message.subarray(HEAD_BYTES)
-      if (!timingSafeEqual(mac(user_no, from, hint), message.subarray(SENDER_BYTES, HEAD_BYTES))) return null
-      // another version of the relay may say what this one does not know
-      if (hint[0] === KIND.committed) return decodeCommitted(hint)
-      return hint[0] === KIND.json ? decodeJson(hint.subarray(1)) : null
+      if (equalBytes(own, message.subarray(0, SENDER_BYTES))) return 'own'
+      try {
+        secret.open(message.subarray(0, IV_BYTES), message.subarray(AAD_AT), message.subarray(IV_BYTES, AAD_AT))
+        return readU64(viewOf(message), AAD_AT) === user_no ? decodeHint(message.subarray(HEAD_BYTES)) : null
+      } catch {
+        return null
+      }
     },
   }
 }
@@ -89,12 +95,10 @@ function encodeJson(hint: Hint, room: Room): Buffer {
   return out
 }
 
-function decodeJson(json: Bytes): Hint | null {
-  try {
-    return JSON_HINT.safeParse(JSON.parse(Buffer.from(json).toString())).data ?? null
-  } catch {
-    return null
-  }
+/** Another version of the relay may say what this one does not know. */
+function decodeHint(hint: Bytes): Hint | null {
+  if (hint[0] === KIND.committed) return decodeCommitted(hint)
+  return hint[0] === KIND.json ? (JSON_HINT.safeParse(JSON.parse(Buffer.from(hint.subarray(1)).toString())).data ?? null) : null
 }
 
 function encodeCommitted(history_id: string, events: readonly StoredEvent[], room: Room): Buffer {
@@ -126,7 +130,6 @@ function decodeCommitted(hint: Bytes): Hint | null {
   let at = 1 + HISTORY_BYTES
   if (hint.length <= at) return null
   const history_id = toBase64url(hint.subarray(1, at))
-  const u64 = (from: number): number => view.getUint32(from) * 2 ** 32 + view.getUint32(from + 4)
   while (at < hint.length) {
     const from = at + EVENT_BYTES
     if (from > hint.length) return null
@@ -134,11 +137,11 @@ function decodeCommitted(hint: Bytes): Hint | null {
     if (end > hint.length) return null
     // fields in the order of those that are committed here: who delivers both meets one kind of object
     events.push({
-      position: u64(at + 8),
-      stream_seq: u64(at + 16),
-      received_at: u64(at + 24),
+      position: readU64(view, at + 8),
+      stream_seq: readU64(view, at + 16),
+      received_at: readU64(view, at + 24),
       device_no: view.getUint32(at),
-      device_seq: u64(at + 32),
+      device_seq: readU64(view, at + 32),
       stream_no: view.getUint32(at + 4),
       flags: view.getUint8(at + 40),
       client: hint.subarray(from, end),

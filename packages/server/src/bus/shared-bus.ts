@@ -4,10 +4,9 @@
  *
  * Invariant: what comes back from the wire as our own, or is no message of this relay, is dropped; nothing of a closed bus goes on.
  */
-import { randomBytes } from 'node:crypto'
 import type { Bytes } from '@sealpost/protocol'
 import type { Bus, Reach } from '../ports.ts'
-import { createHintCodec, SENDER_BYTES } from './hint-codec.ts'
+import { createHintCodec } from './hint-codec.ts'
 import { createMemoryBus } from './memory-bus.ts'
 import type { OpenWire } from './wire.ts'
 
@@ -16,7 +15,7 @@ export type SharedBusOptions = { open: OpenWire; key: Bytes; failed(error: unkno
 
 export function createSharedBus({ open, key, failed }: SharedBusOptions): Bus {
   const local = createMemoryBus(failed)
-  const codec = createHintCodec(key, randomBytes(SENDER_BYTES))
+  const codec = createHintCodec(key)
   const counts = new Map<number, number>()
   const listeners: ((reach: Reach) => void)[] = []
   let up = false
