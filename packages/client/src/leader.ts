@@ -34,6 +34,8 @@ import { createTopic, orAborted, type Topic, until, within } from './signal.ts'
 
 const CLIENT = { name: '@sealpost/client', version: '0.1.0' } as const
 const CONNECT_WAIT_MS = 20_000
+/** Sessions that one change of the log may see end. */
+const APPEND_TRIES = 5
 /** While a request for log entries is open the receive path may wait for its answer, so the socket is read further, up to here. */
 const QUEUED_HOLDING_MAX = 4 * QUEUED_MAX
 
@@ -351,9 +353,22 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     const late = (): SealpostError => connection.last_error ?? unreachableError(identity.server_url)
     await until(
       opened,
-      () => terminal ?? session !== null,
+      () => terminal ?? (ending.signal.aborted ? late() : session !== null),
       (met) => within(clock, CONNECT_WAIT_MS, orAborted(met, signal), late),
     )
+  }
+
+  /** A session that ends before the answer leaves it open whether the entry is in the log: the next one shows it, and `decide` is asked again. */
+  async function append(decide: Decide, signal?: AbortSignal): ReturnType<Leader['append']> {
+    for (let tries = 1; ; tries++) {
+      await untilOpen(signal)
+      try {
+        return await appender.append(decide, signal)
+      } catch (error) {
+        const lost = error instanceof SealpostError && error.code === 'unreachable'
+        if (!lost || ending.signal.aborted || tries === APPEND_TRIES) throw error
+      }
+    }
   }
 
   return {
@@ -378,16 +393,13 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     get clock_offset() {
       return connection.clock_offset
     },
-    async append(decide, signal) {
-      await untilOpen(signal)
-      return appender.append(decide, signal)
-    },
+    append,
     async revoke(device_id, signal) {
-      await untilOpen(signal)
-      await appender.append(decideRevocation(crypto, requests, device_id, identity.device_id, signal), signal)
+      await append(decideRevocation(crypto, requests, device_id, identity.device_id, signal), signal)
     },
     async close() {
       ending.abort()
+      opened.emit()
       rotation.end()
       log.end()
       connection.end()

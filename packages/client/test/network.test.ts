@@ -1,15 +1,17 @@
 import { describe, expect, it } from 'vitest'
-import { type Home, type Notice, Sealpost, type Transport, type TransportHandlers } from '../src/index.ts'
+import type { SealpostError } from '@sealpost/protocol'
+import { type Connection, type Home, type Notice, Sealpost, type Transport, type TransportHandlers } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
 import { bytes, settled, take, text, useRelay } from './relay.ts'
 
 const relay = useRelay()
 
 /** A transport whose sockets a test can cut, as a network does: nothing said, nothing flushed. */
-function cuttable(transport: Transport): Transport & { cut(): void; sockets: number } {
+function cuttable(transport: Transport): Transport & { cut(): void; sockets: number; cutAt: 'next frame' | 'its answer' | null } {
   const open = new Set<{ handlers: TransportHandlers; close(): void }>()
   const wrapped = {
     sockets: 0,
+    cutAt: null as 'next frame' | 'its answer' | null,
     cut() {
       for (const { handlers, close } of open) {
         close()
@@ -17,8 +19,9 @@ function cuttable(transport: Transport): Transport & { cut(): void; sockets: num
       }
       open.clear()
     },
-    connect(url: string, protocols: readonly string[], handlers: TransportHandlers) {
+    connect(url: string, protocols: readonly string[], handlers: TransportHandlers): Connection {
       let cut = false
+      let answering = false
       wrapped.sockets++
       const entry = {
         handlers,
@@ -35,14 +38,32 @@ function cuttable(transport: Transport): Transport & { cut(): void; sockets: num
       const socket = transport.connect(url, protocols, {
         opened: guard(() => handlers.opened()),
         text: guard((frame) => handlers.text(frame)),
-        binary: guard((frame) => handlers.binary(frame)),
+        binary: guard((frame) => {
+          if (answering) return wrapped.cut()
+          handlers.binary(frame)
+        }),
         closed: guard((code, reason, cause) => {
           open.delete(entry)
           handlers.closed(code, reason, cause)
         }),
       })
       open.add(entry)
-      return socket
+      return {
+        sendText: (frame) => socket.sendText(frame),
+        sendBinary(frame) {
+          const { cutAt } = wrapped
+          wrapped.cutAt = null
+          if (cutAt === 'next frame') return wrapped.cut()
+          if (cutAt === 'its answer') answering = true
+          socket.sendBinary(frame)
+        },
+        get buffered_amount() {
+          return socket.buffered_amount
+        },
+        pause: () => socket.pause(),
+        resume: () => socket.resume(),
+        close: (code, reason) => socket.close(code, reason),
+      }
     },
   }
   return wrapped
@@ -103,6 +124,34 @@ describe('a bad network', () => {
     expect(states).toContain('offline')
     await settled(() => states.at(-1)).toBe('live')
     expect((await laptop.status()).last_error).toBeNull()
+  }, 60_000)
+
+  it('a change of the device list outlives its connection, whether it had left or was stored without its answer (R07)', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    await laptop.close()
+    const home = await openHome(folderOf('laptop'))
+    const network = cuttable(home.transport)
+    const sender = relay.keep(await Sealpost.open({ home: withTransport(home, network) }))
+    await settled(() => sender.state).toBe('live')
+    for (const cutAt of ['next frame', 'its answer'] as const) {
+      const { sockets } = network
+      network.cutAt = cutAt
+      expect(await sender.rename(sender.device_id, cutAt)).toBe(cutAt)
+      expect(network.sockets).toBeGreaterThan(sockets)
+      expect((await sender.devices()).map((device) => device.name)).toEqual([cutAt])
+    }
+    network.cutAt = 'its answer'
+    const phone = await relay.pair(sender, 'phone')
+    network.cutAt = 'its answer'
+    await sender.revoke(phone.device_id)
+    const revoked = (await sender.devices()).find((device) => device.device_id === phone.device_id)
+    expect(revoked).toMatchObject({ revoked: expect.anything() })
+    network.cutAt = 'next frame'
+    const asked = performance.now()
+    const renamed = sender.rename(sender.device_id, 'too late').catch((error: SealpostError) => error.code)
+    await sender.close()
+    expect(await renamed).toBe('unreachable')
+    expect(performance.now() - asked).toBeLessThan(5_000)
   }, 60_000)
 
   it('an address where nobody answers is unreachable, and said so', async () => {
