@@ -24,11 +24,11 @@ const { values: given } = parseArgs({
     /** so many of them in one message. */
     together: { type: 'string', default: '16' },
     /** Many and short: what else the machine does then meets all modes alike. */
-    rounds: { type: 'string', default: '15' },
+    rounds: { type: 'string', default: '25' },
     ms: { type: 'string', default: '600' },
     'warm-ms': { type: 'string', default: '150' },
     /** Under load before the first round: code that is new is slow. */
-    'new-ms': { type: 'string', default: '4000' },
+    'new-ms': { type: 'string', default: '8000' },
     modes: { type: 'string', default: 'one,crossing' },
     /** Another tree of sources, packages installed: the mode `before`. */
     before: { type: 'string' },

@@ -1,5 +1,5 @@
 /**
- * Fan-out in a running cluster (protocol.md §6, §7): devices send, each node commits in two lanes what waited there, and tells the
+ * Fan-out in a running cluster (protocol.md §6, §7): devices send, each node commits in a lane what waited there, and tells the
  * bus of each user in a committed batch with one message. Counted is what Redis and the nodes carry for it.
  *
  * Invariant: every delivery is one of an event to a device that did not send it, and is local (the committing node has the socket) or
@@ -34,7 +34,7 @@ export const TRAFFIC: TrafficOptions = {
   commit_ms: 0.85,
   commit_run_ms: 0.05,
   event_bytes: 377,
-  hint_bytes: 130,
+  hint_bytes: 142,
   hint_event_bytes: 45,
   record_bytes: 29,
   frame_bytes: 140,
@@ -63,15 +63,13 @@ export type TrafficReport = {
   seconds: number
 }
 
-const LANES = 2
-
 type Send = { user: number; device: number; events: number }
 type Lane = { waiting: Send[]; running: Send[]; until: number }
 
 export function simulateTraffic(world: World, options: TrafficOptions, random: Random): TrafficReport {
   const { nodes, firstDevice, nodeOf, reachOf } = world
   const { seconds, events_per_second, events_per_send, event_bytes } = options
-  const lanes = Array.from({ length: nodes * LANES }, (): Lane => ({ waiting: [], running: [], until: 0 }))
+  const lanes = Array.from({ length: nodes }, (): Lane => ({ waiting: [], running: [], until: 0 }))
   const egress = new Float64Array(nodes)
   const out = { commits: 0, events: 0, hints: 0, copies: 0, unheard: 0, local: 0, remote: 0, expected: 0, bytes_in: 0, bytes_out: 0 }
 
@@ -132,13 +130,13 @@ export function simulateTraffic(world: World, options: TrafficOptions, random: R
     const from = firstDevice[user] ?? 0
     const device = from + random.below((firstDevice[user + 1] ?? 0) - from)
     const node = nodeOf[device] ?? 0
-    const lane = lanes[node * LANES + (user % LANES)]
+    const lane = lanes[node]
     if (lane === undefined) continue
     settle(lane, node, now)
     lane.waiting.push({ user, device, events: burst(events_per_send, random) })
     if (lane.running.length === 0) begin(lane, now)
   }
-  for (const [i, lane] of lanes.entries()) settle(lane, Math.floor(i / LANES), Number.POSITIVE_INFINITY)
+  for (const [node, lane] of lanes.entries()) settle(lane, node, Number.POSITIVE_INFINITY)
 
   return {
     users: usersOf(world),
