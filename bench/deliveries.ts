@@ -61,8 +61,7 @@ const RELAYS = {
 
 /** Every second receiver is at another node than the sender. */
 const crosses = (device: number): number => (device > 0 && device % 2 === 0 ? 1 : 0)
-/** Users are numbered in their order, and a node spreads them over its lanes by number: not every second one. */
-const half = (user: number): number => (user >> 1) & 1
+const half = (user: number): number => user & 1
 const MODES: Readonly<Record<string, Mode>> = {
   one: { relay: 'one', place: () => 0, says: 'one node, no Redis' },
   before: { relay: 'before', place: () => 0, says: 'one node of the sources of --before' },

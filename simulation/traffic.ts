@@ -1,5 +1,5 @@
 /**
- * Fan-out in a running cluster (protocol.md §6, §7): devices send, each node commits in a lane what waited there, and tells the
+ * Fan-out in a running cluster (protocol.md §6, §7): devices send, each node of several commits in one lane what waited there, and tells the
  * bus of each user in a committed batch with one message. Counted is what Redis and the nodes carry for it.
  *
  * Invariant: every delivery is one of an event to a device that did not send it, and is local (the committing node has the socket) or

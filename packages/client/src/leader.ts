@@ -13,7 +13,7 @@ import { type Inbox, openInbox, QUEUED_MAX } from './inbox.ts'
 import { createCursorAck } from './cursor-ack.ts'
 import { stopError, TERMINAL, toError, unreachableError } from './failure.ts'
 import { createKeyRotation } from './key-rotation.ts'
-import { createLogAppender, type Decide } from './log-append.ts'
+import { createLogAppender, type LogAppender } from './log-append.ts'
 import { createLogReader } from './log-reading.ts'
 import type { ConnectionState } from './machine.ts'
 import { createMutex } from './mutex.ts'
@@ -35,7 +35,7 @@ import { createTopic, orAborted, type Topic, until, within } from './signal.ts'
 const CLIENT = { name: '@sealpost/client', version: '0.1.0' } as const
 const CONNECT_WAIT_MS = 20_000
 /** Sessions that one change of the log may see end. */
-const APPEND_TRIES = 5
+const APPEND_TRIES = 3
 /** While a request for log entries is open the receive path may wait for its answer, so the socket is read further, up to here. */
 const QUEUED_HOLDING_MAX = 4 * QUEUED_MAX
 
@@ -61,7 +61,7 @@ export type Leader = {
   enqueue(items: readonly NewItem[]): Promise<void>
   query(request: QueryRequest, signal?: AbortSignal): Promise<QueryPage>
   readonly clock_offset: number
-  append(decide: Decide, signal?: AbortSignal): Promise<{ log_seq: number; entry_hash: Uint8Array } | null>
+  append: LogAppender['append']
   revoke(device_id: string, signal?: AbortSignal): Promise<void>
   close(): Promise<void>
 }
@@ -353,13 +353,13 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     const late = (): SealpostError => connection.last_error ?? unreachableError(identity.server_url)
     await until(
       opened,
-      () => terminal ?? (ending.signal.aborted ? late() : session !== null),
+      () => terminal ?? (ending.signal.aborted ? unreachableError(identity.server_url) : session !== null),
       (met) => within(clock, CONNECT_WAIT_MS, orAborted(met, signal), late),
     )
   }
 
-  /** A session that ends before the answer leaves it open whether the entry is in the log: the next one shows it, and `decide` is asked again. */
-  async function append(decide: Decide, signal?: AbortSignal): ReturnType<Leader['append']> {
+  /** A session that ends before the answer leaves it open whether the entry is stored: the log of the next one shows it. */
+  const append: LogAppender['append'] = async (decide, signal) => {
     for (let tries = 1; ; tries++) {
       await untilOpen(signal)
       try {

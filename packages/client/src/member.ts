@@ -68,7 +68,7 @@ const ASK_TRIES = 3
 const RETAKE_MS = 1_000
 const STATUS_MS = 5_000
 /** A request may fail a moment before its link is known to be gone. */
-const GONE_MS = 250
+const GONE_MS = 2_000
 /** A successor cannot lead either. */
 const FINAL: ReadonlySet<ErrorCode> = new Set(['device_revoked', 'not_paired', 'state_damaged', 'state_newer', 'log_fork'])
 

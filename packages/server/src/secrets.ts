@@ -30,7 +30,7 @@ const SHAPE = z.strictObject({ v: z.literal(1), server_sign_seed: key, token_key
 /** Throws `insecure_permissions`, `internal` (damaged) or `disk`. */
 export async function openSecrets(path: string): Promise<Secrets> {
   const stored = (await readSecrets(path)) ?? (await createSecrets(path))
-  const bus_key = new Uint8Array(hkdfSync('sha256', stored.token_key, '', 'sealpost/1 bus', KEY_BYTES))
+  const bus_key = new Uint8Array(hkdfSync('sha256', stored.token_key, '', 'sealpost/1 bus gmac', KEY_BYTES))
   return { ...stored, server_key: nodeCrypto.ed25519Public(stored.server_sign_seed), bus_key }
 }
 
