@@ -12,7 +12,7 @@ import { type Known, requestOf } from '../src/testing/schema-values.ts'
 import { createPerson, step } from '../src/testing/signed-requests.ts'
 
 const RUNS = Number(process.env['FUZZ_RUNS'] ?? 50_000)
-const SIGNED = Math.ceil(RUNS / 8)
+const SIGNED = Math.ceil(RUNS / 16)
 const SEED = Number(process.env['FUZZ_SEED'] ?? Date.now() % 2 ** 31)
 const AT_ONCE = 8
 /** Of what is made of the document: every so many goes over a socket. */
