@@ -81,13 +81,19 @@ function withTransport(home: Home, transport: Transport): Home {
   return { ...home, transport }
 }
 
+async function openCuttable(): Promise<{ sender: Sealpost; network: ReturnType<typeof cuttable> }> {
+  const { sealpost: laptop } = await relay.create('laptop')
+  await laptop.close()
+  const home = await openHome(folderOf('laptop'))
+  const network = cuttable(home.transport)
+  const sender = relay.keep(await Sealpost.open({ home: withTransport(home, network) }))
+  await settled(() => sender.state).toBe('live')
+  return { sender, network }
+}
+
 describe('a bad network', () => {
   it('every event is acked once and arrives once, in order, over sockets that are cut again and again (R04, C3)', async () => {
-    const { sealpost: laptop } = await relay.create('laptop')
-    await laptop.close()
-    const home = await openHome(folderOf('laptop'))
-    const network = cuttable(home.transport)
-    const sender = relay.keep(await Sealpost.open({ home: withTransport(home, network) }))
+    const { sender, network } = await openCuttable()
     const receiverNetwork: ReturnType<typeof cuttable>[] = []
     const phone = await relay.pair(sender, 'phone', (of) => {
       const cut = cuttable(of.transport)
@@ -135,12 +141,7 @@ describe('a bad network', () => {
   }, 60_000)
 
   it('a change of the device list outlives its connection, whether it had left or was stored without its answer (R07)', async () => {
-    const { sealpost: laptop } = await relay.create('laptop')
-    await laptop.close()
-    const home = await openHome(folderOf('laptop'))
-    const network = cuttable(home.transport)
-    const sender = relay.keep(await Sealpost.open({ home: withTransport(home, network) }))
-    await settled(() => sender.state).toBe('live')
+    const { sender, network } = await openCuttable()
     for (const when of ['before', 'answered'] as const) {
       const { sockets } = network
       network.cutAt = { frame: 1, when }
@@ -159,11 +160,7 @@ describe('a bad network', () => {
   }, 60_000)
 
   it('a change that was stored without an answer is not made again over a later one (C3)', async () => {
-    const { sealpost: laptop } = await relay.create('laptop')
-    await laptop.close()
-    const home = await openHome(folderOf('laptop'))
-    const network = cuttable(home.transport)
-    const sender = relay.keep(await Sealpost.open({ home: withTransport(home, network) }))
+    const { sender, network } = await openCuttable()
     const phone = await relay.pair(sender, 'phone')
     await settled(() => sender.state).toBe('live')
     network.cutAt = { frame: 1, when: 'answered' }

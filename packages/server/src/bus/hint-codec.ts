@@ -11,7 +11,7 @@
  * Invariant: only a process that has the secrets of the relay makes a message that is read, and only for the user it was made for.
  * What is not so is nothing, never an error. Client parts of a read hint are views into the message.
  */
-import { type Bytes, EMPTY, equalBytes, fromBase64url, readU64, toBase64url, viewOf, writeU64 } from '@sealpost/protocol'
+import { type Bytes, EMPTY, equalBytes, fromBase64url, parseJson, readU64, toBase64url, viewOf, writeU64 } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { z } from 'zod'
 import type { Hint, StoredEvent } from '../ports.ts'
@@ -98,7 +98,7 @@ function encodeJson(hint: Hint, room: Room): Buffer {
 /** Another version of the relay may say what this one does not know. */
 function decodeHint(hint: Bytes): Hint | null {
   if (hint[0] === KIND.committed) return decodeCommitted(hint)
-  return hint[0] === KIND.json ? (JSON_HINT.safeParse(JSON.parse(Buffer.from(hint.subarray(1)).toString())).data ?? null) : null
+  return hint[0] === KIND.json ? (JSON_HINT.safeParse(parseJson(hint.subarray(1))).data ?? null) : null
 }
 
 function encodeCommitted(history_id: string, events: readonly StoredEvent[], room: Room): Buffer {

@@ -133,7 +133,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
   function send(channel: string, message: () => Bytes): void {
     pending += 1
     // they go to several masters, each when its connection is ready
-    if (cluster !== null) return settle(() => cluster.spublish(channel, Buffer.from(message())))
+    if (cluster !== null) return attempt(() => cluster.spublish(channel, Buffer.from(message())))
     leaving.push({ channel, message })
     if (leaving.length === 1) queueMicrotask(leave)
   }
@@ -143,15 +143,15 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     // none before the first connection
     const stream = (commands as Redis).stream as Redis['stream'] | undefined
     stream?.cork()
-    for (const { channel, message } of leaving.splice(0)) settle(() => commands.publish(channel, message() as Buffer))
+    for (const { channel, message } of leaving.splice(0)) attempt(() => commands.publish(channel, message() as Buffer))
     stream?.uncork()
   }
 
   /** What fails shows by the next beat. A Cluster of which no master has the slot throws. */
-  function settle(send: () => Promise<unknown>): void {
+  function attempt(publish: () => Promise<unknown>): void {
     const settled = (): void => void (pending -= 1)
     try {
-      send().then(settled, settled)
+      publish().then(settled, settled)
     } catch {
       settled()
     }

@@ -5,9 +5,7 @@
 import type { Bytes } from '@sealpost/protocol'
 
 export interface Wire {
-  /**
-   * Never throws and never blocks: what cannot leave now is lost. What `message` returns is good until the next message is made.
-   */
+  /** Never throws and never blocks: what cannot leave now is lost. What `message` returns is good until the next message is made. */
   publish(topic: number, message: () => Bytes): void
   /** Wanted from now on, and again after every interruption. */
   subscribe(topic: number): void

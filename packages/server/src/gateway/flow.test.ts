@@ -174,6 +174,7 @@ describe('what flows out', () => {
       a.sendRecords(makeRecord(a.identity.device_id, i + 1, { epoch: account.log_seq, payload: new Uint8Array(60_000) }))
     await takeAcks(a, 150)
     await toldOfB(false)
+    expect(impatient.gateway.relay.sessions.size()).toBe(1)
   })
 
   it('a batch that does not fit into one frame leaves in several, in order', async () => {
