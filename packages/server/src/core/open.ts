@@ -190,6 +190,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
     advance(d)
   },
   presence: (d, { devices }) => {
+    if (d.s.presence === 'outdated') return readPresence(d)
     d.effects.push({ do: 'send', head: { type: 'presence', devices } })
     d.s.presence = 'read'
     d.s.online = devices.flatMap(({ device_id, online }) => (online && device_id !== d.s.who.device_id ? [device_id] : []))
@@ -235,6 +236,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
         const { is: _, ...device } = hint
         const { device_id, online } = device
         if (device_id === d.s.who.device_id) return
+        if (d.s.presence === 'asked') d.s.presence = 'outdated'
         d.effects.push({ do: 'send', head: { type: 'presence', devices: [device] } })
         const others = d.s.online.filter((other) => other !== device_id)
         d.s.online = online ? [...others, device_id] : others
@@ -256,7 +258,7 @@ const ON: { [I in Input['is']]: (d: Draft, input: Is<I>) => void } = {
   online: (d, { device_ids }) => {
     const others = device_ids.filter((device_id) => device_id !== d.s.who.device_id)
     if (others.length === d.s.online.length && others.every((device_id) => d.s.online.includes(device_id))) return
-    if (d.s.presence !== 'asked') readPresence(d)
+    if (d.s.presence !== 'asked' && d.s.presence !== 'outdated') readPresence(d)
   },
   restored: ends('draining'),
 }

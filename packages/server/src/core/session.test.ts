@@ -636,6 +636,13 @@ describe('the open session', () => {
     ['send presence', 'send presence', 'read_presence'],
     'open',
   )
+  rule(
+    'R08: a list that was being read when a hint came may be older: it is not told, but read again',
+    open,
+    [came(OTHER), shown(THIRD), shown(OTHER, THIRD)],
+    ['send presence', 'read_presence', 'send presence'],
+    'open',
+  )
   rule('R08: who is online is read once at a time, however many rounds differ', open, [online(OTHER), online(OTHER)], [], 'open')
 
   it('an unreadable body, one without records, with a server part or with too many ends it', () => {

@@ -127,8 +127,8 @@ export type Open = {
   token_version: number | null
   /** The other devices of the user that it was told are online. */
   online: readonly string[]
-  /** Whether who is online was read, is being read, or could not be: then the next round asks again. */
-  presence: 'read' | 'asked' | 'due'
+  /** Whether who is online was read, is being read, is being read while a hint came that is newer, or could not be: then the next round asks. */
+  presence: 'read' | 'asked' | 'outdated' | 'due'
   /** Null for a reader: what it is open over is not sealed by the session. */
   keys: { th: Bytes; gen: number } | null
   rekey: Rekey
