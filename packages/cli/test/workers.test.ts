@@ -59,7 +59,7 @@ afterAll(async () => {
 
 /** On the database of this file, or with `DATABASE_URL` empty on an embedded one. */
 async function startRelay(workers: number, env: NodeJS.ProcessEnv = {}): Promise<Relay> {
-  const data = join(folder, env['DATABASE_URL'] === '' ? 'embedded' : 'data')
+  const data = join(folder, env['DATABASE_URL'] === '' ? 'embedded' : env['DATABASE_URL'] === undefined ? 'data' : 'other')
   const standard = { DATABASE_URL: database.url, SEALPOST_ADMIN: 'off', SEALPOST_LOG_LEVEL: 'error', SEALPOST_TRUSTED_PROXIES: '127.0.0.1' }
   const args = ['serve', '--workers', String(workers), '--port', '0', '--data', data]
   const program = startSealpost(args, { env: { ...CACHE, ...standard, ...env }, ms_max: 240_000 })
@@ -272,6 +272,29 @@ describe('three workers', { timeout: 120_000 }, () => {
     // those that were killed in other tests could not give theirs back
     const { rows } = await sql.query<{ pid: number }>(`select (figures::json ->> 'pid')::int4 as pid from node`)
     expect(rows.filter(({ pid }) => family.includes(pid))).toEqual([])
+  })
+})
+
+describe('a worker that still starts when all are told to stop', { timeout: 120_000 }, () => {
+  it('gives up and ends in good order: no node is left behind', async () => {
+    const own = await createTestDatabase()
+    const relay = await startRelay(2, { DATABASE_URL: own.url })
+    const [killed = 0, other = 0] = workersOf(relay)
+    process.kill(killed, 'SIGKILL')
+    await expect.poll(() => workersOf(relay).filter((pid) => pid !== other && pid !== killed), { timeout: 20_000 }).toHaveLength(1)
+    const starting = workersOf(relay).find((pid) => pid !== other) as number
+    process.kill(starting, 'SIGSTOP')
+    process.kill(relay.pid, 'SIGTERM')
+    await expect.poll(() => left([other]), { timeout: 20_000 }).toEqual([])
+    process.kill(starting, 'SIGCONT')
+    const { code, stderr } = await relay.ended
+    expect([code, stderr.match(/"pid":\d+,"code":.*/g)]).toEqual([0, [expect.stringContaining('SIGKILL')]])
+    const client = new Client(own.connection)
+    await client.connect()
+    const { rows } = await client.query<{ pid: number }>(`select (figures::json ->> 'pid')::int4 as pid from node`)
+    await client.end()
+    await own.drop()
+    expect(rows).toEqual([{ pid: killed }])
   })
 })
 

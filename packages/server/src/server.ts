@@ -82,6 +82,10 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     throw error
   }
 
+  function checkWanted(): void {
+    if (signal?.aborted === true) throw new SealpostError('aborted', 'the start was given up')
+  }
+
   async function openOwnFoundation(): Promise<Foundation> {
     const foundation = await openFoundation(config, { logger, test, signal })
     open.push(() => foundation.close())
@@ -103,6 +107,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     open.push(() => bus.close())
     let running: Relay | null = null
     let draining = false
+    checkWanted()
     const figures = createNodeFigures({ relay: () => running, bus, draining: () => draining })
     const node = await openNodeLease({ store, figures, changed: () => running?.sessions.lookNow(), logger })
     open.push(() => node.close())
@@ -149,6 +154,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     const gateway = createGateway({ relay, secrets, config })
     open.push(() => gateway.close())
     gateway.attach(http.server)
+    checkWanted()
     const port = await listen(http, config)
     const doors = [http]
     let admin_url: string | null = null

@@ -166,16 +166,24 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
         listening ??= told
         // the last one that had the port ended while this one started
         elsewhere = told.url !== listening.url || told.admin_url !== listening.admin_url
-        if (elsewhere) return running.kill()
+        if (elsewhere) {
+          // after `stop` it ends by itself, and gives back what it holds
+          if (!ending.signal.aborted) running.kill()
+          return
+        }
         started = true
         first.resolve(told)
       })
       const end = await running.ended
-      if (ending.signal.aborted) break
-      if (!started) return first.reject(failureOf(end))
-      const pause = restarts.next(performance.now() - began, !elsewhere && end.reason?.code !== 'unavailable')
       const { code, signal: name, reason } = end
-      logger.error({ worker, pid: running.pid, code, signal: name, reason: reason?.message }, 'a worker ended')
+      const ended = { worker, pid: running.pid, code, signal: name, reason: reason?.message }
+      if (ending.signal.aborted) {
+        if (code !== 0 && failureOf(end).code !== 'aborted') logger.error(ended, 'a worker did not stop in good order')
+        break
+      }
+      if (!started) return first.reject(failureOf(end))
+      const pause = restarts.next(performance.now() - began, !elsewhere && reason?.code !== 'unavailable')
+      logger.error(ended, 'a worker ended')
       if (pause === null) throw failureOf(end, `${SOON_MAX} times in a row, soon after its start`)
       await sleep(pause, undefined, { signal: ending.signal }).catch(() => {})
     }
