@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import { LongFirst } from './test/long-first.ts'
 
 /** Tests without a database are a project of their own, so that running them alone starts no PostgreSQL. */
 const PURE = ['packages/protocol/**/*.test.ts', 'packages/server/src/core/**/*.test.ts']
@@ -10,6 +11,7 @@ export default defineConfig({
     pool: 'forks',
     // tests wait for processes and disks more than they compute: one more than the two cores they are meant for
     maxWorkers: 3,
+    sequence: { sequencer: LongFirst },
     execArgv: ['--conditions=development', '--disable-warning=ExperimentalWarning'],
     // many start processes of their own, which takes its time where cores are shared
     testTimeout: 60_000,

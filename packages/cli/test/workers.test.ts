@@ -140,6 +140,7 @@ describe('three workers', { timeout: 120_000 }, () => {
 
   it('are three nodes, and what a device sends at one arrives at the others at once, in order, each once', async () => {
     expect(workersOf(relay)).toHaveLength(3)
+    expect(await relay.door.ask('GET', '/readyz')).toMatchObject({ body: { status: 'ready' } })
     const account = await createAccount(store, 3)
     const clients = await connectApart(relay, account, 3)
     const [sender, ...receivers] = clients as [RawClient, RawClient, RawClient]

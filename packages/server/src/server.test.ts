@@ -17,6 +17,7 @@ import { makeRecords } from './testing/relay.ts'
 
 const database = useDatabase()
 const another = useDatabase()
+const shared = useDatabase()
 const stopped = useDatabase()
 let folder: string
 let keys: string
@@ -55,6 +56,16 @@ describe('a running relay', () => {
     expect(await status('/livez')).toBe(200)
     await query(admin, `alter database ${name} allow_connections true`)
     await expect.poll(() => status('/readyz'), { timeout: 10_000 }).toBe(200)
+  })
+
+  it('is degraded as long as a node lives whose hints do not arrive: two on one database, without Redis (R06)', async () => {
+    const status = async ({ url }: RunningServer): Promise<unknown> => (await fetch(`${url}/readyz`)).json()
+    const both = { DATABASE_URL: shared.url, SEALPOST_SECRETS_FILE: join(keys, 'both.json') }
+    const [first, second] = [await start('first', both), await start('second', both)]
+    const of = (one: string, two: string): unknown => [{ status: one }, { status: two }]
+    await expect.poll(() => Promise.all([status(first), status(second)]), { timeout: 10_000 }).toEqual(of('degraded', 'degraded'))
+    await second.stop()
+    await expect.poll(() => status(first), { timeout: 10_000 }).toEqual({ status: 'ready' })
   })
 })
 

@@ -111,6 +111,8 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     const figures = createNodeFigures({ relay: () => running, bus, draining: () => draining })
     const node = await openNodeLease({ store, figures, changed: () => running?.sessions.lookNow(), logger })
     open.push(() => node.close())
+    // without Redis hints come from the processes of this machine
+    const degraded = (): boolean => bus.reach() === 'down' || (redis === null && node.live() > config.workers)
     const audit = createAudit(store, logger)
     open.push(() => audit.close())
     const counter = redis === null ? (among?.counter(node.live) ?? null) : createRedisCounter(redis, name)
@@ -148,6 +150,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
       },
       audit,
       draining: () => draining,
+      degraded,
       logger,
     })
     open.push(() => http.close())
@@ -174,6 +177,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
         audit,
         config,
         draining: () => draining,
+        degraded,
         logger,
       })
       open.push(() => app.close())

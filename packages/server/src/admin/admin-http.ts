@@ -29,7 +29,7 @@ import { createAdminUserRoutes } from './user-routes.ts'
 
 export type AdminHttpDeps = {
   store: PostgresStore
-  bus: Pick<Bus, 'publish' | 'reach'>
+  bus: Pick<Bus, 'publish'>
   relay: Relay
   figures(): NodeFigures
   keys: Readonly<Record<'rest' | 'admin', SigningKeys>>
@@ -39,6 +39,7 @@ export type AdminHttpDeps = {
   audit: Audit
   config: Pick<Config, 'trusted_proxies' | 'clock_skew_ms' | 'shown'>
   draining(): boolean
+  degraded(): boolean
   logger: Log
 }
 
@@ -50,7 +51,7 @@ export function createAdminHttp(deps: AdminHttpDeps): FastifyInstance {
   // its own documents, whatever devices are shown
   const { read_openapi, read_docs, read_docs_file } = createDocuments({ openapi: makeAdminOpenApi })
   const answers: AdminAnswers<AdminRouteName> = {
-    ...createStatusRoutes({ store, bus, server_key, draining: deps.draining, logger }),
+    ...createStatusRoutes({ store, server_key, draining: deps.draining, degraded: deps.degraded, logger }),
     ...createAdminRoutes({ store, server_key, skew_ms: config.clock_skew_ms, tokens, keys, audit }),
     ...createAdminUserRoutes({ store, bus, sessions: relay.sessions }),
     ...createSystemRoutes({ store, settings, jobs, variables: config.shown, figures }),

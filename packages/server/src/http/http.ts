@@ -29,7 +29,7 @@ import { createTokens } from './tokens.ts'
 
 export type HttpDeps = {
   store: Store
-  bus: Pick<Bus, 'publish' | 'reach'>
+  bus: Pick<Bus, 'publish'>
   /** Events and presence are those of the sockets. */
   relay: Relay
   keys: KeySet
@@ -38,6 +38,7 @@ export type HttpDeps = {
   config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms' | 'quota_bytes' | 'docs'> & Partial<Pick<Config, 'public_url'>>
   audit: Pick<Audit, 'note' | 'write'>
   draining(): boolean
+  degraded(): boolean
   logger: Log
 }
 
@@ -64,7 +65,7 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
   }
 
   const answers: Answers = {
-    ...createStatusRoutes({ store, bus, server_key, draining: deps.draining, logger }),
+    ...createStatusRoutes({ store, server_key, draining: deps.draining, degraded: deps.degraded, logger }),
     ...createLogRoutes({ store, server_key, skew_ms, bus, signup: () => config.signup, limits }),
     ...createAuthRoutes(auth),
     ...createDeviceRoutes({ store, bus }),

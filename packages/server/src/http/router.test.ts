@@ -43,12 +43,13 @@ function start(over: Partial<HttpDeps> = {}): FastifyInstance {
   return createHttp({
     audit: unaudited,
     store,
-    bus: { publish: (user_no, hint) => void hints.push({ user_no, hint }), reach: () => 'alone' },
+    bus: { publish: (user_no, hint) => void hints.push({ user_no, hint }) },
     relay,
     keys: fixedKeys([secrets.jwt_sign_seed]),
     secrets,
     config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true },
     draining: () => draining,
+    degraded: () => false,
     logger: quiet,
     ...over,
   })

@@ -54,7 +54,18 @@ export function useEventServer(limits: Partial<GatewayLimits> = {}): EventServer
     const config = { signup: 'open' as const, trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true }
     const secrets = { server_key, jwt_sign_seed: nodeCrypto.random(32) }
     const keys = fixedKeys([nodeCrypto.random(32)])
-    const http = createHttp({ audit: unaudited, store, bus, relay, keys, secrets, config, draining: () => false, logger: silent })
+    const http = createHttp({
+      audit: unaudited,
+      store,
+      bus,
+      relay,
+      keys,
+      secrets,
+      config,
+      draining: () => false,
+      degraded: () => false,
+      logger: silent,
+    })
     const gateway = createGateway({
       relay,
       secrets: { server_sign_seed: seed, server_key },

@@ -52,6 +52,7 @@ export async function startHttpServer(store: Store, options: HttpServerOptions =
       ...options.config,
     },
     draining: options.draining ?? (() => false),
+    degraded: () => false,
     logger: silent,
   })
   await http.listen({ host: '127.0.0.1', port: 0 })

@@ -62,6 +62,7 @@ export function useRest(over: Partial<HttpDeps> = {}, relayed: Partial<Pick<Rela
       secrets: { server_key, jwt_sign_seed: nodeCrypto.random(32) },
       config: { signup: 'open', trusted_proxies: [], clock_skew_ms: 300_000, quota_bytes: null, docs: true },
       draining: () => false,
+      degraded: () => false,
       logger: silent,
       ...over,
     })
