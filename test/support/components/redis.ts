@@ -10,7 +10,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { Redis } from 'ioredis'
-import { makeCertificate } from '../certificate.ts'
+import { type Certificate, makeCertificate } from '../certificate.ts'
 import { commandOf } from './available.ts'
 import { type Place, type Running, startComponent, waitUntil } from './lifecycle.ts'
 
@@ -32,6 +32,7 @@ const PACE = Object.entries({
   'tilt-period': 1000,
 }).flat()
 const CREATE_MS_MAX = 20_000
+const CERTIFICATE = 'cert.pem'
 
 /** What a relay does in Redis and nothing else: hints and shared counts under its own prefix; and what ioredis asks at each connect. */
 export const RELAY_ACL = [
@@ -47,8 +48,8 @@ export type RedisOptions = {
   password?: string
   /** Rules of the user in `url`, who then is not the default one; true: `RELAY_ACL`. */
   acl?: string | true
-  /** TLS alone, on loopback alone. */
-  tls?: boolean
+  /** TLS alone, on loopback alone; with this certificate, or one of its own. */
+  tls?: boolean | Certificate | undefined
   at?: Place
 }
 
@@ -68,7 +69,7 @@ export function startRedis(options: RedisOptions = {}): Promise<RedisServer> {
 async function startServer(command: 'redis-server' | 'redis-sentinel', options: RedisOptions, also_at: number): Promise<RedisServer> {
   // with an ACL user, who has the same password, the default one is who `ask` goes as
   const password = options.password ?? (options.acl === undefined ? undefined : randomBytes(12).toString('hex'))
-  const certificate = options.tls === true ? makeCertificate(new Date(Date.now() - DAY_MS), new Date(Date.now() + DAY_MS)) : null
+  const certificate = options.tls === true ? certificateOfToday() : options.tls || null
   const ask = (host: string, port: number, name: string, args: (string | number)[]): Promise<unknown> =>
     askRedis({ host, port, password, ca: certificate?.cert }, name, args)
   const running = await startComponent({
@@ -81,7 +82,7 @@ async function startServer(command: 'redis-server' | 'redis-sentinel', options: 
       const lines = [`dir ${folder}`, `bind ${host}`, 'protected-mode no', 'appendonly no', 'save ""']
       if (certificate === null) lines.push(`port ${port}`)
       else {
-        const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
+        const [cert, key] = [join(folder, CERTIFICATE), join(folder, 'key.pem')]
         await writeFile(cert, certificate.cert)
         await writeFile(key, certificate.key, { mode: 0o600 })
         lines.push('port 0', `tls-port ${port}`, `tls-cert-file ${cert}`, `tls-key-file ${key}`, `tls-ca-cert-file ${cert}`)
@@ -101,6 +102,10 @@ async function startServer(command: 'redis-server' | 'redis-sentinel', options: 
     ca: { value: certificate?.cert ?? null, enumerable: true },
     ask: { value: (name: string, ...args: (string | number)[]) => ask(host, port, name, args), enumerable: true },
   })
+}
+
+function certificateOfToday(): Certificate {
+  return makeCertificate(new Date(Date.now() - DAY_MS), new Date(Date.now() + DAY_MS))
 }
 
 type Target = { host: string; port: number; password?: string | undefined; ca?: string | undefined }
@@ -140,6 +145,8 @@ export type Sentinels = {
   /** The name that the sentinels know the master by. */
   readonly name: string
   readonly sentinels: readonly RedisServer[]
+  /** Of the sentinels themselves. */
+  readonly sentinel_password: string | null
   readonly servers: readonly [RedisServer, RedisServer]
   /** Addresses of the sentinels, as a client wants them. */
   readonly addresses: readonly { host: string; port: number }[]
@@ -151,9 +158,20 @@ export type Sentinels = {
   [Symbol.asyncDispose](): Promise<void>
 }
 
+export type SentinelOptions = {
+  sentinels?: 1 | 3
+  at?: Place
+  /** TLS alone, between all of them too, with one certificate; an ACL user at the servers, and another password at the sentinels. */
+  secured?: boolean
+}
+
 /** A master, its replica and sentinels (1 or 3) that know both and each other. */
-export async function startSentinel({ sentinels: count = 1, at }: { sentinels?: 1 | 3; at?: Place } = {}): Promise<Sentinels> {
+export async function startSentinel({ sentinels: count = 1, at, secured = false }: SentinelOptions = {}): Promise<Sentinels> {
   const name = 'sealpost'
+  const [password, sentinel_password] = [randomBytes(12).toString('hex'), randomBytes(12).toString('hex')]
+  const tls = secured ? certificateOfToday() : undefined
+  const common = { ...(at === undefined ? {} : { at }), tls }
+  const replication = secured ? ['tls-replication yes'] : []
   const started: RedisServer[] = []
   const stop = async (): Promise<void> => void (await Promise.all(started.map((server) => server.stop())))
   const start = async (...args: Parameters<typeof startServer>): Promise<RedisServer> => {
@@ -161,31 +179,36 @@ export async function startSentinel({ sentinels: count = 1, at }: { sentinels?: 
     started.push(server)
     return server
   }
-  const where = at === undefined ? {} : { at }
+  const startOne = (...lines: string[]): Promise<RedisServer> => {
+    const config = ['repl-diskless-sync-delay 0', ...replication, ...(secured ? [`masterauth ${password}`] : []), ...lines]
+    return start('redis-server', { ...common, ...(secured ? { password, acl: true } : {}), config }, 0)
+  }
   try {
-    const at_once = 'repl-diskless-sync-delay 0'
-    const first = await start('redis-server', { ...where, config: [at_once] }, 0)
-    const second = await start('redis-server', { ...where, config: [at_once, `replicaof ${first.host} ${first.port}`] }, 0)
+    const first = await startOne()
+    const second = await startOne(`replicaof ${first.host} ${first.port}`)
     // a sentinel learns of the replica when it asks the master first, and then not for ten seconds
     await waitUntil('the replica follows', () => isFollowing(second))
     const config = [
       `sentinel monitor ${name} ${first.host} ${first.port} ${count === 1 ? 1 : 2}`,
       `sentinel down-after-milliseconds ${name} ${DOWN_AFTER_MS}`,
       `sentinel failover-timeout ${name} ${FAILOVER_MS_MAX}`,
+      ...(secured ? [`sentinel auth-pass ${name} ${password}`] : []),
+      ...replication,
     ]
-    const sentinels = await Promise.all(Array.from({ length: count }, () => start('redis-sentinel', { ...where, config }, 0)))
+    const options = { ...common, ...(secured ? { password: sentinel_password } : {}), config }
+    const sentinels = await Promise.all(Array.from({ length: count }, () => start('redis-sentinel', options, 0)))
     await Promise.all(sentinels.map((sentinel) => sentinel.ask('sentinel', 'debug', ...PACE).catch(ignoreUnknown)))
     await Promise.all(sentinels.map((sentinel) => waitUntil('sentinels know all', () => knowsAll(sentinel, name, count - 1))))
-    return createSentinels({ name, sentinels, servers: [first, second], stop })
+    return createSentinels({ name, sentinels, sentinel_password: secured ? sentinel_password : null, servers: [first, second], stop })
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-type Group = Pick<Sentinels, 'name' | 'sentinels' | 'servers' | 'stop'>
+type Group = Pick<Sentinels, 'name' | 'sentinels' | 'sentinel_password' | 'servers' | 'stop'>
 
-function createSentinels({ name, sentinels, servers, stop }: Group): Sentinels {
+function createSentinels({ name, sentinels, sentinel_password, servers, stop }: Group): Sentinels {
   const master = async (): Promise<RedisServer> => {
     const [first] = sentinels
     if (first === undefined) throw new Error('no sentinel')
@@ -197,6 +220,7 @@ function createSentinels({ name, sentinels, servers, stop }: Group): Sentinels {
   return {
     name,
     sentinels,
+    sentinel_password,
     servers,
     addresses: sentinels.map(({ host, port }) => ({ host, port })),
     master,
@@ -249,19 +273,23 @@ export type Cluster = {
 const MASTERS = 3
 
 export type ClusterOptions = Pick<RedisOptions, 'password' | 'acl' | 'at'> & {
+  /** TLS alone, between the masters too, with one certificate. */
+  tls?: boolean
   /** False lets the rest of the cluster go on without a dead master. */
   full_coverage?: boolean
 }
 
-export async function startCluster({ full_coverage = true, ...rest }: ClusterOptions = {}): Promise<Cluster> {
+export async function startCluster({ full_coverage = true, tls = false, ...rest }: ClusterOptions = {}): Promise<Cluster> {
   const password = rest.password ?? randomBytes(12).toString('hex')
+  const certificate = tls ? certificateOfToday() : undefined
   const config = [
     'cluster-enabled yes',
     'cluster-config-file nodes.conf',
     `cluster-node-timeout ${CLUSTER_NODE_TIMEOUT_MS}`,
     `cluster-require-full-coverage ${full_coverage ? 'yes' : 'no'}`,
+    ...(tls ? ['tls-cluster yes'] : []),
   ]
-  const options = { ...rest, config, ...(rest.acl === undefined ? {} : { password }) }
+  const options = { ...rest, tls: certificate, config, ...(rest.acl === undefined ? {} : { password }) }
   const starts = await Promise.allSettled(Array.from({ length: MASTERS }, () => startServer('redis-server', options, CLUSTER_BUS_DISTANCE)))
   const nodes = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []))
   const stop = async (): Promise<void> => void (await Promise.all(nodes.map((node) => node.stop())))
@@ -269,7 +297,8 @@ export async function startCluster({ full_coverage = true, ...rest }: ClusterOpt
     const failed = starts.find((start) => start.status === 'rejected')
     if (failed !== undefined) throw failed.reason
     const addresses = nodes.map(({ host, port }) => ({ host, port }))
-    const create = ['--cluster', 'create', ...addresses.map(({ host, port }) => `${host}:${port}`), '--cluster-yes']
+    const secured = certificate === undefined ? [] : ['--tls', '--cacert', join(nodes[0]?.folder ?? '', CERTIFICATE)]
+    const create = [...secured, '--cluster', 'create', ...addresses.map(({ host, port }) => `${host}:${port}`), '--cluster-yes']
     const [command = '', ...args] = [...(rest.at?.prefix ?? []), commandOf('redis-cli'), ...create]
     const auth = options.password === undefined ? {} : { REDISCLI_AUTH: options.password }
     await run(command, args, { timeout: CREATE_MS_MAX, env: { ...process.env, ...auth } })

@@ -384,10 +384,19 @@ async function startStranger({ key, cert }: Certificate, host: string): Promise<
 }
 
 describeWith(['redis-server', 'redis-sentinel'], 'over Sentinel', () => {
-  it('goes on with the new master', async () => {
-    await using group = await startSentinel()
-    const urls = group.addresses.map(({ host, port }) => `redis://${host}:${port}`)
-    const config: RedisConfig = { mode: 'sentinel', urls, master: group.name, sentinel_password: null }
+  const before = getCACertificates('default')
+  afterEach(() => setDefaultCACertificates(before))
+
+  it.each([
+    ['', false],
+    [' over TLS, as an ACL user, past sentinels with a password of their own', true],
+  ])('goes on with the new master%s', async (_, secured) => {
+    await using group = await startSentinel({ secured })
+    const { ca, url } = group.servers[0]
+    if (ca !== null) setDefaultCACertificates([...before, ca])
+    expect(url).toMatch(secured ? /^rediss:\/\/relay:/ : /^redis:\/\/127/)
+    const urls = group.addresses.map((address) => Object.assign(new URL(url), { port: address.port }).href)
+    const config: RedisConfig = { mode: 'sentinel', urls, master: group.name, sentinel_password: group.sentinel_password }
     const [a, b] = [openNode(config), openNode(config)]
     await isUp(a, b)
     const there = collect(b.bus, 4)
@@ -397,6 +406,26 @@ describeWith(['redis-server', 'redis-sentinel'], 'over Sentinel', () => {
     await arrives(a.bus, there, 4)
     a.bus.publish(4, log(1))
     await expect.poll(() => there.got.map(seqOf)).toEqual([1])
+    await Promise.all(open.splice(0).map((node) => node.close()))
+  })
+})
+
+describeWith(['redis-server', 'redis-cli'], 'over a Cluster with TLS, as an ACL user', () => {
+  const before = getCACertificates('default')
+  afterEach(() => setDefaultCACertificates(before))
+
+  it('hints of every master arrive', async () => {
+    await using cluster = await startCluster({ tls: true, acl: true })
+    setDefaultCACertificates([...before, cluster.nodes[0]?.ca ?? ''])
+    expect(cluster.urls.every((url) => url.startsWith('rediss://relay:'))).toBe(true)
+    const config: RedisConfig = { mode: 'cluster', urls: cluster.urls, master: '', sentinel_password: null }
+    const [a, b] = [openNode(config), openNode(config)]
+    await isUp(a, b)
+    const users = Array.from({ length: 30 }, (_, i) => i)
+    const there = users.map((user_no) => collect(b.bus, user_no))
+    await expect.poll(async () => userChannelsOf(cluster)).toBe(30)
+    for (const user_no of users) a.bus.publish(user_no, log(user_no))
+    await expect.poll(() => there.map(({ got }) => got.map(seqOf))).toEqual(users.map((user_no) => [user_no]))
     await Promise.all(open.splice(0).map((node) => node.close()))
   })
 })
@@ -420,7 +449,7 @@ describeWith(['redis-server', 'redis-cli'], 'over a Cluster of three masters', (
     await isUp(a, b)
     const users = Array.from({ length: 300 }, (_, i) => i)
     const there = users.map((user_no) => collect(b.bus, user_no))
-    await expect.poll(async () => (await Promise.all(cluster.nodes.map(userChannels))).reduce((sum, count) => sum + count)).toBe(300)
+    await expect.poll(async () => userChannelsOf(cluster)).toBe(300)
     for (const user_no of users) a.bus.publish(user_no, log(user_no))
     await expect.poll(() => there.map(({ got }) => got.map(seqOf))).toEqual(users.map((user_no) => [user_no]))
     for (const master of cluster.nodes) {
@@ -428,7 +457,7 @@ describeWith(['redis-server', 'redis-cli'], 'over a Cluster of three masters', (
       expect(String(await master.ask('client', 'list')).match(/name=\S*sealpost/g)?.length).toBeLessThanOrEqual(4)
     }
     for (const { leave } of there) leave()
-    await expect.poll(async () => (await Promise.all(cluster.nodes.map(userChannels))).reduce((sum, count) => sum + count)).toBe(0)
+    await expect.poll(async () => userChannelsOf(cluster)).toBe(0)
   })
 
   it('a master that is killed and comes back: all subscriptions are in force again', async () => {
@@ -444,7 +473,24 @@ describeWith(['redis-server', 'redis-cli'], 'over a Cluster of three masters', (
     for (const user_no of users) a.bus.publish(user_no, log(user_no))
     await expect.poll(() => there.map(({ got }) => got.map(seqOf).at(-1))).toEqual(users)
   })
+
+  it('a start while some slots have no master throws nothing, and is up when they have one', async () => {
+    const slots = [0, 5_460] as const
+    await Promise.all(cluster.nodes.map((master) => master.ask('cluster', 'delslotsrange', ...slots)))
+    const node = openNode(config())
+    await expect.poll(() => node.link.commands.status).toBe('ready')
+    // some beats
+    await sleep(1_200)
+    expect(node.bus.reach()).toBe('down')
+    await cluster.nodes[0]?.ask('cluster', 'addslotsrange', ...slots)
+    await isUp(node)
+  })
 })
+
+/** Of all masters. */
+async function userChannelsOf({ nodes }: Cluster): Promise<number> {
+  return (await Promise.all(nodes.map(userChannels))).reduce((sum, count) => sum + count)
+}
 
 async function userChannels(master: RedisServer): Promise<number> {
   const channels = (await master.ask('pubsub', 'shardchannels', 'sealpost:*')) as string[]
