@@ -96,15 +96,16 @@ describe('the file of a device', () => {
     db.close()
   })
 
-  test('20,000 events are stored in less than a second', async () => {
+  test('20,000 events are stored in less than a second of CPU', async () => {
     const store = openStore()
-    const began = performance.now()
+    const began = process.cpuUsage()
     for (let page = 0; page < 20; page++) {
       const items = Array.from({ length: 1_000 }, (_, i) => event(page * 1_000 + i + 1))
       await store.commitReceived({ items, heads: [], acks: [], alarms: [] })
     }
-    // Some 100 ms alone; the bound leaves room for a busy machine.
-    expect(performance.now() - began).toBeLessThan(1_000)
+    const { user, system } = process.cpuUsage(began)
+    // some 100 ms alone; the rest is for cores that others use too
+    expect((user + system) / 1_000).toBeLessThan(1_000)
     expect((await store.readReceivedEdges()).last_row).toBe(20_000)
   })
 
