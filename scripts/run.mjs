@@ -7,8 +7,8 @@
  *   node scripts/run.mjs start | test | check | build | format | docs | measure | bench | soak   [arguments of the task]
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createHash, randomInt } from 'node:crypto'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -50,7 +50,8 @@ export async function ensureInstalled(root = ROOT) {
   if (isInstalled(root, JSON.parse(lock.toString()))) return writeStamp(stamp, hash)
   const release = await takeInstallLock(root, isCurrent)
   try {
-    if (!isCurrent()) install(root)
+    if (isCurrent()) return
+    install(root)
     writeStamp(stamp, hash)
   } finally {
     release()
@@ -78,26 +79,59 @@ function install(root) {
   if (result.status !== 0) fail(`npm ci failed${result.error ? ` (${result.error.message})` : ''}; see above`, 1)
 }
 
-/** A folder is made by one process only; it names its owner, so that a killed one does not block the next. */
+/**
+ * The lock is a folder with the number of its owner in it, which comes and goes as a whole: a rename onto a folder that is not empty
+ * fails. That of an owner who was killed is cleared by the one process that marks it, and only if it is still of that owner.
+ */
 async function takeInstallLock(root, isDone) {
   const lock = join(tmpdir(), `sealpost-install-${createHash('sha256').update(root).digest('hex').slice(0, 16)}`)
-  const owner = join(lock, 'pid')
+  const own = mkdtempSync(`${lock}-`)
+  writeFileSync(join(own, 'pid'), String(process.pid))
+  const remove = (path) => rmSync(path, { recursive: true, force: true })
+  const release = () => {
+    renameSync(lock, own)
+    remove(own)
+  }
   const deadline = Date.now() + INSTALL_MS_MAX
   for (;;) {
-    try {
-      mkdirSync(lock, { mode: 0o700 })
-      writeFileSync(owner, String(process.pid))
-      return () => rmSync(lock, { recursive: true, force: true })
-    } catch (error) {
-      if (error.code !== 'EEXIST') throw error
+    if (tryRename(own, lock)) return release
+    if (isDone()) {
+      remove(own)
+      return () => {}
     }
-    if (isDone()) return () => {}
-    const pid = Number(readOrNull(owner))
-    const age = Date.now() - (statSync(lock, { throwIfNoEntry: false })?.mtimeMs ?? Date.now())
-    if (pid > 0 ? !isAlive(pid) : age > 5000) rmSync(lock, { recursive: true, force: true })
-    else if (Date.now() > deadline) fail(`another install has been running for long; if not, remove ${lock}`, 1)
-    else await sleep(200)
+    if (Date.now() > deadline) {
+      remove(own)
+      fail(`another install has been running for long; if not, remove ${lock}`, 1)
+    }
+    const owner = readOrNull(join(lock, 'pid'))
+    if (owner !== null && !isAlive(Number(owner))) clearLock(lock, owner)
+    await sleep(randomInt(20, 200))
   }
+}
+
+/** False: there is one. */
+function tryRename(own, lock) {
+  try {
+    renameSync(own, lock)
+    return true
+  } catch (error) {
+    if (['EEXIST', 'ENOTEMPTY'].includes(error.code) || (error.code === 'EPERM' && process.platform === 'win32')) return false
+    throw error
+  }
+}
+
+function clearLock(lock, owner) {
+  const mark = join(lock, 'cleared')
+  try {
+    mkdirSync(mark)
+  } catch {
+    // somebody else clears it, or has done so
+    return
+  }
+  if (readOrNull(join(lock, 'pid')) !== owner) return rmSync(mark, { recursive: true, force: true })
+  const old = `${lock}-${process.pid}`
+  renameSync(lock, old)
+  rmSync(old, { recursive: true, force: true })
 }
 
 function isAlive(pid) {

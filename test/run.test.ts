@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { createHash } from 'node:crypto'
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 
@@ -79,8 +80,23 @@ describe('the tasks and the launcher', () => {
     await run('packages/cli/bin/sealpost.js')
     expect(await calls()).toBe('ci\n')
     await writeLock('1.0.1')
-    await Promise.all([run('packages/cli/bin/sealpost.js'), run('packages/cli/bin/sealpost.js'), run('scripts/run.mjs', 'start')])
-    expect(await calls()).toBe('ci\nci\n')
+    const scripts = ['packages/cli/bin/sealpost.js', 'packages/cli/bin/sealpost.js', 'scripts/run.mjs']
+    const ends = await Promise.all(scripts.map((script) => run(script, 'start')))
+    expect([ends.map(({ code }) => code), await calls()]).toEqual([[7, 7, 7], 'ci\nci\n'])
+  })
+
+  it('of many that wait for one that was killed, one installs', async () => {
+    const lock = join(tmpdir(), `sealpost-install-${createHash('sha256').update(root).digest('hex').slice(0, 16)}`)
+    for (let round = 1; round <= 3; round++) {
+      const killed = spawn(process.execPath, ['--version'])
+      await once(killed, 'close')
+      await mkdir(lock)
+      await writeFile(join(lock, 'pid'), String(killed.pid))
+      await writeLock(`1.0.${round}`)
+      const ends = await Promise.all(Array.from({ length: 6 }, () => run('packages/cli/bin/sealpost.js')))
+      expect([ends.map(({ code }) => code), await calls()]).toEqual([Array(6).fill(7), 'ci\n'.repeat(round)])
+    }
+    expect((await readdir(tmpdir())).filter((name) => name.startsWith(basename(lock)))).toEqual([])
   })
 
   it('takes the packages that somebody else installed', async () => {
