@@ -4,11 +4,9 @@
  *
  * Invariant: after `stop` no process and no folder is left; the database is whoever's it was.
  */
-import { randomInt } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { isFree } from './components/lifecycle.ts'
 import { type Ended, type Relay, startRelay } from './process.ts'
 
 export type Node = {
@@ -34,10 +32,6 @@ export type Nodes = {
 
 export type NodesOptions = { database_url: string; env?: NodeJS.ProcessEnv }
 
-/** Below what kernels give to clients: else a connection that goes out could sit on the port of a node that is down. */
-const PORT_MIN = 10_240
-const PORT_MAX = 32_000
-
 export async function startNodes(count: number, { database_url, env = {} }: NodesOptions): Promise<Nodes> {
   const folder = await mkdtemp(join(tmpdir(), 'sealpost-nodes-'))
   const common = { DATABASE_URL: database_url, SEALPOST_SECRETS_FILE: join(folder, 'secrets.json'), SEALPOST_ADMIN: 'off', ...env }
@@ -61,7 +55,7 @@ export async function startNodes(count: number, { database_url, env = {} }: Node
 }
 
 async function startNode(data: string, env: NodeJS.ProcessEnv): Promise<Node> {
-  let relay: Relay = await startRelay(data, await findFreePort(), env)
+  let relay: Relay = await startRelay(data, undefined, env)
   const { url, port } = relay
   return {
     url,
@@ -86,12 +80,5 @@ async function startNode(data: string, env: NodeJS.ProcessEnv): Promise<Node> {
       await relay.ended
       relay = await startRelay(data, port, env)
     },
-  }
-}
-
-async function findFreePort(): Promise<number> {
-  for (;;) {
-    const port = randomInt(PORT_MIN, PORT_MAX)
-    if (await isFree(port)) return port
   }
 }

@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { findFreePort } from './ports.ts'
 
 export const ROOT = join(fileURLToPath(import.meta.url), '..', '..', '..')
 const CLI = join(ROOT, 'packages', 'cli', 'src', 'main.ts')
@@ -108,9 +109,10 @@ export async function sealpost(args: readonly string[], options: ProgramOptions 
 
 export type Relay = Program & { url: string; port: number; data: string }
 
-/** Starts a relay on `data` and waits until it listens; port 0 takes a free one. */
-export async function startRelay(data: string, port = 0, env: NodeJS.ProcessEnv = {}): Promise<Relay> {
-  const program = startSealpost(['serve', '--port', String(port), '--data', data], { env, ms_max: 600_000 })
+/** Starts a relay on `data` and waits until it listens, at a port to which it can come back if nothing else is said. */
+export async function startRelay(data: string, port?: number, env: NodeJS.ProcessEnv = {}): Promise<Relay> {
+  const args = ['serve', '--port', String(port ?? (await findFreePort())), '--data', data]
+  const program = startSealpost(args, { env: { SEALPOST_ADMIN_PORT: '0', ...env }, ms_max: 600_000 })
   const match = await program.printed(/listening on (http:\/\/127\.0\.0\.1:(\d+))/)
   return { ...program, [Symbol.dispose]: program[Symbol.dispose], url: match[1] ?? '', port: Number(match[2]), data }
 }

@@ -14,6 +14,7 @@ import { Client } from 'pg'
 import { afterAll, afterEach, beforeAll } from 'vitest'
 import { createLog } from '../../packages/server/src/log.ts'
 import { createTestDatabase, query, TEST_POSTGRES, type TestDatabase, withDatabase } from '../../packages/server/src/testing/database.ts'
+import { findFreePort } from './ports.ts'
 
 export type Seat = {
   readonly name: string
@@ -116,6 +117,7 @@ export function useRelayWorld(): RelayWorld {
       server = undefined
     },
     async start() {
+      port ||= await findFreePort()
       const config = readConfig({
         SEALPOST_ADMIN_PORT: '0',
         SEALPOST_PORT: String(port),
@@ -123,7 +125,6 @@ export function useRelayWorld(): RelayWorld {
         DATABASE_URL: database_url,
       })
       server = await startServer(config, { logger, test: true })
-      port = server.port
     },
     async backUp() {
       const { url } = JSON.parse(process.env[TEST_POSTGRES] ?? '') as { url: string }

@@ -6,6 +6,7 @@ import { readConfig, type RunningServer, startServer } from '@sealpost/server'
 import { afterAll, beforeAll } from 'vitest'
 import { silent } from '../../server/src/testing/log.ts'
 import { createTestDatabase } from '../../server/src/testing/database.ts'
+import { findFreePort } from '../../../test/support/ports.ts'
 import { type Ended, type ProgramOptions, startSealpost } from '../../../test/support/process.ts'
 import { pairTwoDevices } from '../../../test/support/two-devices.ts'
 
@@ -76,7 +77,7 @@ async function makeWorld(): Promise<World & { end(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), 'sealpost-cli-'))
   const database = await createTestDatabase()
   let server: RunningServer | null = null
-  let port = 0
+  const port = await findFreePort()
   const start = async (): Promise<void> => {
     const config = readConfig({
       SEALPOST_ADMIN_PORT: '0',
@@ -85,7 +86,6 @@ async function makeWorld(): Promise<World & { end(): Promise<void> }> {
       DATABASE_URL: database.url,
     })
     server = await startServer(config, { logger: silent, test: true })
-    port = server.port
   }
   await start()
   const relay: TestRelay = {

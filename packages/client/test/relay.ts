@@ -7,6 +7,7 @@ import { readConfig } from '../../server/src/config.ts'
 import { type RunningServer, startServer } from '../../server/src/server.ts'
 import { useDatabase } from '../../server/src/testing/database.ts'
 import { silent } from '../../server/src/testing/log.ts'
+import { findFreePort } from '../../../test/support/ports.ts'
 import { type Home, Sealpost, type StreamEvent } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
 
@@ -56,6 +57,7 @@ export function useRelay(): Relay {
       server = undefined
     },
     async start(env = {}) {
+      port ||= await findFreePort()
       const config = readConfig({
         SEALPOST_ADMIN_PORT: '0',
         SEALPOST_PORT: String(port),
@@ -64,7 +66,6 @@ export function useRelay(): Relay {
         ...env,
       })
       server = await startServer(config, { logger: silent, test: true })
-      port = server.port
     },
     home(name) {
       const path = join(folder, `${name}-${++homes}`)

@@ -78,10 +78,10 @@ async function point({ folder: of, ask }: Pgbouncer, change: (all: string) => st
   await ask('reload')
 }
 
-async function startRelay(url: string, port = 0): Promise<{ door: Door; stop(): Promise<void> }> {
+async function startRelay(url: string): Promise<{ door: Door; stop(): Promise<void> }> {
   const data = join(folder, randomUUID().slice(0, 8))
   const config = readConfig({
-    SEALPOST_PORT: String(port),
+    SEALPOST_PORT: '0',
     SEALPOST_DATA: data,
     SEALPOST_ADMIN: 'off',
     SEALPOST_TRUSTED_PROXIES: '127.0.0.1',

@@ -5,13 +5,13 @@
  * Invariant: it never outlives the process that started it, and after `stop` neither process nor folder is left.
  * Bound: a start ends within `READY_MS_MAX`, ready or with what the component said.
  */
-import { randomInt } from 'node:crypto'
 import { rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { findFreePort } from '../ports.ts'
 import { type Program, startProgram } from '../process.ts'
 import { type Command, commandOf, findCommand } from './available.ts'
 
@@ -22,10 +22,6 @@ const CONNECT_MS_MAX = 1000
 const ATTEMPTS_MAX = 5
 /** What a component may run: longer than any test. */
 const RUN_MS_MAX = 86_400_000
-
-/** Below what kernels give to clients, so that no connection that goes out sits on the port of a component that is down. */
-const PORT_MIN = 10_240
-const PORT_MAX = 32_000
 
 /** Where a component runs: on loopback, or in a private network namespace (`net.ts`). */
 export type Place = { readonly host: string; readonly prefix: readonly string[] }
@@ -172,23 +168,13 @@ function isPortTaken(error: unknown): boolean {
 
 // ---------------------------------------------------------------- ports
 
-async function findFreePorts({ ports: count = 1, also_at = 0, at }: Recipe): Promise<number[]> {
+async function findFreePorts({ ports: count = 1, also_at = 0 }: Recipe): Promise<number[]> {
   const ports: number[] = []
   while (ports.length < count) {
-    const port = randomInt(PORT_MIN, PORT_MAX - also_at)
-    // a namespace is new: all are free there
-    const free = at !== undefined || ((await isFree(port)) && (also_at === 0 || (await isFree(port + also_at))))
-    if (free && !ports.includes(port)) ports.push(port)
+    const port = await findFreePort(also_at)
+    if (!ports.includes(port)) ports.push(port)
   }
   return ports
-}
-
-export function isFree(port: number, host = LOOPBACK.host): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer()
-    server.once('error', () => resolve(false))
-    server.listen(port, host, () => server.close(() => resolve(true)))
-  })
 }
 
 /** Whether somebody takes a TCP connection there. */
