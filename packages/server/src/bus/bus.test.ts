@@ -1,12 +1,14 @@
 import { randomBytes, randomInt } from 'node:crypto'
+import { once } from 'node:events'
 import { duplexPair } from 'node:stream'
-import type { AddressInfo, Socket } from 'node:net'
+import { type AddressInfo, connect, createServer as createNetServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createServer, getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { type Certificate, makeCertificate } from '../../../../test/support/certificate.ts'
 import { describeWith } from '../../../../test/support/components.ts'
 import { type Cluster, type RedisServer, startCluster, startRedis, startSentinel } from '../../../../test/support/components/redis.ts'
+import { listen } from '../../../../test/support/listen.ts'
 import type { Bus, Hint, Reach, StoredEvent } from '../ports.ts'
 import { silent } from '../testing/log.ts'
 import { createWireHub, openIpcWire } from '../workers/ipc-wire.ts'
@@ -275,6 +277,29 @@ describeWith(['redis-server'], 'while Redis fails', () => {
       async () => redis.thaw(),
     ))
 
+  it('what it sent itself and was long on its way does not make it up: hints that are published then arrive', async () => {
+    await using way = await startDetour(redis)
+    const [far, near] = [openNode({ ...STANDALONE, urls: [way.url] }), openNode(config())]
+    await isUp(far, near)
+    const there = collect(near.bus, 12)
+    await arrives(far.bus, there, 12)
+    const told: Reach[] = []
+    far.bus.onReach((reach) => {
+      told.push(reach)
+      if (reach === 'up') far.bus.publish(12, log(1))
+    })
+    // commands are published over one connection, and what is published comes over the other
+    way.hold((said) => !said.includes('sealpost-bus'))
+    const anew = once(far.link.subscriber, 'close').then(() => once(far.link.subscriber, 'ready'))
+    await expect.poll(() => told, { timeout: 5_000 }).toEqual(['down'])
+    await anew
+    await expect.poll(async () => ((await redis.ask('pubsub', 'channels', '*:beat:*')) as string[]).length).toBe(2)
+    await sleep(50)
+    way.release()
+    await expect.poll(() => there.got.map(seqOf), { timeout: 5_000 }).toEqual([1])
+    expect(told).toEqual(['down', 'up'])
+  })
+
   it('a start without Redis is one that is down, and up when Redis comes', async () => {
     await redis.kill()
     const node = openNode(config())
@@ -379,6 +404,48 @@ async function startStranger({ key, cert }: Certificate, host: string): Promise<
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy()
       await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
+
+type Detour = { url: string; hold(which: (said: string) => boolean): void; release(): void; [Symbol.asyncDispose](): Promise<void> }
+
+/** A way to a server on which what is said can be held up: on those connections that are there and are of these, by what they said so far. */
+async function startDetour({ host, port }: RedisServer): Promise<Detour> {
+  type Way = { said: string; held: (() => void)[] | null }
+  const ways = new Set<Way>()
+  const server = createNetServer({ allowHalfOpen: true }, (front) => {
+    const way: Way = { said: '', held: null }
+    const back = connect({ host, port, allowHalfOpen: true })
+    const go = (step: () => void): void => void (way.held === null ? step() : way.held.push(step))
+    ways.add(way)
+    front.on('data', (data) => {
+      way.said += data.toString('latin1')
+      go(() => back.write(data))
+    })
+    front.on('end', () => go(() => back.end()))
+    front.on('error', () => go(() => back.destroy())).on('close', () => go(() => back.end()))
+    back.pipe(front)
+    back.on('error', () => front.destroy())
+  })
+  const { port: own, end } = await listen(server)
+  const release = (): void => {
+    for (const way of ways) {
+      const steps = way.held ?? []
+      way.held = null
+      for (const step of steps) step()
+    }
+  }
+  return {
+    url: `redis://127.0.0.1:${own}`,
+    hold(which) {
+      for (const way of ways) if (which(way.said)) way.held = []
+    },
+    release,
+    [Symbol.asyncDispose]() {
+      release()
+      end()
+      return Promise.resolve()
     },
   }
 }

@@ -2,8 +2,9 @@
  * The wire over Redis (protocol.md §7): one channel per user, PUBLISH and SUBSCRIBE, in a Cluster SPUBLISH and SSUBSCRIBE.
  *
  * Whether it works is not taken from the state of connections, which may look well while nothing comes through (a server that is
- * frozen, a subscription that was lost): every `BEAT_MS` a message is sent to ourselves, over each of some channels. The wire is up
- * while they come back, and only after all wanted channels were subscribed to. When they do not, it begins anew.
+ * frozen, a subscription that was lost): every `BEAT_MS` a message is sent to ourselves, over each of some channels, and says when. The
+ * wire is up while they come back, and only after one came that was sent when all wanted channels had been subscribed to: what was long
+ * on its way proves nothing. When they do not, it begins anew.
  *
  * Bound: `PENDING_MAX` messages without an answer, above which they are lost; nothing is sent while the wire is down.
  */
@@ -38,6 +39,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
   const prefix = `sealpost:${relay}:`
   const channelOf = (topic: number): string => `${prefix}{${topic % TAGS}}:${topic}`
   const own = randomBytes(8).toString('hex')
+  /** When the newest that came back was sent. */
   const beats = new Map(Array.from({ length: cluster === null ? 1 : BEATS_CLUSTER }, (_, i) => [`${prefix}{${i}}:beat:${own}`, 0]))
   const wanted = new Set<number>()
   let up = false
@@ -109,7 +111,6 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     setUp(false, 'missed')
   }
 
-  /** A beat that was on its way proves nothing. */
   function lost(): void {
     setUp(false, 'closed')
     if (synced !== null) synced = performance.now()
@@ -127,7 +128,7 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
       renewed = now
       link.reconnect()
     }
-    for (const channel of beats.keys()) send(channel, () => BEAT)
+    for (const channel of beats.keys()) send(channel, () => Buffer.from(String(now)))
   }
 
   function send(channel: string, message: () => Bytes): void {
@@ -159,8 +160,9 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
 
   function received(channel: string, message: Buffer): void {
     if (beats.has(channel)) {
-      const now = performance.now()
-      beats.set(channel, now)
+      const sent = Number(message.toString())
+      if (!(sent <= performance.now())) return
+      beats.set(channel, Math.max(beats.get(channel) ?? 0, sent))
       if (!up && synced !== null && Math.min(...beats.values()) >= synced) setUp(true, 'heard')
       return
     }
@@ -204,5 +206,3 @@ function createRedisWire(link: RedisLink, relay: string, logger: Log, listener: 
     },
   }
 }
-
-const BEAT = Buffer.from('beat')
