@@ -121,14 +121,13 @@ function tryRename(own, lock) {
 }
 
 function clearLock(lock, owner) {
-  const mark = join(lock, 'cleared')
   try {
-    mkdirSync(mark)
+    mkdirSync(join(lock, `cleared-${owner}`))
   } catch {
     // somebody else clears it, or has done so
     return
   }
-  if (readOrNull(join(lock, 'pid')) !== owner) return rmSync(mark, { recursive: true, force: true })
+  if (readOrNull(join(lock, 'pid')) !== owner) return
   const old = `${lock}-${process.pid}`
   renameSync(lock, old)
   rmSync(old, { recursive: true, force: true })

@@ -226,7 +226,7 @@ test('a relay writes its log to stderr and nowhere else; stdout is for people, a
 }, async () => {
   const folder = await mkdtemp(join(tmpdir(), 's-'))
   try {
-    using relay = await startRelay(join(folder, 'data'), undefined, { SEALPOST_LOG_LEVEL: 'debug' })
+    using relay = await startRelay(join(folder, 'data'), { SEALPOST_LOG_LEVEL: 'debug' })
     await (await fetch(`${relay.url}/readyz`)).text()
     relay.kill('SIGTERM')
     const { code, stdout, stderr } = await relay.ended

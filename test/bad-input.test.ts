@@ -27,7 +27,7 @@ test('another relay at the address of the known one: 5, nothing is sent; the rig
   const database = await createTestDatabase()
   await world.relay.stop()
   try {
-    using other = await startRelay(join(world.folder, 'impostor'), port, { DATABASE_URL: database.url })
+    using other = await startRelay(join(world.folder, 'impostor'), { DATABASE_URL: database.url }, port)
     const refused = await run(['send', '--home', world.laptop, '--stream', 'impostor'], { input: 'for the right one' })
     expect(refused.code).toBe(5)
     expect(refused.stderr).toMatch(SENTENCE)
@@ -144,7 +144,7 @@ test.concurrent('a database of another relay: 5, and it stays its own', async ()
   const database = await createTestDatabase()
   const env = { DATABASE_URL: database.url }
   {
-    using first = await startRelay(join(world.folder, 'first relay'), undefined, env)
+    using first = await startRelay(join(world.folder, 'first relay'), env)
     first.kill('SIGTERM')
     await first.ended
   }
@@ -160,7 +160,7 @@ test.concurrent('a database that goes away later: the relay stays and is not rea
   const database = await createTestDatabase()
   const door = await createDatabaseDoor(database.url)
   try {
-    using relay = await startRelay(join(world.folder, 'relay'), undefined, { DATABASE_URL: door.url })
+    using relay = await startRelay(join(world.folder, 'relay'), { DATABASE_URL: door.url })
     const folder = join(world.folder, 'with a door')
     await mkdir(folder)
     const { laptop, phone } = await pairTwoDevices(relay.url, folder)

@@ -26,7 +26,7 @@ describeWith(['redis-server'], 'a node that was frozen', () => {
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 's-'))
     redis = await startRedis()
-    frozen = await startRelay(join(folder, 'data'), undefined, {
+    frozen = await startRelay(join(folder, 'data'), {
       DATABASE_URL: relay.database.url,
       SEALPOST_SECRETS_FILE: relay.secrets_file,
       SEALPOST_ADMIN: 'off',

@@ -50,7 +50,7 @@ export async function runCrashRounds(victims: readonly Victim[], lines_per_round
       }
       if (victim !== 'postgres') {
         await relay.ended
-        relay = await startRelay(data, port)
+        relay = await startRelay(data, {}, port)
       }
       const back_ms = Math.round(performance.now() - began)
       if (victim === 'everything') started.push(startSealpost(['tail', '--home', laptop, '--from', 'now'], { ms_max: 120_000 }))

@@ -55,7 +55,7 @@ export async function startNodes(count: number, { database_url, env = {} }: Node
 }
 
 async function startNode(data: string, env: NodeJS.ProcessEnv): Promise<Node> {
-  let relay: Relay = await startRelay(data, undefined, env)
+  let relay: Relay = await startRelay(data, env)
   const { url, port } = relay
   return {
     url,
@@ -78,7 +78,7 @@ async function startNode(data: string, env: NodeJS.ProcessEnv): Promise<Node> {
     async start() {
       relay.kill('SIGKILL')
       await relay.ended
-      relay = await startRelay(data, port, env)
+      relay = await startRelay(data, env, port)
     },
   }
 }

@@ -110,7 +110,7 @@ export async function sealpost(args: readonly string[], options: ProgramOptions 
 export type Relay = Program & { url: string; port: number; data: string }
 
 /** Starts a relay on `data` and waits until it listens, at a port to which it can come back if nothing else is said. */
-export async function startRelay(data: string, port?: number, env: NodeJS.ProcessEnv = {}): Promise<Relay> {
+export async function startRelay(data: string, env: NodeJS.ProcessEnv = {}, port?: number): Promise<Relay> {
   const args = ['serve', '--port', String(port ?? (await findFreePort())), '--data', data]
   const program = startSealpost(args, { env: { SEALPOST_ADMIN_PORT: '0', ...env }, ms_max: 600_000 })
   const match = await program.printed(/listening on (http:\/\/127\.0\.0\.1:(\d+))/)

@@ -19,6 +19,11 @@ export type FoundationOptions = { logger: Log; test?: boolean | undefined; signa
 
 type FoundationConfig = Pick<Config, 'data_dir' | 'secrets_file' | 'database_url' | 'database_wait_ms_max' | 'database_pooler' | 'workers'>
 
+/** Between the steps of a start: throws `aborted` when nobody wants it any more. */
+export function checkWanted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw new SealpostError('aborted', 'the start was given up')
+}
+
 /** Throws `aborted` by the signal, and what its parts throw. */
 export async function openFoundation(
   config: FoundationConfig,
@@ -31,18 +36,15 @@ export async function openFoundation(
     await database?.stop().catch((error: unknown) => logger.error({ err: error }, 'the database did not stop'))
     folder.close()
   }
-  const checkWanted = (): void => {
-    if (signal?.aborted === true) throw new SealpostError('aborted', 'the start was given up')
-  }
   try {
     const secrets = await openSecrets(config.secrets_file ?? join(folder.path, 'secrets.json'))
     database =
       config.database_url === null
         ? await openEmbeddedDatabase({ data_dir: folder.path, logger, test: options.test, processes: config.workers })
         : await openExternalDatabase(config.database_url, logger, config.database_wait_ms_max, signal, config.database_pooler)
-    checkWanted()
+    checkWanted(signal)
     await migrate(database.connection)
-    checkWanted()
+    checkWanted(signal)
     const { connection, pooler } = database
     return { secrets, connection, pooler, close }
   } catch (error) {

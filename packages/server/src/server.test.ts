@@ -63,7 +63,7 @@ describe('a running relay', () => {
     const both = { DATABASE_URL: shared.url, SEALPOST_SECRETS_FILE: join(keys, 'both.json') }
     const [first, second] = [await start('first', both), await start('second', both)]
     const of = (one: string, two: string): unknown => [{ status: one }, { status: two }]
-    await expect.poll(() => Promise.all([status(first), status(second)]), { timeout: 10_000 }).toEqual(of('degraded', 'degraded'))
+    await expect.poll(() => Promise.all([status(first), status(second)]), { timeout: 5_000 }).toEqual(of('degraded', 'degraded'))
     await second.stop()
     await expect.poll(() => status(first), { timeout: 10_000 }).toEqual({ status: 'ready' })
   })

@@ -14,7 +14,7 @@ import { openRedis } from './bus/redis-link.ts'
 import { openRedisWire } from './bus/redis-wire.ts'
 import type { OpenWire } from './bus/wire.ts'
 import type { Config } from './config.ts'
-import { type Foundation, openFoundation } from './foundation.ts'
+import { checkWanted, type Foundation, openFoundation } from './foundation.ts'
 import { createGateway } from './gateway/gateway.ts'
 import { createAdminHttp } from './admin/admin-http.ts'
 import { createAuditJobs } from './audit/audit-jobs.ts'
@@ -82,10 +82,6 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     throw error
   }
 
-  function checkWanted(): void {
-    if (signal?.aborted === true) throw new SealpostError('aborted', 'the start was given up')
-  }
-
   async function openOwnFoundation(): Promise<Foundation> {
     const foundation = await openFoundation(config, { logger, test, signal })
     open.push(() => foundation.close())
@@ -107,7 +103,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     open.push(() => bus.close())
     let running: Relay | null = null
     let draining = false
-    checkWanted()
+    checkWanted(signal)
     const figures = createNodeFigures({ relay: () => running, bus, draining: () => draining })
     const node = await openNodeLease({ store, figures, changed: () => running?.sessions.lookNow(), logger })
     open.push(() => node.close())
@@ -157,7 +153,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     const gateway = createGateway({ relay, secrets, config })
     open.push(() => gateway.close())
     gateway.attach(http.server)
-    checkWanted()
+    checkWanted(signal)
     const port = await listen(http, config)
     const doors = [http]
     let admin_url: string | null = null
