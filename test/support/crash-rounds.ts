@@ -9,6 +9,7 @@ import { openHome } from '@sealpost/client/node'
 import { randomInt } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { commandOf, OWN_PROCESSES } from './components/available.ts'
 import { postmasterPid, type Program, type Relay, sealpost, startRelay, startSealpost } from './process.ts'
 import { makeFolder, pairTwoDevices } from './two-devices.ts'
 
@@ -20,11 +21,15 @@ export type CrashReport = {
   received: string[]
 }
 
+/** In a container each life of the relay has process ids of its own, which begin with 1 and come again. */
+export type Where = 'machine' | 'container'
+
 /** `lines` events are spread over the rounds. A round is one kill. */
-export async function runCrashRounds(victims: readonly Victim[], lines_per_round: number): Promise<CrashReport> {
+export async function runCrashRounds(victims: readonly Victim[], lines_per_round: number, where: Where = 'machine'): Promise<CrashReport> {
   const folder = await makeFolder()
   const data = `${folder}/data`
-  let relay: Relay = await startRelay(data)
+  const within = where === 'machine' ? [] : [commandOf('unshare'), ...OWN_PROCESSES]
+  let relay: Relay = await startRelay(data, {}, undefined, within)
   const started: Program[] = []
   try {
     const { laptop, phone } = await pairTwoDevices(relay.url, folder)
@@ -44,13 +49,13 @@ export async function runCrashRounds(victims: readonly Victim[], lines_per_round
       if (victim === 'postgres') process.kill(postmasterPid(data), 'SIGKILL')
       else if (victim === 'relay') process.kill(relay.pid, 'SIGKILL')
       else {
-        process.kill(postmasterPid(data), 'SIGKILL')
+        if (where === 'machine') process.kill(postmasterPid(data), 'SIGKILL')
         relay.kill('SIGKILL')
         sender.kill('SIGKILL')
       }
       if (victim !== 'postgres') {
         await relay.ended
-        relay = await startRelay(data, {}, port)
+        relay = await startRelay(data, {}, port, within)
       }
       const back_ms = Math.round(performance.now() - began)
       if (victim === 'everything') started.push(startSealpost(['tail', '--home', laptop, '--from', 'now'], { ms_max: 120_000 }))

@@ -109,10 +109,14 @@ export async function sealpost(args: readonly string[], options: ProgramOptions 
 
 export type Relay = Program & { url: string; port: number; data: string }
 
-/** Starts a relay on `data` and waits until it listens, at a port to which it can come back if nothing else is said. */
-export async function startRelay(data: string, env: NodeJS.ProcessEnv = {}, port?: number): Promise<Relay> {
-  const args = ['serve', '--port', String(port ?? (await findFreePort())), '--data', data]
-  const program = startSealpost(args, { env: { SEALPOST_ADMIN_PORT: '0', ...env }, ms_max: 600_000 })
+/**
+ * Starts a relay on `data` and waits until it listens, at a port to which it can come back if nothing else is said. `within`: a command
+ * that runs it.
+ */
+export async function startRelay(data: string, env: NodeJS.ProcessEnv = {}, port?: number, within: readonly string[] = []): Promise<Relay> {
+  const serve = ['serve', '--port', String(port ?? (await findFreePort())), '--data', data]
+  const [command = '', ...args] = [...within, process.execPath, ...SEALPOST, ...serve]
+  const program = startProgram(command, args, { env: { SEALPOST_ADMIN_PORT: '0', ...env }, ms_max: 600_000 })
   const match = await program.printed(/listening on (http:\/\/127\.0\.0\.1:(\d+))/)
   return { ...program, [Symbol.dispose]: program[Symbol.dispose], url: match[1] ?? '', port: Number(match[2]), data }
 }

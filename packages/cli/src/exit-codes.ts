@@ -89,7 +89,7 @@ export const OUTCOMES = {
     hint: 'nothing was paired; start sealpost pair again, and make sure that both devices are yours',
   },
   data_newer: { exit: 'disk', hint: 'update sealpost, or use another folder: --data DIR' },
-  data_in_use: { exit: 'refused', hint: 'stop the other relay, or use another folder: --data DIR' },
+  data_in_use: { exit: 'refused', hint: 'end what uses it, or use another folder: --data DIR' },
   port_in_use: { exit: 'refused', hint: 'use another port (--port 0 takes a free one), or stop what listens there' },
   invalid_config: { exit: 'usage', hint: 'correct the options or variables named above' },
   internal: { exit: 'internal', hint: BUG },

@@ -35,8 +35,8 @@ export type Command = keyof typeof PACKAGES
 
 const COMMANDS = Object.keys(PACKAGES) as Command[]
 
-/** `network namespaces` stands for the commands that make them and the right to. */
-export type Component = Command | 'network namespaces'
+/** Namespaces stand for the commands that make them and the right to. */
+export type Component = Command | 'network namespaces' | 'process namespaces'
 
 const COMPONENTS: readonly Component[] = [
   'redis-server',
@@ -46,6 +46,7 @@ const COMPONENTS: readonly Component[] = [
   'haproxy',
   'nginx',
   'network namespaces',
+  'process namespaces',
 ]
 const NAMESPACE_COMMANDS: readonly Command[] = ['ip', 'iptables', 'iptables-restore', 'unshare', 'nsenter', 'setpriv']
 
@@ -78,7 +79,8 @@ export function whyMissing(component: Component): string | null {
     const packages = packagesOf(missing).join(' ')
     return `${missing.join(', ')} not found: apt-get install --no-install-recommends ${packages}, or run the tests as root on Debian, which does it`
   }
-  return component === 'network namespaces' ? whyNoNamespaces() : null
+  if (component === 'network namespaces') return whyRefused(component, ['-n', 'sh', '-c', PROBE])
+  return component === 'process namespaces' ? whyRefused(component, [...OWN_PROCESSES, 'true']) : null
 }
 
 /** In CI a component that is missing fails what needs it. */
@@ -97,7 +99,8 @@ export async function provideComponents(): Promise<void> {
 }
 
 function commandsOf(component: Component): readonly Command[] {
-  return component === 'network namespaces' ? NAMESPACE_COMMANDS : [component]
+  if (component === 'network namespaces') return NAMESPACE_COMMANDS
+  return [component === 'process namespaces' ? 'unshare' : component]
 }
 
 function packagesOf(commands: readonly Command[]): string[] {
@@ -110,14 +113,19 @@ const PROBE = [
   'iptables -w -A INPUT -i probe1 -p tcp -j REJECT --reject-with tcp-reset',
 ].join(' && ')
 
-let refusal: string | null | undefined
+/** Options of `unshare` for what runs as process 1 of its own world, as in a container; whatever is in there ends with it. */
+export const OWN_PROCESSES = ['--pid', '--fork', '--kill-child=KILL', '--mount-proc']
+
+const refusals = new Map<Component, string | null>()
 
 /** Tried out, because a container's root may lack the right, and a kernel the veth or the filter. */
-function whyNoNamespaces(): string | null {
-  if (refusal !== undefined) return refusal
+function whyRefused(component: Component, args: readonly string[]): string | null {
+  const known = refusals.get(component)
+  if (known !== undefined) return known
   const env = { ...process.env, PATH: FOLDERS.join(delimiter) }
-  const { status, stderr } = spawnSync(commandOf('unshare'), ['-n', 'sh', '-c', PROBE], { encoding: 'utf8', timeout: PROBE_MS_MAX, env })
-  refusal = status === 0 ? null : `${stderr.trim().split('\n').at(-1)}: run the tests as root, in a container with --privileged`
+  const { status, stderr } = spawnSync(commandOf('unshare'), args, { encoding: 'utf8', timeout: PROBE_MS_MAX, env })
+  const refusal = status === 0 ? null : `${stderr.trim().split('\n').at(-1)}: run the tests as root, in a container with --privileged`
+  refusals.set(component, refusal)
   return refusal
 }
 

@@ -1,12 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Client } from 'pg'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type EmbeddedPostgres, type EmbeddedPostgresOptions, startEmbeddedPostgres } from './embedded-postgres.ts'
+import { findPostgresOn } from './postmaster.ts'
 
 let folder: string
 let running: EmbeddedPostgres[] = []
@@ -100,6 +102,85 @@ describe('the embedded PostgreSQL', { timeout: 60_000 }, () => {
     const children = (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8').catch(() => '')).trim().split(' ')
     for (const victim of [holder.pid, pid, ...children.map(Number)]) if (victim) killHard(victim)
     expect(await ask(await startWithin(10_000), 'select 1')).toBe(1)
+  })
+
+  describe('after a hard kill of everything, whoever has the id that is in the files of the one before', () => {
+    /** What was committed is in `kept`; nobody of it runs any more. */
+    async function killEverything(data_dir = folder): Promise<void> {
+      const postgres = await start({ data_dir, test: false })
+      await ask(postgres, 'create table kept as select 42 as n')
+      const pids = (await findPostgresOn(join(await realpath(data_dir), 'postgres'))) ?? []
+      expect(pids).toContain(postgres.pid)
+      for (const pid of pids) killHard(pid)
+      await postgres.exited
+    }
+
+    async function leavePid(text: string): Promise<void> {
+      const cluster = join(folder, 'postgres')
+      const lines = (await readFile(join(cluster, 'postmaster.pid'), 'utf8')).split('\n')
+      await writeFile(join(cluster, 'postmaster.pid'), [text, ...lines.slice(1)].join('\n'))
+      await writeFile(join(folder, 'run/.s.PGSQL.5432.lock'), [text, ...lines.slice(1, 5), ''].join('\n'))
+    }
+
+    async function startAgain(): Promise<void> {
+      expect(await ask(await start({ test: false }), 'select n from kept')).toBe(42)
+    }
+
+    it.each(['.', 'postgres'])('starts when that is an unrelated process, which works in the folder %s', async (cwd) => {
+      await killEverything()
+      const stranger = spawn('sleep', ['600'], { cwd: join(folder, cwd) })
+      holders.push(stranger)
+      await leavePid(String(stranger.pid))
+      await startAgain()
+      expect([stranger.exitCode, stranger.signalCode]).toEqual([null, null])
+    })
+
+    it('starts when that is this process', async () => {
+      await killEverything()
+      await leavePid(String(process.pid))
+      await startAgain()
+    })
+
+    it('starts when the files name two that live', async () => {
+      await killEverything()
+      await leavePid(String(process.ppid))
+      const cluster = join(folder, 'postgres/postmaster.pid')
+      await writeFile(cluster, (await readFile(cluster, 'utf8')).replace(/^\d+/, String(process.pid)))
+      await startAgain()
+    })
+
+    it.each(['', '-'])('starts when the file was cut short (%j)', async (text) => {
+      await killEverything()
+      await writeFile(join(folder, 'postgres/postmaster.pid'), text)
+      await startAgain()
+    })
+
+    it.skipIf(process.platform !== 'linux')('starts when that is a zombie that nobody buries', async () => {
+      await killEverything()
+      // its parent does not wait for it
+      const grave = spawn('sh', ['-c', 'sleep 0 & echo $!; exec sleep 600'], { stdio: ['ignore', 'pipe', 'inherit'] })
+      holders.push(grave)
+      const [line] = (await once(grave.stdout, 'data')) as [Buffer]
+      const pid = Number(line.toString())
+      await expect.poll(() => readFile(`/proc/${pid}/stat`, 'utf8'), { timeout: 10_000 }).toContain(') Z ')
+      await leavePid(String(pid))
+      await startAgain()
+    })
+  })
+
+  it('leaves a database alone that answers from another container', async () => {
+    const postgres = await start()
+    await postgres.stop()
+    const sockets = join(folder, 'run')
+    // no process here is PostgreSQL on this folder, and somebody listens
+    const elsewhere = createServer().listen(join(sockets, '.s.PGSQL.5432'))
+    await once(elsewhere, 'listening')
+    await writeFile(join(folder, 'postgres/postmaster.pid'), `${process.pid}\n${folder}/postgres\n1\n5432\n${sockets}\n\n1 1\nready   \n`)
+    try {
+      await expect(start()).rejects.toMatchObject({ code: 'data_in_use', message: expect.stringContaining('outside this container') })
+    } finally {
+      elsewhere.close()
+    }
   })
 
   it('takes over from a PostgreSQL that outlived its relay', async () => {

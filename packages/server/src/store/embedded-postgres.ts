@@ -3,11 +3,12 @@
  * (its Unix socket; a private temporary folder where that path would be too long for a socket). No TCP.
  *
  * The caller holds the lock of the data folder (`data-folder.ts`). So whoever still runs on these files has lost its
- * relay: it is told to shut down, and the start waits for it. `postmaster.pid` is never removed: PostgreSQL alone can
- * tell whether it is stale. Bound: a start gives up after `STARTING_MS_MAX`.
+ * relay: it is told to shut down, and the start waits for it. What nobody runs on any more (`postmaster.ts`) is left to
+ * PostgreSQL: it is told whose id in `postmaster.pid` says nothing, looks itself whether the shared memory is in use, and
+ * replaces the file. Bound: a start gives up after `STARTING_MS_MAX`.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { chmod, mkdir, mkdtemp, open, readdir, readFile, readlink, realpath, rename, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, open, readdir, readFile, realpath, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -17,6 +18,7 @@ import { Client } from 'pg'
 import type { Log } from '../log.ts'
 import { choosePostgresAccount, giveFolder, type PostgresAccount } from './postgres-account.ts'
 import { findPostgres, type PostgresBinaries } from './postgres-binaries.ts'
+import { findPostgresOn, judgeRemains, pidFileOf, readPostmaster, type Remains, SOCKET_FILE } from './postmaster.ts'
 
 const run = promisify(execFile)
 
@@ -26,7 +28,7 @@ const DATABASE = 'sealpost'
 const SOCKET_PATH_BYTES_MAX = 100
 /** Recovery of a large log may take long; while it goes on the process lives. */
 const STARTING_MS_MAX = 60_000
-/** A killed postmaster stays a zombie for some 2 s; one that lost its relay needs a checkpoint. */
+/** One that lost its relay needs a checkpoint. */
 const LOCK_MS_MAX = 10_000
 const FAST_STOP_MS_MAX = 15_000
 
@@ -75,10 +77,11 @@ export type EmbeddedPostgres = {
 /** Throws `disk`, `data_newer`, `data_in_use` or `internal`, with a sentence that says what to do. */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const data_dir = resolve(options.data_dir)
-  const cluster = join(data_dir, 'postgres')
   const binaries = await findPostgres()
   const account = await choosePostgresAccount(options.account)
   await mkdir(data_dir, { recursive: true, mode: 0o700 })
+  // the same in each life, whatever links lead to it
+  const cluster = join(await realpath(data_dir), 'postgres')
   // That user has to pass through; what is secret in the folder has a mode of its own.
   if (account.way === 'setuid') await chmod(data_dir, 0o711)
   if (options.again === undefined) await createCluster(binaries, account, cluster, options.test === true)
@@ -97,32 +100,34 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 
   const deadline = Date.now() + LOCK_MS_MAX
   for (;;) {
-    await interruptLost(cluster)
-    const started = await startOnce(binaries, account, args, cluster, options.logger)
+    const remains = await judgeRemains(cluster)
+    const started = await startAfter(remains)
     if (started.ok) {
       if (lost !== null && lost.sockets !== sockets.path && isTemporarySocketFolder(lost.sockets)) await removeFolder(lost.sockets)
       return finishStart(started.child, sockets, options.logger)
     }
-    const busy = BUSY.test(started.output)
+    const { busy, output } = started
     if (!busy || Date.now() > deadline) {
       if (sockets.temporary && options.again === undefined) await removeFolder(sockets.path)
-      throw startFailure(data_dir, account, started.output)
+      throw busy ? inUse(data_dir, cluster, remains, output) : startFailure(data_dir, account, output)
     }
     await sleep(100)
+  }
+
+  async function startAfter(remains: Remains): Promise<Attempt> {
+    if (remains.is === 'running' && remains.postmaster !== null) interrupt(remains.postmaster)
+    if (remains.is === 'running' || remains.is === 'elsewhere') return { ok: false, busy: true, output: '' }
+    const env = remains.is === 'stale' ? await clearStale(remains.pid, cluster, sockets.path) : {}
+    return startOnce(binaries, account, args, cluster, env, options.logger)
   }
 }
 
 /** How to reach the PostgreSQL that runs on this data folder, whoever started it; null when none does. It starts and changes nothing. */
 export async function findRunningPostgres(data_dir: string): Promise<EmbeddedPostgres['connection'] | null> {
-  const cluster = join(resolve(data_dir), 'postgres')
+  const cluster = join(await realpath(data_dir).catch(() => resolve(data_dir)), 'postgres')
   const postmaster = await readPostmaster(cluster)
-  if (postmaster === null || !(postmaster.pid > 1)) return null
-  // the working folder of a process has no symbolic link in its path
-  const paths = new Set([cluster, await realpath(cluster).catch(() => cluster)])
-  for (const path of paths) {
-    if (await runsOn(postmaster.pid, path)) return { host: postmaster.sockets, user: USER, database: DATABASE }
-  }
-  return null
+  if (postmaster === null || (await findPostgresOn(cluster))?.includes(postmaster.pid) !== true) return null
+  return { host: postmaster.sockets, user: USER, database: DATABASE }
 }
 
 // ---------------------------------------------------------------- the cluster on disk
@@ -165,7 +170,7 @@ type SocketFolder = { path: string; temporary: boolean }
 
 async function prepareSocketFolder(account: PostgresAccount, data_dir: string, kept: string | undefined): Promise<SocketFolder> {
   const inside = join(data_dir, 'run')
-  const temporary = Buffer.byteLength(join(inside, '.s.PGSQL.5432')) > SOCKET_PATH_BYTES_MAX
+  const temporary = Buffer.byteLength(join(inside, SOCKET_FILE)) > SOCKET_PATH_BYTES_MAX
   const base = Buffer.byteLength(tmpdir()) > 60 ? '/tmp' : tmpdir()
   const path = kept ?? (temporary ? await mkdtemp(join(base, 'sealpost-')) : inside)
   await mkdir(path, { recursive: true, mode: 0o700 })
@@ -179,20 +184,24 @@ function isTemporarySocketFolder(path: string): boolean {
 
 // ---------------------------------------------------------------- the process
 
-type Attempt = { ok: true; child: ChildProcess } | { ok: false; output: string }
+/** `busy`: it may do later. */
+type Attempt = { ok: true; child: ChildProcess } | { ok: false; busy: boolean; output: string }
 
 async function startOnce(
   binaries: PostgresBinaries,
   account: PostgresAccount,
   args: readonly string[],
   cluster: string,
+  env: NodeJS.ProcessEnv,
   logger: Log | undefined,
 ): Promise<Attempt> {
   const [command = '', ...rest] = [...account.prefix, binaries.postgres, ...args]
+  // its file may name the id that the new one gets
+  const before = await readPostmaster(cluster)
   const child = spawn(command, rest, {
     cwd: '/',
     ...account.ids,
-    env: postgresEnvironment(),
+    env: { ...postgresEnvironment(), ...env },
     stdio: ['ignore', 'ignore', 'pipe'],
     // A Ctrl-C on the terminal reaches the relay alone, which drains first and stops PostgreSQL last.
     detached: true,
@@ -213,12 +222,13 @@ async function startOnce(
   })
   const deadline = Date.now() + STARTING_MS_MAX
   for (;;) {
-    if (ended) return { ok: false, output }
+    if (ended) return { ok: false, busy: BUSY.test(output), output }
     const postmaster = await readPostmaster(cluster)
-    if (postmaster !== null && postmaster.pid === child.pid && postmaster.ready) return { ok: true, child }
+    const isNew = postmaster !== null && postmaster.written_ns !== before?.written_ns
+    if (isNew && postmaster.pid === child.pid && postmaster.ready) return { ok: true, child }
     if (Date.now() > deadline) {
       child.kill('SIGQUIT')
-      return { ok: false, output: `${output}\nnot ready after ${STARTING_MS_MAX / 1000} s` }
+      return { ok: false, busy: false, output: `${output}\nnot ready after ${STARTING_MS_MAX / 1000} s` }
     }
     await sleep(10)
   }
@@ -259,35 +269,54 @@ async function createDatabase(host: string): Promise<void> {
   }
 }
 
-/** What `postmaster.pid` says: pid, socket folder (line 5), state (line 8). */
-async function readPostmaster(cluster: string): Promise<{ pid: number; sockets: string; ready: boolean } | null> {
-  const text = await readFile(join(cluster, 'postmaster.pid'), 'utf8').catch(() => null)
-  if (text === null) return null
-  const lines = text.split('\n')
-  return { pid: Number(lines[0]), sockets: lines[4] ?? '', ready: lines[7]?.trim() === 'ready' }
-}
-
-/** Tells a PostgreSQL that outlived its relay to shut down; another process that got its pid is left alone. */
-async function interruptLost(cluster: string): Promise<void> {
-  const postmaster = await readPostmaster(cluster)
-  if (postmaster === null || !(postmaster.pid > 1) || !(await runsOn(postmaster.pid, cluster))) return
+/** Tells a PostgreSQL that outlived its relay to shut down. */
+function interrupt(pid: number): void {
   try {
-    process.kill(postmaster.pid, 'SIGINT')
+    process.kill(pid, 'SIGINT')
   } catch {
     // Gone meanwhile.
   }
 }
 
-async function runsOn(pid: number, cluster: string): Promise<boolean> {
-  if (process.platform === 'linux') return (await readlink(`/proc/${pid}/cwd`).catch(() => '')) === cluster
-  const { stdout } = await run('ps', ['-o', 'command=', '-p', String(pid)]).catch(() => ({ stdout: '' }))
-  return stdout.includes('postgres') && stdout.includes(cluster)
+/**
+ * Nobody runs on the cluster: the files of the socket are taken away, and the next PostgreSQL is told whose id says nothing.
+ * It takes a file for stale if that names its grandparent, goes on to its other checks, and replaces the file.
+ */
+async function clearStale(pid: number | null, cluster: string, sockets: string): Promise<NodeJS.ProcessEnv> {
+  for (const name of [SOCKET_FILE, `${SOCKET_FILE}.lock`]) await rm(join(sockets, name), { force: true })
+  if (pid === null) return {}
+  if (pid > 0) return { PG_GRANDPARENT_PID: String(pid) }
+  // A file without an id was cut short: it tells of no shared memory either, and PostgreSQL would refuse it for ever.
+  await rm(pidFileOf(cluster), { force: true })
+  return {}
+}
+
+function inUse(data_dir: string, cluster: string, remains: Remains, output: string): SealpostError {
+  return new SealpostError('data_in_use', `the database in ${data_dir} is in use: ${whoUses(cluster, remains, output)}`, {
+    cause: new Error(output),
+  })
+}
+
+function whoUses(cluster: string, remains: Remains, output: string): string {
+  switch (remains.is) {
+    case 'running': {
+      const pids = remains.postmaster ?? remains.pids.join(' ')
+      return `PostgreSQL of an earlier relay (process ${pids}) does not end; end it with: kill -INT ${pids}`
+    }
+    case 'elsewhere':
+      return 'a PostgreSQL outside this container or machine answers on its socket; end the relay or container to which it belongs'
+    case 'unknown':
+      return `${pidFileOf(cluster)} names process ${remains.pid}, and this system does not tell what that is; look with: ps -p ${remains.pid}; if it is not PostgreSQL on this folder, remove the file and start again`
+    case 'stale':
+      return lastLine(output)
+    default:
+      return remains satisfies never
+  }
 }
 
 function startFailure(data_dir: string, account: PostgresAccount, output: string): SealpostError {
   const cause = new Error(output)
   const reason = lastLine(output)
-  if (BUSY.test(output)) return new SealpostError('data_in_use', `another process holds the database in ${data_dir}: ${reason}`, { cause })
   if (/No space left|Check free disk space|Read-only file system|Disk quota/i.test(output)) {
     return new SealpostError('disk', `no room for the database in ${data_dir}`, { cause })
   }
