@@ -7,7 +7,7 @@
  *   node scripts/run.mjs start | test | check | build | format | docs | measure | bench | soak   [arguments of the task]
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { createHash, randomInt } from 'node:crypto'
+import { createHash, randomBytes, randomInt } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -80,13 +80,13 @@ function install(root) {
 }
 
 /**
- * The lock is a folder with the number of its owner in it, which comes and goes as a whole: a rename onto a folder that is not empty
- * fails. That of an owner who was killed is cleared by the one process that marks it, and only if it is still of that owner.
+ * The lock is a folder that names its owner, which comes and goes as a whole: a rename onto a folder that is not empty fails. That of an
+ * owner who was killed is cleared by the one process that marks it, and only if it is still of that owner.
  */
 async function takeInstallLock(root, isDone) {
   const lock = join(tmpdir(), `sealpost-install-${createHash('sha256').update(root).digest('hex').slice(0, 16)}`)
   const own = mkdtempSync(`${lock}-`)
-  writeFileSync(join(own, 'pid'), String(process.pid))
+  writeFileSync(join(own, 'pid'), nameProcess(process.pid) ?? String(process.pid))
   const remove = (path) => rmSync(path, { recursive: true, force: true })
   const release = () => {
     renameSync(lock, own)
@@ -104,7 +104,7 @@ async function takeInstallLock(root, isDone) {
       fail(`another install has been running for long; if not, remove ${lock}`, 1)
     }
     const owner = readOrNull(join(lock, 'pid'))
-    if (owner !== null && !isAlive(Number(owner))) clearLock(lock, owner)
+    if (owner !== null && !isRunning(owner)) clearLock(lock, owner)
     await sleep(randomInt(20, 200))
   }
 }
@@ -128,9 +128,28 @@ function clearLock(lock, owner) {
     return
   }
   if (readOrNull(join(lock, 'pid')) !== owner) return
-  const old = `${lock}-${process.pid}`
+  const old = `${lock}-${randomBytes(6).toString('hex')}`
   renameSync(lock, old)
   rmSync(old, { recursive: true, force: true })
+}
+
+/** Its id and when it began, because ids come again, in a container with each start. Null: there is none. */
+function nameProcess(pid) {
+  if (process.platform === 'win32') return isAlive(pid) ? String(pid) : null
+  if (process.platform === 'linux') {
+    // proc_pid_stat(5): the fields behind the name, the state first; a zombie is gone
+    const fields = readOrNull(`/proc/${pid}/stat`)?.split(') ').at(-1).split(' ') ?? ['Z']
+    const boot = readOrNull('/proc/sys/kernel/random/boot_id')?.trim()
+    return fields[0] === 'Z' ? null : `${pid}-${fields[19]}-${boot}`
+  }
+  const began = spawnSync('ps', ['-o', 'lstart=', '-p', String(pid)], { encoding: 'utf8' }).stdout?.trim() ?? ''
+  return began === '' ? null : `${pid}-${began.replace(/\W+/g, '.')}`
+}
+
+/** An owner that an older version wrote down has an id alone. */
+function isRunning(owner) {
+  const pid = Number.parseInt(owner, 10)
+  return owner.includes('-') ? nameProcess(pid) === owner : isAlive(pid)
 }
 
 function isAlive(pid) {

@@ -99,6 +99,24 @@ describe('the tasks and the launcher', () => {
     expect((await readdir(tmpdir())).filter((name) => name.startsWith(basename(lock)))).toEqual([])
   })
 
+  it.skipIf(process.platform === 'win32')(
+    'an install whose owner was killed is not waited for when another process has its id',
+    async () => {
+      const lock = join(tmpdir(), `sealpost-install-${createHash('sha256').update(root).digest('hex').slice(0, 16)}`)
+      await mkdir(lock)
+      // this process did not begin then
+      await writeFile(join(lock, 'pid'), `${process.pid}-1-of-an-earlier-life`)
+      expect(await run('packages/cli/bin/sealpost.js')).toMatchObject({ code: 7 })
+      expect(await calls()).toBe('ci\n')
+    },
+  )
+
+  it('an install of a process that lives is waited for', async () => {
+    await writeFile(join(root, 'npm.js'), `${NPM}\nawait new Promise((resolve) => setTimeout(resolve, 1_000))`)
+    const ends = await Promise.all([run('packages/cli/bin/sealpost.js'), run('packages/cli/bin/sealpost.js')])
+    expect([ends.map(({ code }) => code), await calls()]).toEqual([[7, 7], 'ci\n'])
+  })
+
   it('takes the packages that somebody else installed', async () => {
     await mkdir(join(root, 'node_modules'))
     await copyFile(join(root, 'package-lock.json'), join(root, 'node_modules/.package-lock.json'))
