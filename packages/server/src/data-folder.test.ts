@@ -1,4 +1,4 @@
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -18,6 +18,22 @@ describe('the data folder', () => {
     first.close()
     const second = await openDataFolder(folder)
     second.close()
+  })
+
+  it('keeps nothing of a write that was cut short, and what others put there', async () => {
+    const first = await openDataFolder(folder)
+    first.close()
+    for (const name of ['.secrets.json.0123456789ab.new', '.note', 'a.new']) await writeFile(join(folder, name), '')
+    const second = await openDataFolder(folder)
+    second.close()
+    expect((await readdir(folder)).toSorted()).toEqual(['.note', 'a.new', 'relay.lock', 'version'])
+  })
+
+  it('with a damaged lock is refused, with what to do', async () => {
+    const first = await openDataFolder(folder)
+    first.close()
+    await writeFile(join(folder, 'relay.lock'), 'x'.repeat(4096))
+    await expect(openDataFolder(folder)).rejects.toMatchObject({ code: 'disk', message: expect.stringContaining('remove it') })
   })
 
   it('of a newer version is refused and stays as it is', async () => {

@@ -9,12 +9,15 @@ import { join, resolve } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SealpostError } from '@sealpost/protocol'
-import { writeDurably } from './durable-file.ts'
+import { removeUnfinished, writeDurably } from './durable-file.ts'
 
 /** Raised when an older version could no longer use the folder. */
 const DATA_VERSION = 1
 /** A relay that was told to end and one that starts may overlap by this long. */
 const LOCK_MS_MAX = 2_000
+/** https://www.sqlite.org/rescode.html */
+const SQLITE_BUSY = 5
+const SQLITE_NOTADB = 26
 
 export type DataFolder = { path: string; close(): void }
 
@@ -30,6 +33,7 @@ export async function openDataFolder(dir: string): Promise<DataFolder> {
   const lock = await takeLock(path)
   try {
     await checkVersion(path)
+    await removeUnfinished(path)
   } catch (error) {
     lock.close()
     throw error
@@ -58,12 +62,12 @@ function lockFolder(path: string): DatabaseSync {
     return lock
   } catch (cause) {
     lock?.close()
-    // SQLITE_BUSY: https://www.sqlite.org/rescode.html#busy
-    if ((cause as { errcode?: number }).errcode === 5) {
-      throw new SealpostError('data_in_use', `another relay uses the data folder ${path}`, {
+    const { errcode } = cause as { errcode?: number }
+    if (errcode === SQLITE_BUSY) throw new SealpostError('data_in_use', `another relay uses the data folder ${path}`, { cause })
+    if (errcode === SQLITE_NOTADB)
+      throw new SealpostError('disk', `${path}/relay.lock is damaged: it should be empty; remove it while no relay runs on the folder`, {
         cause,
       })
-    }
     throw new SealpostError('disk', `the data folder ${path} cannot be used; check its owner and that the disk has room`, { cause })
   }
 }

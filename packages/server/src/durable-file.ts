@@ -1,6 +1,6 @@
 /** Writes a small file so that after a crash either the old or the new content is there, whole. */
 import { randomBytes } from 'node:crypto'
-import { link, open, rename, rm } from 'node:fs/promises'
+import { link, open, readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { SealpostError } from '@sealpost/protocol'
 
@@ -36,4 +36,10 @@ export async function writeDurably(path: string, text: string, mode: number, opt
     await rm(temporary, { force: true }).catch(() => {})
     throw new SealpostError('disk', `${path} cannot be written (${(cause as NodeJS.ErrnoException).code ?? 'unknown'})`, { cause })
   }
+}
+
+/** Takes away what writes left that were cut short. Nobody else may write in the folder meanwhile. */
+export async function removeUnfinished(folder: string): Promise<void> {
+  const names = (await readdir(folder)).filter((name) => /^\..+\.[0-9a-f]{12}\.new$/.test(name))
+  for (const name of names) await rm(join(folder, name), { force: true })
 }
