@@ -19,6 +19,8 @@ export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
 const NODE_MIN = [22, 15]
 /** The first release of each line that runs TypeScript without a flag. */
 const STRIPS_TYPES = { 22: 18, 23: 6 }
+/** From the first moment on, also before a program has a listener to SIGUSR1 (packages/cli/src/main.ts). Node 23.0 to 23.6 lacks it. */
+const NO_INSPECTOR = '--disable-sigusr1'
 /** Another install of the same folder is waited for. */
 const INSTALL_MS_MAX = 600_000
 
@@ -180,14 +182,15 @@ function readOrNull(path) {
 
 /** The Node to run with, and the flags it needs for the sources. */
 export function findNode(root = ROOT) {
-  const flags = ['--conditions=development', '--disable-warning=ExperimentalWarning']
+  const flags = ['--conditions=development', '--disable-warning=ExperimentalWarning', NO_INSPECTOR]
   const packaged = join(root, 'node_modules', '.bin', 'node')
   if (process.platform !== 'win32' && existsSync(packaged)) return { node: packaged, flags }
   const [major, minor] = process.versions.node.split('.').map(Number)
   if (major < NODE_MIN[0] || (major === NODE_MIN[0] && minor < NODE_MIN[1])) {
     fail(`Sealpost needs Node ${NODE_MIN.join('.')} or later on this platform; this is ${process.versions.node}`, 2)
   }
-  return { node: process.execPath, flags: minor < (STRIPS_TYPES[major] ?? 0) ? [...flags, '--experimental-strip-types'] : flags }
+  const known = flags.filter((flag) => flag !== NO_INSPECTOR || process.allowedNodeEnvironmentFlags.has(flag))
+  return { node: process.execPath, flags: minor < (STRIPS_TYPES[major] ?? 0) ? [...known, '--experimental-strip-types'] : known }
 }
 
 /** Compiled sources are kept: a command starts in a third of the time. Where it cannot be written, Node goes without. */
@@ -288,6 +291,7 @@ function fail(sentence, code) {
 }
 
 if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === realpathSync(fileURLToPath(import.meta.url))) {
+  process.on('SIGUSR1', () => {})
   const [name = '', ...args] = process.argv.slice(2)
   if (!Object.hasOwn(TASKS, name)) fail(`usage: node scripts/run.mjs ${Object.keys(TASKS).join(' | ')}`, 2)
   await ensureInstalled()

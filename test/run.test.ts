@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 
@@ -16,7 +17,7 @@ if (process.argv.includes('wait')) {
   setInterval(() => {}, 1000)
   process.on('SIGTERM', () => process.exit(9))
 } else process.exitCode = 7
-process.stdout.write(JSON.stringify({ args: process.argv.slice(2), cwd: process.cwd(), flags: process.execArgv }) + '\\n')
+process.stdout.write(JSON.stringify({ args: process.argv.slice(2), cwd: process.cwd(), flags: process.execArgv, pid: process.pid }) + '\\n')
 `
 /** Stands where npm is: writes down that it was called. */
 const NPM = `
@@ -143,6 +144,19 @@ describe('the tasks and the launcher', () => {
       child.kill(signal)
       expect(await once(child, 'close')).toEqual([code, null])
     }
+  })
+
+  it.skipIf(process.platform === 'win32')('SIGUSR1 opens the inspector neither of the launcher nor of the program', async () => {
+    const child = start('packages/cli/bin/sealpost.js', 'wait')
+    let stderr = ''
+    child.stderr!.on('data', (text) => (stderr += text))
+    const [line] = (await once(child.stdout!, 'data')) as [Buffer]
+    const { pid } = JSON.parse(line.toString()) as { pid: number }
+    for (const one of [pid, child.pid!]) process.kill(one, 'SIGUSR1')
+    await sleep(500)
+    child.kill('SIGTERM')
+    expect(await once(child, 'close')).toEqual([9, null])
+    expect(stderr).not.toMatch(/debugger|inspector/i)
   })
 
   it('an unknown task is a mistake', async () => {

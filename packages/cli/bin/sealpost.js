@@ -7,6 +7,9 @@ import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 
+// no inspector: see main.ts, which is not loaded yet
+process.on('SIGUSR1', () => {})
+
 const cli = dirname(dirname(fileURLToPath(import.meta.url)))
 const script = join(cli, '..', '..', 'scripts', 'run.mjs')
 const source = join(cli, 'src', 'main.ts')

@@ -302,6 +302,19 @@ describe('a worker that still starts when all are told to stop', { timeout: 120_
 describe('workers over an embedded PostgreSQL', { timeout: 120_000 }, () => {
   const embedded = { DATABASE_URL: '' }
 
+  it('SIGUSR1 opens the inspector of no process, and all go on', async () => {
+    const relay = await startRelay(2)
+    const family = familyOf(relay.pid)
+    expect(family.length).toBeGreaterThanOrEqual(3)
+    for (const pid of family) process.kill(pid, 'SIGUSR1')
+    for (let i = 0; i < 4; i++) expect((await fetch(`${relay.door.url}/readyz`)).status).toBe(200)
+    // what opens it is another thread
+    await sleep(500)
+    expect(familyOf(relay.pid)).toEqual(family)
+    relay.kill('SIGTERM')
+    expect(await relay.ended).toMatchObject({ code: 0, stderr: '' })
+  })
+
   it('end by one Ctrl-C to all of them with 0, and with SIGKILL to the first process too; none is left, nor PostgreSQL', async () => {
     const first = await startRelay(2, embedded)
     const family = familyOf(first.pid)

@@ -2,7 +2,7 @@
  * A worker: a relay without a foundation of its own, forked by `primary.ts`, which tells it what to serve and when to stop. With the end
  * of the primary it ends at once (so does every process of a cluster), as one process that is killed does.
  *
- * Signals are the primary's: a Ctrl-C reaches all processes of a terminal, and is one stop.
+ * Signals are the primary's: a Ctrl-C reaches all processes of a terminal, and is one stop. To SIGUSR1 Node would open its inspector.
  */
 import { once } from 'node:events'
 import { Socket } from 'node:net'
@@ -13,7 +13,7 @@ import { createChannel, LINE_FD, type Setup, type ToPrimary, type ToWorker } fro
 import { createWorkerCounter } from './ipc-counter.ts'
 import { openIpcWire } from './ipc-wire.ts'
 
-for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => {})
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1'] as const) process.on(name, () => {})
 
 const channel = createChannel<ToPrimary, ToWorker>(process)
 const counts = createWorkerCounter(channel)
