@@ -45,6 +45,7 @@ export async function serve(options: ServeOptions = {}): Promise<void> {
     await server.stopped
   } finally {
     ending.close()
+    logger.close()
   }
 }
 

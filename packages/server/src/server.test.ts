@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
@@ -7,7 +8,9 @@ import { once } from 'node:events'
 import { decodeAcks } from '@sealpost/protocol'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { readConfig } from './config.ts'
+import { createLog } from './log.ts'
 import { type RunningServer, startServer } from './server.ts'
+import { startEmbeddedPostgres } from './store/embedded-postgres.ts'
 import { createStore, type PostgresStore } from './store/store.ts'
 import { createAccount, type TestAccount } from './testing/accounts.ts'
 import { query, useDatabase, withDatabase } from './testing/database.ts'
@@ -57,6 +60,41 @@ describe('a running relay', () => {
     await query(admin, `alter database ${name} allow_connections true`)
     await expect.poll(() => status('/readyz'), { timeout: 10_000 }).toBe(200)
   })
+
+  it('tells of a database that is away once and with its cause, counts what fails meanwhile, and tells when it is back', async () => {
+    const data_dir = join(folder, 'away')
+    const postgres = await startEmbeddedPostgres({ data_dir, test: true })
+    const { host, user, database: name } = postgres.connection
+    const url = `postgresql://${user}@localhost/${name}?host=${encodeURIComponent(host)}`
+    const lines: string[] = []
+    const logger = createLog('info', { write: (line) => void lines.push(line) })
+    const config = readConfig({ SEALPOST_PORT: '0', SEALPOST_DATA: join(folder, 'relay'), DATABASE_URL: url })
+    const server = await startServer(config, { logger, test: true })
+    running.push(server)
+    await postgres.stop()
+    const ask = (): Promise<Response> => fetch(`${server.url}/api/pairing/${randomBytes(16).toString('base64url')}/offer`)
+    const asked = 300
+    for (let i = 0; i < asked; i += 30) {
+      const answers = await Promise.all([fetch(`${server.url}/readyz`), ...Array.from({ length: 30 }, ask)])
+      expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([503]))
+    }
+    const away = [...lines]
+    const again = await startEmbeddedPostgres({ data_dir, test: true })
+    try {
+      const back = (): string | undefined => lines.find((line) => line.includes('the database is back'))
+      await expect.poll(back, { timeout: 20_000 }).toBeDefined()
+      // places that fail, each for the few reasons that follow each other
+      expect(away.length).toBeLessThan(30)
+      expect(away.join('').length).toBeLessThan(100_000)
+      expect(away.some((line) => line.includes('a request failed') && line.includes('.s.PGSQL.5432'))).toBe(true)
+      const { msg, unlogged } = JSON.parse(back()!) as { msg: string; unlogged: number }
+      expect(unlogged).toBeGreaterThan(asked - away.length)
+      expect(msg).toMatch(/^the database is back after [\d.]+ s; \d+ failures were not logged one by one$/)
+    } finally {
+      await server.stop()
+      await again.stop()
+    }
+  }, 60_000)
 
   it('is degraded as long as a node lives whose hints do not arrive: two on one database, without Redis (R06)', async () => {
     const status = async ({ url }: RunningServer): Promise<unknown> => (await fetch(`${url}/readyz`)).json()

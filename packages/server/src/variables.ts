@@ -139,7 +139,11 @@ export const VARIABLES = {
     example: '8788',
     says: 'Port of the listener for admins; without it the one after SEALPOST_PORT. 0 = any free one.',
   },
-  SEALPOST_LOG_LEVEL: { schema: oneOf(LOG_LEVELS).default('info'), type: LOG_LEVELS.join(' · '), says: 'What is logged.' },
+  SEALPOST_LOG_LEVEL: {
+    schema: oneOf(LOG_LEVELS).default('info'),
+    type: LOG_LEVELS.join(' · '),
+    says: 'What is logged. A failure that comes again is written once and then counted.',
+  },
   SEALPOST_CLOCK_SKEW_S: {
     schema: whole(0, 86_400).default(LIMITS.clockSkewMs / 1000),
     type: 'whole number',

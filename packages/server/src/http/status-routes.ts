@@ -1,5 +1,5 @@
 /** What the server is and how it is (R06). Details of a failure go to the log, not to whoever asks. */
-import { type Bytes, toBase64url } from '@sealpost/protocol'
+import { type Bytes, SealpostError, toBase64url } from '@sealpost/protocol'
 import type { Log } from '../log.ts'
 import type { Store } from '../ports.ts'
 import type { Answers } from './call.ts'
@@ -39,7 +39,7 @@ export function createStatusRoutes(deps: StatusDeps): Answers<'read_server' | 'l
 
 async function pingInTime({ store, logger }: StatusDeps): Promise<boolean> {
   const late = Promise.withResolvers<never>()
-  const timer = setTimeout(() => late.reject(new Error('no answer in time')), PING_DEADLINE_MS)
+  const timer = setTimeout(() => late.reject(new SealpostError('unavailable', 'no answer in time')), PING_DEADLINE_MS)
   try {
     await Promise.race([store.ping(), late.promise])
     return true

@@ -45,13 +45,13 @@ export async function openEmbeddedDatabase({ data_dir, logger, test, processes =
     for (;;) {
       const { code, signal } = await postgres.exited
       if (stopping.signal.aborted) return
-      logger.error({ code, signal }, 'PostgreSQL ended; starting it again')
+      logger.error({ code: 'postgres_ended', exit: code, signal }, 'PostgreSQL ended; starting it again')
       const next = await restart()
       if (next === null) return
       postgres = next
       // The stop came while this one was starting and knew only the one before.
       if (stopping.signal.aborted) return await postgres.stop()
-      logger.info('PostgreSQL is back')
+      logger.info({ over: 'postgres_ended' }, 'PostgreSQL is back')
     }
   }
 

@@ -42,6 +42,8 @@ const SETTINGS: Readonly<Record<string, string>> = {
   jit: 'off',
   timezone: 'UTC',
   log_timezone: 'UTC',
+  // the relay's log has the time, and counts lines that are equal
+  log_line_prefix: '',
   lc_messages: 'C',
   // A line of the log never carries a value of a statement.
   log_error_verbosity: 'terse',

@@ -43,6 +43,8 @@ export type PoolOptions = {
 const MAIN_MAX = 8
 /** The lanes of the inbox, and the two patient batches beside them that may stand behind a lock. */
 const INGEST_MAX = 4
+/** What pg says to who waited for a connection that others had. */
+const ALL_LENT = 'timeout exceeded when trying to connect'
 /** Of one relay, if nothing else is said. */
 export const POOLED_CONNECTIONS = MAIN_MAX + INGEST_MAX
 const CONNECT_MS = 5_000
@@ -76,6 +78,8 @@ type Pooling = {
   /** Throws when what was done is of another history than that of who answered last: nothing of it is passed on. */
   checkLatest(client: ClientBase): void
 }
+/** Of each pool: what follows when somebody got in, and when nobody did. */
+const doors = new WeakMap<Pool, { opened(): void; refused(): void }>()
 /** Of the pools behind a pooler. */
 const poolings = new WeakMap<Pool, Pooling>()
 /** Of their connections: ends the transaction and begins the next. */
@@ -87,6 +91,14 @@ export function createPools(options: PoolOptions): Pools {
   const servers = new WeakMap<ClientBase, Server>()
   const places = new Map<string, Server>()
   let latest = ''
+  let away = false
+  const door = {
+    refused: () => void (away = true),
+    opened() {
+      if (away) options.log.info({ over: 'unavailable' }, 'the database is back')
+      away = false
+    },
+  }
 
   async function prepare(client: ClientBase): Promise<void> {
     const { row } = await runAll(client, OF_SESSION)
@@ -157,10 +169,11 @@ export function createPools(options: PoolOptions): Pools {
       onConnect: pooler === 'transaction' ? unname : prepare,
     })
     if (pooler === 'transaction') poolings.set(pool, { begin, checkLatest })
+    doors.set(pool, door)
     // an idle connection that breaks is replaced at the next query
     pool.on('error', (err) => {
       if (pool.ending) return
-      options.log.warn({ err }, 'a connection to the database broke')
+      options.log.warn({ err: toSealpostError(err) }, 'a connection to the database broke')
       options.broken?.()
     })
     return pool
@@ -230,7 +243,9 @@ async function lend<T>(pool: Pool, use: (client: PoolClient) => Promise<T>): Pro
   let client: PoolClient
   try {
     client = await pool.connect()
+    doors.get(pool)?.opened()
   } catch (error) {
+    if ((error as Error).message !== ALL_LENT) doors.get(pool)?.refused()
     // whatever a server says that lets nobody in, later it may
     throw error instanceof SealpostError ? error : new SealpostError('unavailable', 'the store lets nobody in', { cause: error })
   }

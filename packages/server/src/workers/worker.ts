@@ -36,9 +36,11 @@ async function run({ worker, config, foundation }: Setup): Promise<void> {
   const logger = createLog(config.log_level, undefined, { worker })
   try {
     await serve(config, foundation, logger)
+    logger.close()
     process.exit(0)
   } catch (error) {
     if (!(error instanceof SealpostError)) logger.error({ err: error }, 'a worker failed')
+    logger.close()
     const { code, message } = error instanceof SealpostError ? error : new SealpostError('internal', 'a worker failed')
     channel.send({ is: 'failed', code, message }, () => process.exit(1))
   }
