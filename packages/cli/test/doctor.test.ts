@@ -235,7 +235,7 @@ describe('a database', () => {
     expect(nobody).toMatchObject({ database: { is: 'fail', found: 'not reached: connection refused' }, port: { is: 'fail' } })
     expect(silent_).toMatchObject({ database: { is: 'fail', found: 'not reached: no answer within 5 s' }, fsync: { is: 'skipped' } })
     expect(plain_).toMatchObject({ database: { is: 'fail', found: 'not reached: it has no TLS' } })
-    expect(rude_).toMatchObject({ database: { is: 'fail', found: expect.stringMatching(/^not reached: (it hung up|ECONNRESET)$/) } })
+    expect(rude_).toMatchObject({ database: { is: 'fail', found: 'not reached: it hung up' } })
   })
 })
 

@@ -85,8 +85,8 @@ export function createRepeats(): Repeats {
     for (const [key, kind] of kinds) {
       if (now - kind.last >= QUIET_MS) {
         kinds.delete(key)
-        tell(kind, now, 'no more of it since')
-      } else if (now - kind.told >= TOLD_MS) tell(kind, now, 'it goes on')
+        if (kind.unlogged > 0) tell(kind, now, 'no more of it since')
+      } else if (kind.count > 0 && now - kind.told >= TOLD_MS) tell(kind, now, 'it goes on')
     }
     if (kinds.size > 0) return
     clearInterval(timer)
@@ -94,8 +94,7 @@ export function createRepeats(): Repeats {
   }
 
   function tell(kind: Kind, now: number, how: string): void {
-    const { line, began, last, count, unlogged } = kind
-    if (count === 0 && (unlogged === 0 || how === 'it goes on')) return
+    const { line, began, last, unlogged } = kind
     Object.assign(kind, { told: now, count: 0 })
     line.write({ ...line.fields, unlogged, for_s: secondsBetween(began, last) }, `${line.sentence} (${unlogged} more times; ${how})`)
   }

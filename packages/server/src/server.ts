@@ -9,6 +9,7 @@
 import { SealpostError, toBase64url } from '@sealpost/protocol'
 import type { FastifyInstance } from 'fastify'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { DatabaseError } from 'pg'
 import { openBus } from './bus/open-bus.ts'
 import { openRedis } from './bus/redis-link.ts'
 import { openRedisWire } from './bus/redis-wire.ts'
@@ -32,6 +33,7 @@ import { createNodeFigures } from './relay/node-figures.ts'
 import { openNodeLease } from './relay/node-lease.ts'
 import { createRelay, type Relay } from './relay/relay.ts'
 import { type LogLevel, openSettings, settingsOf } from './settings.ts'
+import { startRefused } from './store/refusals.ts'
 import { createStore } from './store/store.ts'
 
 const RELAY_NAME_CHARS = 16
@@ -79,7 +81,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     return await openAll()
   } catch (error) {
     await closeAll()
-    throw error
+    throw explained(error)
   }
 
   async function openOwnFoundation(): Promise<Foundation> {
@@ -208,6 +210,12 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
       stopped: stopped.promise,
     }
   }
+}
+
+/** What the database refused of a start says what to do about it. */
+function explained(error: unknown): unknown {
+  const cause = error instanceof SealpostError && (error.code === 'internal' || error.code === 'unavailable') ? error.cause : undefined
+  return cause instanceof DatabaseError ? startRefused(cause, 'the database') : error
 }
 
 async function listen(http: FastifyInstance, { host, port }: { host: string; port: number }, variable = '--port'): Promise<number> {

@@ -190,7 +190,12 @@ const CASES: Case[] = [
   ['secrets', 'fail', /cannot be read/, secrets('unreadable')],
   ['secrets', 'fail', /belongs to user 0/, { secrets: { seen: { path: '/s', is: 'read', owner: 0, server_key: KEY } } }],
 
-  ['database', 'fail', /refused/, { database: { seen: { is: 'unreachable', external: true, reason: 'connection refused' } } }],
+  [
+    'database',
+    'fail',
+    /refused/,
+    { database: { seen: { is: 'unreachable', external: true, reason: 'connection refused', advice: 'check it' } } },
+  ],
   ['database', 'skipped', /no relay runs/, { database: { seen: { is: 'asleep' } } }],
   ['database', 'warn', /^answers in 250\.0 ms/, on({ round_trip_ms: 250 })],
   ['database-version', 'fail', /13/, on({ version: 13 })],

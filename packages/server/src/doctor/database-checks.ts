@@ -2,8 +2,9 @@
 import { createHash } from 'node:crypto'
 import { equalBytes } from '@sealpost/protocol'
 import { type Migration, MIGRATIONS } from '../store/migrations/index.ts'
-import { POSTGRES_VERSIONS } from '../store/migrate.ts'
+import { MAKE_UTF8, POSTGRES_VERSIONS } from '../store/migrate.ts'
 import { POOLED_CONNECTIONS } from '../store/pool.ts'
+import { MAY_NOT_CREATE } from '../store/refusals.ts'
 import { type Check, fail, ok, secondsText, seen, skipped, type Verdict, warn } from './check.ts'
 import type { Facts, OwnTables, ReachedDatabase, SettingName } from './facts.ts'
 
@@ -25,10 +26,7 @@ export const DATABASE_CHECKS: readonly Check[] = [
         if (value.is === 'asleep')
           return skipped('no relay runs on the data folder, and its PostgreSQL only with it', 'run this again beside the running relay')
         if (value.is === 'unreachable')
-          return fail(
-            `not reached: ${value.reason}`,
-            value.external ? 'check that it runs, and DATABASE_URL' : 'look at the log of the relay',
-          )
+          return fail(`not reached: ${value.reason}`, value.external ? value.advice : 'look at the log of the relay')
         const found = `answers in ${value.round_trip_ms.toFixed(1)} ms`
         if (value.round_trip_ms <= ROUND_TRIP_MS_MAX) return ok(found)
         return warn(`${found}: no event is acknowledged faster`, 'put the relay near its database, or look what keeps the database busy')
@@ -40,9 +38,7 @@ export const DATABASE_CHECKS: readonly Check[] = [
     return fail(`PostgreSQL ${version}: the relay does not start`, `use PostgreSQL ${min} to ${max}`)
   }),
   check('database-encoding', 'the encoding of the database', ({ encoding }) =>
-    encoding === 'UTF8'
-      ? ok(encoding)
-      : fail(`${encoding}: the relay does not start`, 'make a database with: create database … encoding UTF8'),
+    encoding === 'UTF8' ? ok(encoding) : fail(`${encoding}: the relay does not start`, MAKE_UTF8),
   ),
   check('database-primary', 'that the database is no replica and takes writes', ({ replica, settings }) => {
     if (replica) return fail('a replica: nothing can be stored, and what is read may be old', 'give the primary in DATABASE_URL')
@@ -115,10 +111,7 @@ export const DATABASE_CHECKS: readonly Check[] = [
   check('database-user', 'what the database user may do: enough, and no more', ({ role, external, own }) => {
     if (role.may_write === false) return fail('may not write to the tables of the relay', 'let the user of DATABASE_URL own them')
     if (!role.may_create && 'seen' in own && pendingOf(own.seen.migrations).length > 0)
-      return fail(
-        'may not make tables, and a start has to',
-        'grant create on the schema of its search_path (public) to the user of DATABASE_URL',
-      )
+      return fail('may not make tables, and a start has to', MAY_NOT_CREATE.advice)
     if (external && role.superuser)
       return warn(
         'a superuser: who takes over the relay has the whole server, and its machine',

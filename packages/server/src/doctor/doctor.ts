@@ -60,7 +60,7 @@ async function lookAtAll({ env = process.env, flags, url, now = Date.now, ca }: 
     inTime<Folder>(() => lookAtFolder(path), { seen: { path, is: 'unusable', reason: LATE } }),
     inTime<SecretsFile>(() => lookAtSecrets(secretsPath(config)), { seen: { path: secretsPath(config), is: 'unreadable' } }),
     inTime<Database>((signal) => lookAtDatabase(config, now, signal), {
-      seen: { is: 'unreachable', external: database_url !== null, reason: LATE },
+      seen: { is: 'unreachable', external: database_url !== null, reason: LATE, advice: 'check that it runs, and DATABASE_URL' },
     }),
     servers === null
       ? { unseen: 'there is none: REDIS_URL is not set' }

@@ -62,7 +62,7 @@ export type SecretsFile = { path: string } & (
 
 export type Database =
   /** The embedded one, which runs with its relay alone. */
-  { is: 'asleep' } | { is: 'unreachable'; external: boolean; reason: string } | ({ is: 'reached' } & ReachedDatabase)
+  { is: 'asleep' } | { is: 'unreachable'; external: boolean; reason: string; advice: string } | ({ is: 'reached' } & ReachedDatabase)
 
 export type ReachedDatabase = {
   external: boolean

@@ -8,6 +8,7 @@ import { Client, type ClientConfig, DatabaseError } from 'pg'
 import type { Config } from '../config.ts'
 import { findRunningPostgres } from '../store/embedded-postgres.ts'
 import { isPooled } from '../store/pool.ts'
+import { explainRefusal } from '../store/refusals.ts'
 import { SIGNUP } from '../variables.ts'
 import { isLoopback } from './check.ts'
 import {
@@ -55,20 +56,6 @@ const OWNERS = `select count(*)::int4 as owners from admin a where a.role = 'own
 const AUDIT = `select exists (select from audit_head h where (h.seq, h.hash) = (select a.seq, a.hash from audit a order by a.seq desc limit 1)
   or not exists (select from audit) and (h.seq = 0 or exists (select from audit_checkpoint c where (c.seq, c.hash) = (h.seq, h.hash)))) as whole`
 
-/** Of a failure to connect, by its code or by what the driver says; without the URL and without what the server says. */
-const REASONS: Readonly<Record<string, string>> = {
-  ECONNREFUSED: 'connection refused',
-  ENOTFOUND: 'host not found',
-  ENOENT: 'no such socket or file',
-  '28P01': 'wrong user or password',
-  '28000': 'access denied (pg_hba.conf)',
-  '3D000': 'no such database',
-  '53300': 'too many connections',
-  '57P03': 'it is starting up or shutting down',
-  'The server does not support SSL connections': 'it has no TLS',
-  'Connection terminated unexpectedly': 'it hung up',
-}
-
 type Ask = <T extends object>(sql: string) => Promise<T[]>
 
 export async function lookAtDatabase({ database_url, data_dir }: Config, now: () => number, signal: AbortSignal): Promise<Database> {
@@ -86,8 +73,8 @@ export async function lookAtDatabase({ database_url, data_dir }: Config, now: ()
     await client.connect()
     return { is: 'reached', external, link: linkOf(socket.remoteAddress, client.ssl), ...(await readAll(client, now)) }
   } catch (error) {
-    const { code, message } = error as { code?: string; message: string }
-    return { is: 'unreachable', external, reason: REASONS[code ?? message] ?? code ?? 'no reason given' }
+    const { says, advice } = explainRefusal(error)
+    return { is: 'unreachable', external, reason: says, advice }
   } finally {
     signal.removeEventListener('abort', abort)
     // who does not answer is told nothing

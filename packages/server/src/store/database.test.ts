@@ -48,6 +48,6 @@ describe('the database of a relay', () => {
     const error = await openExternalDatabase('postgresql://u:hunter2@127.0.0.1:1/db', logger, 300).catch((error: unknown) => error)
     expect(error).toMatchObject({ code: 'unreachable', message: expect.stringContaining('connection refused') })
     expect((error as Error).message).not.toContain('hunter2')
-    expect(warned).toEqual(['the database cannot be reached; trying for 0.3 s'])
+    expect(warned).toEqual(['the database cannot be used yet; trying for 0.3 s'])
   })
 })

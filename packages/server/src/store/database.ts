@@ -11,6 +11,7 @@ import type { Log } from '../log.ts'
 import type { Pooler } from '../variables.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts'
 import { isPooled, POOLED_CONNECTIONS } from './pool.ts'
+import { explainRefusal, namesOf, startRefused } from './refusals.ts'
 
 const CONNECT_MS_MAX = 5_000
 /** Pauses between attempts; the last one repeats. */
@@ -93,18 +94,18 @@ export async function openExternalDatabase(
 ): Promise<Database> {
   const connection: ClientConfig = { connectionString: url, connectionTimeoutMillis: CONNECT_MS_MAX }
   const deadline = Date.now() + wait_ms_max
-  for (let attempt = 0; ; attempt++) {
+  let told = ''
+  for (;;) {
     try {
       await checkDatabase(connection, pooler, signal)
       return { connection, pooler, stop: async () => {} }
     } catch (cause) {
       if (cause instanceof SealpostError) throw cause
       if (signal?.aborted === true) throw abandoned(cause)
-      if (Date.now() >= deadline) {
-        const sentence = `the database of DATABASE_URL cannot be reached: ${reasonOf(cause)}; check that it runs and that the URL is right`
-        throw new SealpostError('unreachable', sentence, { cause })
-      }
-      if (attempt === 0) logger.warn({ reason: reasonOf(cause) }, `the database cannot be reached; trying for ${wait_ms_max / 1000} s`)
+      if (Date.now() >= deadline) throw startRefused(cause, 'the database of DATABASE_URL', namesOf(connection))
+      const { says, advice } = explainRefusal(cause, namesOf(connection))
+      if (says !== told) logger.warn({ reason: says, advice }, `the database cannot be used yet; trying for ${wait_ms_max / 1000} s`)
+      told = says
     }
     await sleep(RETRY_MS, undefined, { signal }).catch((cause: unknown) => {
       throw abandoned(cause)
@@ -153,19 +154,4 @@ async function withOwnClient<T>(
     signal?.removeEventListener('abort', abort)
     await client.end().catch(() => {})
   }
-}
-
-/** What a person needs of an error of the driver, without the URL. */
-function reasonOf(error: unknown): string {
-  const { code, message } = error as { code?: string; message?: string }
-  const known: Record<string, string> = {
-    ECONNREFUSED: 'connection refused',
-    ENOTFOUND: 'host not found',
-    ENOENT: 'no such socket',
-    '28P01': 'wrong user or password',
-    '28000': 'access denied',
-    '3D000': 'no such database',
-    '57P03': 'it is starting up',
-  }
-  return known[code ?? ''] ?? code ?? (message === undefined || message === '' ? 'no reason given' : 'no answer')
 }
