@@ -6,8 +6,8 @@ import { openHome } from '@sealpost/client/node'
 import { Sealpost } from '@sealpost/client'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { startProgram, type Relay, sealpost, startRelay, startSealpost } from '../test/support/process.ts'
-import { makeFolder, pairTwoDevices } from '../test/support/two-devices.ts'
+import { startProgram, type Relay, sealpost, startRelay, startSealpost } from '@sealpost/testing/components/programs'
+import { makeFolder, pairTwoDevices } from '@sealpost/testing/clients/two-devices'
 
 const LINES = 2_000
 const MISSED = 20_000

@@ -5,7 +5,7 @@ import { adminMatrixPage } from '../packages/server/src/api/admin-matrix-page.ts
 import { makeAdminOpenApi } from '../packages/server/src/api/admin-openapi.ts'
 import { makeOpenApi } from '../packages/server/src/api/openapi.ts'
 import { routesPage } from '../packages/server/src/api/routes-page.ts'
-import { configurationPage, envExample } from '../packages/server/src/config-page.ts'
+import { configurationPage, envExample } from '../packages/server/src/config/config-page.ts'
 
 export type GeneratedDocument = { path: string; make(): string | Promise<string> }
 

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Client } from 'pg'
-import { type EmbeddedPostgres, startEmbeddedPostgres } from '../packages/server/src/store/embedded-postgres.ts'
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '../packages/server/src/store/postgres/embedded-postgres.ts'
 
 export type Cost = { wall_ms: number; postgres_ms: number; wal_bytes: number }
 

@@ -4,8 +4,8 @@
  *
  * Invariant: every device whose node died is in again exactly once at the end, and no node lets in more than its rate.
  */
-import { createAdmission } from '../packages/server/src/relay/admission.ts'
-import { backoffMs } from '../packages/client/src/backoff.ts'
+import { createAdmission } from '../packages/server/src/relay/load/admission.ts'
+import { backoffMs } from '../packages/client/src/connection/backoff.ts'
 import type { Random } from './random.ts'
 import { nodeByUser, shareOf, type World } from './world.ts'
 

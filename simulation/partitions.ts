@@ -5,11 +5,11 @@
  */
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { Client, type ClientConfig } from 'pg'
-import type { Run } from '../packages/server/src/ports.ts'
-import { migrate } from '../packages/server/src/store/migrate.ts'
+import type { Run } from '../packages/server/src/ports/store.ts'
+import { migrate } from '../packages/server/src/store/postgres/migrate.ts'
 import { createStore, type PostgresStore } from '../packages/server/src/store/store.ts'
-import { createAccount, makeRun, openSession } from '../packages/server/src/testing/accounts.ts'
-import { silent } from '../packages/server/src/testing/log.ts'
+import { createAccount, makeRun, openSession } from '@sealpost/testing/clients/store-accounts'
+import { silent } from '@sealpost/testing/relays/silent-log'
 import { type Cost, costOf, withPostgres } from './database.ts'
 import { show, showBytes, table } from './tables.ts'
 

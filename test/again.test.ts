@@ -2,8 +2,8 @@
 import { ROUTES, type RouteName, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
-import { makeEntry, type TestChange, wire } from '../packages/server/src/testing/accounts.ts'
-import { makeEventJson, useEventServer } from '../packages/server/src/testing/event-server.ts'
+import { makeEntry, type TestChange, wire } from '@sealpost/testing/clients/store-accounts'
+import { makeEventJson, useEventServer } from '@sealpost/testing/relays/event-server'
 
 const server = useEventServer()
 

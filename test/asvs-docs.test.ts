@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs'
 import { ADMIN_ROUTES, LIMITS, ROLES, ROUTES } from '@sealpost/protocol'
 import { describe, expect, test } from 'vitest'
-import { REFRESH_GRACE_MS, REFRESH_LIFETIME_MS } from '../packages/server/src/http/auth-routes.ts'
-import { KEY_SCHEDULE } from '../packages/server/src/http/signing-keys.ts'
+import { REFRESH_GRACE_MS, REFRESH_LIFETIME_MS } from '../packages/server/src/http/auth/routes.ts'
+import { KEY_SCHEDULE } from '../packages/server/src/http/auth/signing-keys.ts'
 import { RATES, rateVariable, type RateRule } from '../packages/server/src/limits/rules.ts'
 
 const read = (path: string): string => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8').replace(/\s+/g, ' ')

@@ -12,11 +12,11 @@ import { type Bytes, createAssertion, fromBase64url, ROUTES, type Route, toBase6
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
-import { createLog } from '../packages/server/src/log.ts'
-import { query, withDatabase } from '../packages/server/src/testing/database.ts'
-import { startRelay } from './support/process.ts'
-import { say, type Seat, useRelayWorld } from './support/relay-world.ts'
-import { sendRaw } from '../packages/server/src/testing/raw-http.ts'
+import { createLog } from '../packages/server/src/telemetry/log.ts'
+import { query, withDatabase } from '@sealpost/testing/components/test-database'
+import { startRelay } from '@sealpost/testing/components/programs'
+import { say, type Seat, useRelayWorld } from '@sealpost/testing/relays/hostile-relay'
+import { sendRaw } from '@sealpost/testing/clients/raw-http'
 
 const world = useRelayWorld()
 

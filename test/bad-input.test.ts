@@ -3,11 +3,11 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { copyHome, run, sealpost, useWorld } from '../packages/cli/test/support.ts'
-import { createTestDatabase } from '../packages/server/src/testing/database.ts'
-import { createDatabaseDoor } from './support/database-door.ts'
-import { startRelay, startSealpost } from './support/process.ts'
-import { pairTwoDevices } from './support/two-devices.ts'
+import { copyHome, run, sealpost, useWorld } from '@sealpost/testing/clients/cli-world'
+import { createTestDatabase } from '@sealpost/testing/components/test-database'
+import { createDatabaseDoor } from '@sealpost/testing/components/database-door'
+import { startRelay, startSealpost } from '@sealpost/testing/components/programs'
+import { pairTwoDevices } from '@sealpost/testing/clients/two-devices'
 
 const world = useWorld()
 

@@ -1,10 +1,10 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import { startShippedHaproxy, startShippedNginx } from './support/balancers.ts'
-import type { Proxy } from './support/components/proxies.ts'
-import { describeWith } from './support/components.ts'
-import { listen } from './support/listen.ts'
+import { startShippedHaproxy, startShippedNginx } from '@sealpost/testing/components/shipped-balancers'
+import type { Proxy } from '@sealpost/testing/components/proxies'
+import { describeWith } from '@sealpost/testing/components/describe-with'
+import { listen } from '@sealpost/testing/components/listen'
 
 /** How often each of three relays was asked for something; they do as the header `do` says. */
 let asked: number[] = []

@@ -1,7 +1,7 @@
 /** The benches run, with numbers too small to measure anything, and tell what they are to tell; no time is judged here. */
 import { expect, it } from 'vitest'
-import { describeWith } from './support/components.ts'
-import { type Ended, ROOT, startProgram } from './support/process.ts'
+import { describeWith } from '@sealpost/testing/components/describe-with'
+import { type Ended, ROOT, startProgram } from '@sealpost/testing/components/programs'
 
 const NODE_FLAGS = ['--conditions=development', '--disable-warning=ExperimentalWarning']
 

@@ -11,16 +11,16 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis } from 'ioredis'
 import { Client } from 'pg'
 import { describe, expect, test } from 'vitest'
-import { useDatabase } from '../packages/server/src/testing/database.ts'
-import { commandOf } from './support/components/available.ts'
-import { isListening, waitUntil } from './support/components/lifecycle.ts'
-import { startPgbouncer } from './support/components/pgbouncer.ts'
-import { type ProxyConfig, startHaproxy, startNginx } from './support/components/proxies.ts'
-import { startCluster, startRedis, startSentinel } from './support/components/redis.ts'
-import { isFree } from './support/ports.ts'
-import { describeWith } from './support/components.ts'
-import { createNet } from './support/net.ts'
-import { startProgram } from './support/process.ts'
+import { useDatabase } from '@sealpost/testing/components/test-database'
+import { commandOf } from '@sealpost/testing/components/available'
+import { isListening, waitUntil } from '@sealpost/testing/components/start-component'
+import { startPgbouncer } from '@sealpost/testing/components/pgbouncer'
+import { type ProxyConfig, startHaproxy, startNginx } from '@sealpost/testing/components/proxies'
+import { startCluster, startRedis, startSentinel } from '@sealpost/testing/components/redis'
+import { isFree } from '@sealpost/testing/components/free-port'
+import { describeWith } from '@sealpost/testing/components/describe-with'
+import { createNet } from '@sealpost/testing/components/network-namespaces'
+import { startProgram } from '@sealpost/testing/components/programs'
 
 /** No process, no port, no folder. */
 async function expectGone({ pid, port, folder }: { pid: number; port: number; folder: string }): Promise<void> {
@@ -116,10 +116,10 @@ const REACH = `fetch(process.argv[1], { signal: AbortSignal.timeout(3000) })
 
 /** Starts one of each and says which processes these are. */
 const STARTER = `
-import { startPgbouncer } from '${import.meta.resolve('./support/components/pgbouncer.ts')}'
-import { startHaproxy, startNginx } from '${import.meta.resolve('./support/components/proxies.ts')}'
-import { startRedis } from '${import.meta.resolve('./support/components/redis.ts')}'
-import { createNet } from '${import.meta.resolve('./support/net.ts')}'
+import { startPgbouncer } from '${import.meta.resolve('@sealpost/testing/components/pgbouncer')}'
+import { startHaproxy, startNginx } from '${import.meta.resolve('@sealpost/testing/components/proxies')}'
+import { startRedis } from '${import.meta.resolve('@sealpost/testing/components/redis')}'
+import { createNet } from '${import.meta.resolve('@sealpost/testing/components/network-namespaces')}'
 const haproxy = ({ host, port }) => \`defaults
   mode http
   timeout connect 1s

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import { describeWith } from './support/components.ts'
-import { runCrashRounds, type Victim } from './support/crash-rounds.ts'
+import { describeWith } from '@sealpost/testing/components/describe-with'
+import { runCrashRounds, type Victim } from '@sealpost/testing/relays/crash-rounds'
 
 const VICTIMS: Victim[] = [
   'relay',

@@ -7,10 +7,10 @@ import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { startEmbeddedPostgres } from '../packages/server/src/store/embedded-postgres.ts'
-import { migrate } from '../packages/server/src/store/migrate.ts'
-import { query, TEST_POSTGRES, type TestPostgres, withDatabase } from '../packages/server/src/testing/database.ts'
-import { provideComponents } from './support/components/available.ts'
+import { startEmbeddedPostgres } from '../packages/server/src/store/postgres/embedded-postgres.ts'
+import { migrate } from '../packages/server/src/store/postgres/migrate.ts'
+import { query, TEST_POSTGRES, type TestPostgres, withDatabase } from '@sealpost/testing/components/test-database'
+import { provideComponents } from '@sealpost/testing/components/available'
 
 export async function setup(): Promise<() => Promise<void>> {
   await provideComponents()

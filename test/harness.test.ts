@@ -1,6 +1,6 @@
 import { Client } from 'pg'
 import { expect, it } from 'vitest'
-import { useDatabase } from '../packages/server/src/testing/database.ts'
+import { useDatabase } from '@sealpost/testing/components/test-database'
 
 const database = useDatabase()
 

@@ -22,7 +22,7 @@ import { cp } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { describe, expect, test } from 'vitest'
-import { hear, listen, recordOf, say, type Seat, until, useRelayWorld } from './support/relay-world.ts'
+import { hear, listen, recordOf, say, type Seat, until, useRelayWorld } from '@sealpost/testing/relays/hostile-relay'
 
 const world = useRelayWorld()
 

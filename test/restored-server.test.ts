@@ -1,6 +1,6 @@
 import { fromBase64url } from '@sealpost/protocol'
 import { describe, expect, test } from 'vitest'
-import { hear, listen, say, type Seat, until, useRelayWorld } from './support/relay-world.ts'
+import { hear, listen, say, type Seat, until, useRelayWorld } from '@sealpost/testing/relays/hostile-relay'
 
 const world = useRelayWorld()
 

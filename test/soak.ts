@@ -3,7 +3,7 @@
  * JSON line a run and ends with 1 when the history is not exact.
  */
 import { randomInt } from 'node:crypto'
-import { runCrashRounds, type Victim } from './support/crash-rounds.ts'
+import { runCrashRounds, type Victim } from '@sealpost/testing/relays/crash-rounds'
 
 const [rounds = 60, lines = 2_000] = process.argv.slice(2).map(Number)
 const victims = Array.from(

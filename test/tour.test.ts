@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { ROOT, startProgram } from './support/process.ts'
+import { ROOT, startProgram } from '@sealpost/testing/components/programs'
 
 test('the tour of the README works as it is written', { timeout: 120_000 }, async () => {
   const readme = await readFile(join(ROOT, 'README.md'), 'utf8')

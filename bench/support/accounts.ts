@@ -1,7 +1,7 @@
 /** Accounts of the load, made over REST as any device makes them, with boxes that are random bytes. */
 import { createAssertion, fromBase64url, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
-import { makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange, wire } from '../../packages/server/src/testing/accounts.ts'
+import { makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange, wire } from '@sealpost/testing/clients/store-accounts'
 import type { DeviceIdentity } from './device.ts'
 import type { Relay } from './relays.ts'
 

@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fromBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
-import { backoffMs, toUnit } from '../../packages/client/src/backoff.ts'
+import { backoffMs, toUnit } from '../../packages/client/src/connection/backoff.ts'
 import { createDevice, type Device, type DeviceIdentity } from './device.ts'
 import { percentile } from './figures.ts'
 

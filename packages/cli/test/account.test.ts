@@ -1,7 +1,7 @@
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { run, sealpost, useWorld } from './support.ts'
+import { run, sealpost, useWorld } from '@sealpost/testing/clients/cli-world'
 
 const world = useWorld()
 

@@ -8,10 +8,10 @@ import { join } from 'node:path'
 import { toBase64url } from '@sealpost/protocol'
 import { readConfig, type RunningServer, startServer } from '@sealpost/server'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { createTestDatabase, query, type TestDatabase } from '../../server/src/testing/database.ts'
-import { silent } from '../../server/src/testing/log.ts'
+import { createTestDatabase, query, type TestDatabase } from '@sealpost/testing/components/test-database'
+import { silent } from '@sealpost/testing/relays/silent-log'
 import { createProgram, report } from '../src/program.ts'
-import { run } from './support.ts'
+import { run } from '@sealpost/testing/clients/cli-world'
 
 let folder = ''
 let database: TestDatabase

@@ -2,8 +2,8 @@ import { existsSync } from 'node:fs'
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
-import { query } from '../../server/src/testing/database.ts'
-import { copyHome, run, sealpost, useWorld } from './support.ts'
+import { query } from '@sealpost/testing/components/test-database'
+import { copyHome, run, sealpost, useWorld } from '@sealpost/testing/clients/cli-world'
 
 const world = useWorld()
 const WORDS = `${'abandon '.repeat(23)}art`

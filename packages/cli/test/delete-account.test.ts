@@ -2,7 +2,7 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { run, sealpost, startSealpost, useWorld } from './support.ts'
+import { run, sealpost, startSealpost, useWorld } from '@sealpost/testing/clients/cli-world'
 
 const world = useWorld()
 

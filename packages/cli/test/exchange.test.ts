@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openHome } from '@sealpost/client/node'
 import { describe, expect, test } from 'vitest'
-import { copyHome, run, sealpost, startSealpost, useWorld } from './support.ts'
+import { copyHome, run, sealpost, startSealpost, useWorld } from '@sealpost/testing/clients/cli-world'
 
 const world = useWorld()
 

@@ -1,7 +1,7 @@
 import { truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { run, useWorld } from './support.ts'
+import { run, useWorld } from '@sealpost/testing/clients/cli-world'
 
 const world = useWorld()
 

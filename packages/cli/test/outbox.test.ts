@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { run, sealpost, startSealpost, useWorld } from './support.ts'
+import { run, sealpost, startSealpost, useWorld } from '@sealpost/testing/clients/cli-world'
 
 const world = useWorld()
 

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { toBase64url } from '@sealpost/protocol'
 import { describe, expect, test } from 'vitest'
-import { copyHome, run, sealpost, startSealpost, useWorld } from './support.ts'
+import { copyHome, run, sealpost, startSealpost, useWorld } from '@sealpost/testing/clients/cli-world'
 
 const world = useWorld()
 

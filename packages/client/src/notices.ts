@@ -1,6 +1,6 @@
 /** What the application is told beside its events: gaps, alarms and resets of a stream, and notices of the device as a whole. */
 import type { SealpostError } from '@sealpost/protocol'
-import type { ConnectionState } from './machine.ts'
+import type { ConnectionState } from './connection/machine.ts'
 
 export type GapNotice = {
   is: 'gap'

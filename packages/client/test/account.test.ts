@@ -2,7 +2,7 @@ import { toBase64url } from '@sealpost/protocol'
 import { describe, expect, it } from 'vitest'
 import { Sealpost, SealpostError } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { useRelay } from './relay.ts'
+import { useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
 const text = (value: string): Uint8Array => new TextEncoder().encode(value)

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { type Notice, Sealpost } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { bytes, settled, take, text, useRelay } from './relay.ts'
+import { bytes, settled, take, text, useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
 

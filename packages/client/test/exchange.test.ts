@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { bytes, take, text, useRelay } from './relay.ts'
+import { bytes, take, text, useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { SealpostError } from '@sealpost/protocol'
 import { type Connection, type Home, type Notice, Sealpost, type Transport, type TransportHandlers } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { bytes, settled, take, text, useRelay } from './relay.ts'
+import { bytes, settled, take, text, useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
 

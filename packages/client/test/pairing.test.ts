@@ -2,7 +2,7 @@ import { SealpostError } from '@sealpost/protocol'
 import { describe, expect, it } from 'vitest'
 import { type Home, Sealpost } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { useRelay } from './relay.ts'
+import { useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { type Home, Sealpost } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { bytes, settled, text, useRelay } from './relay.ts'
+import { bytes, settled, text, useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
 

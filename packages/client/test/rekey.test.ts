@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { type TransportHandlers } from '../src/index.ts'
-import { text, useRelay } from './relay.ts'
+import { text, useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
 

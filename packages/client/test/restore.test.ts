@@ -1,8 +1,8 @@
 import { afterAll, describe, expect, it } from 'vitest'
-import { query, withDatabase } from '../../server/src/testing/database.ts'
+import { query, withDatabase } from '@sealpost/testing/components/test-database'
 import { Sealpost, type StreamEvent } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { bytes, text, useRelay } from './relay.ts'
+import { bytes, text, useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
 const copies: string[] = []

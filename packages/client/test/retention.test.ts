@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createStore, type PostgresStore } from '../../server/src/store/store.ts'
-import { silent } from '../../server/src/testing/log.ts'
-import { unheld } from '../../server/src/testing/unheld.ts'
+import { silent } from '@sealpost/testing/relays/silent-log'
+import { unheld } from '@sealpost/testing/relays/unheld'
 import { Sealpost, type StreamEvent } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { bytes, settled, take, text, useRelay } from './relay.ts'
+import { bytes, settled, take, text, useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
 /** Of the relay's database, without a tolerance for clocks: what has expired is swept. */

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { type Home, Sealpost, SealpostError } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
-import { settled, useRelay } from './relay.ts'
+import { settled, useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
 

@@ -13,7 +13,7 @@ import {
   SERVER_MESSAGES,
 } from './messages.ts'
 import { decodeRecords, scanRecords } from './record.ts'
-import { objectsOf } from './testing/shapes.ts'
+import { objectsOf } from '@sealpost/testing/forgeries/shape-values'
 
 const vectors = JSON.parse(readFileSync(new URL('../../../vectors/protocol.json', import.meta.url), 'utf8'))
 const recordBodies: Bytes[] = [...vectors.records, ...vectors.invalid.slice(0, 4)].map(({ hex }: { hex: string }) => fromHex(hex))

@@ -12,7 +12,7 @@ import {
   ROOT_KEM_PUB,
   type Signer,
   USER_ID,
-} from './testing/forge-log.ts'
+} from '@sealpost/testing/forgeries/forged-entries'
 
 const PARTS = 6
 const cache = new Map<string, ForgedDevice>()

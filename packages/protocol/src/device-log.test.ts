@@ -16,7 +16,16 @@ import { decodeLogBody, decodeLogFrame } from './device-log-body.ts'
 import { SealpostError } from './errors.ts'
 import { LIMITS } from './limits.ts'
 import { nodeCrypto } from './node.ts'
-import { type EntryPlan, forgeDevice, forgeEntry, forgeGenesis, logOf, ROOT, ROOT_KEM_PUB, USER_ID } from './testing/forge-log.ts'
+import {
+  type EntryPlan,
+  forgeDevice,
+  forgeEntry,
+  forgeGenesis,
+  logOf,
+  ROOT,
+  ROOT_KEM_PUB,
+  USER_ID,
+} from '@sealpost/testing/forgeries/forged-entries'
 
 // laptop and phone are active, tablet is revoked, stranger and newcomer are not in the log
 const laptop = forgeDevice(1)

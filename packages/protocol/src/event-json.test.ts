@@ -5,8 +5,8 @@ import { fromHex, toBase64url, toHex } from './bytes.ts'
 import { SealpostError } from './errors.ts'
 import { recordFromJson, recordToJson } from './event-json.ts'
 import { decodeRecords, encodeRecord } from './record.ts'
-import { fill, USER_ID } from './testing/event-world.ts'
-import { anyRecord } from './testing/records.ts'
+import { fill, USER_ID } from '@sealpost/testing/clients/honest-events'
+import { anyRecord } from '@sealpost/testing/forgeries/any-record'
 
 const vectors = JSON.parse(readFileSync(new URL('../../../vectors/protocol.json', import.meta.url), 'utf8'))
 const sent = fromHex(vectors.records[0].hex)

@@ -19,7 +19,7 @@ import {
 } from './handshake.ts'
 import { encodeMessage, type ServerHeadOf } from './messages.ts'
 import { nodeCrypto } from './node.ts'
-import { scriptedCrypto } from './testing/scripted-crypto.ts'
+import { scriptedCrypto } from '@sealpost/testing/forgeries/scripted-crypto'
 import { tuple } from './tuple.ts'
 
 const read = (name: string) => JSON.parse(readFileSync(new URL(`../../../vectors/${name}.json`, import.meta.url), 'utf8'))

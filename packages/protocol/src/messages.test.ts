@@ -16,7 +16,7 @@ import {
   SERVER_MESSAGES,
   type ServerHead,
 } from './messages.ts'
-import { objectsOf } from './testing/shapes.ts'
+import { objectsOf } from '@sealpost/testing/forgeries/shape-values'
 
 const vectors = JSON.parse(readFileSync(new URL('../../../vectors/protocol.json', import.meta.url), 'utf8')).handshake
 const key = 'BQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU'

@@ -20,7 +20,7 @@ import {
   revealFitsOffer,
   sealSlot,
 } from './pairing.ts'
-import { scriptedCrypto } from './testing/scripted-crypto.ts'
+import { scriptedCrypto } from '@sealpost/testing/forgeries/scripted-crypto'
 
 const read = (name: string) => JSON.parse(readFileSync(new URL(`../../../vectors/${name}.json`, import.meta.url), 'utf8'))
 const protocol = read('protocol')

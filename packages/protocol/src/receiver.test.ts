@@ -23,7 +23,7 @@ import {
   testContext,
   testDevice,
   testLog,
-} from './testing/event-world.ts'
+} from '@sealpost/testing/clients/honest-events'
 import { webCrypto } from './web-crypto.ts'
 
 const vectors = JSON.parse(readFileSync(new URL('../../../vectors/events.json', import.meta.url), 'utf8'))

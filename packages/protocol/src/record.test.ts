@@ -18,8 +18,8 @@ import {
   toTombstone,
   writeRecord,
 } from './record.ts'
-import { entomb, fill, USER_ID } from './testing/event-world.ts'
-import { anyRecord } from './testing/records.ts'
+import { entomb, fill, USER_ID } from '@sealpost/testing/clients/honest-events'
+import { anyRecord } from '@sealpost/testing/forgeries/any-record'
 import { webCrypto } from './web-crypto.ts'
 
 const vectors = JSON.parse(readFileSync(new URL('../../../vectors/protocol.json', import.meta.url), 'utf8'))

@@ -4,7 +4,7 @@ import { parseJson, toBase64url, utf8 } from './bytes.ts'
 import { SealpostError } from './errors.ts'
 import { SHAPES } from './messages.ts'
 import { check, type Field, type Shape } from './schema.ts'
-import { objectsOf } from './testing/shapes.ts'
+import { objectsOf } from '@sealpost/testing/forgeries/shape-values'
 
 const accepts = (field: Field, value: unknown): boolean => {
   try {

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { type Awaitable, type Bytes, fromHex, toHex, utf8 } from './bytes.ts'
 import type { Crypto } from './crypto.ts'
 import { nodeCrypto } from './node.ts'
-import { fill } from './testing/event-world.ts'
+import { fill } from '@sealpost/testing/clients/honest-events'
 import { webCrypto } from './web-crypto.ts'
 
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length })

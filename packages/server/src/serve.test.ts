@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 
-const SCRIPT = fileURLToPath(new URL('./testing/run-serve.ts', import.meta.url))
+const SCRIPT = fileURLToPath(import.meta.resolve('@sealpost/testing/relays/run-serve'))
 const FLAGS = ['--conditions=development', '--disable-warning=ExperimentalWarning']
 
 let folder: string

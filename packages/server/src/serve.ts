@@ -9,9 +9,9 @@
 import { readFileSync } from 'node:fs'
 import { SealpostError, serverKeyFingerprint, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
-import { type Config, readConfig } from './config.ts'
-import type { ConfigFlags } from './variables.ts'
-import { createLog, type LeveledLog } from './log.ts'
+import { type Config, readConfig } from './config/config.ts'
+import type { ConfigFlags } from './config/variables.ts'
+import { createLog, type LeveledLog } from './telemetry/log.ts'
 import { type RunningServer, startServer } from './server.ts'
 import { startWorkers } from './workers/primary.ts'
 

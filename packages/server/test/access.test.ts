@@ -4,13 +4,13 @@ import { createAssertion, ROUTES, type Route, type RouteName, type SignedObject,
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { decodeJwt, decodeProtectedHeader, importJWK, SignJWT } from 'jose'
 import { describe, expect, it } from 'vitest'
-import { ASSERTIONS, type AssertionKind, FOREIGN, RIGHT_BY_ID, TOKENS, type TokenKind } from '../src/http/access-matrix.ts'
+import { ASSERTIONS, type AssertionKind, FOREIGN, RIGHT_BY_ID, TOKENS, type TokenKind } from '../src/http/auth/access-matrix.ts'
 import type { Contract } from '../src/http/contract.ts'
 import { CONTRACTS } from '../src/http/contracts.ts'
-import { encodeFollowId } from '../src/relay/follow-id.ts'
-import { append, makeAccount, makeEntry, type TestAccount, type TestDevice, wire } from '../src/testing/accounts.ts'
-import { type Asserted, bodyWith, PURPOSES } from '../src/testing/assertion.ts'
-import { makeEventJson, useEventServer } from '../src/testing/event-server.ts'
+import { encodeFollowId } from '../src/relay/follow/follow-id.ts'
+import { append, makeAccount, makeEntry, type TestAccount, type TestDevice, wire } from '@sealpost/testing/clients/store-accounts'
+import { type Asserted, bodyWith, PURPOSES } from '@sealpost/testing/clients/assertion'
+import { makeEventJson, useEventServer } from '@sealpost/testing/relays/event-server'
 
 const server = useEventServer()
 const routes = Object.entries(ROUTES) as [RouteName, Route][]

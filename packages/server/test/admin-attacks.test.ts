@@ -16,10 +16,10 @@ import {
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { decodeJwt, SignJWT } from 'jose'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { importKey, publicJwk } from '../src/http/signing-keys.ts'
-import { thumbprint } from '../src/http/jwt.ts'
-import { makeAccount, makeDevice, makeEntry, type TestAccount, type TestDevice } from '../src/testing/accounts.ts'
-import { type TestAdmin, useAdminServer } from '../src/testing/admin-server.ts'
+import { importKey, publicJwk } from '../src/http/auth/signing-keys.ts'
+import { thumbprint } from '../src/http/auth/jwt.ts'
+import { makeAccount, makeDevice, makeEntry, type TestAccount, type TestDevice } from '@sealpost/testing/clients/store-accounts'
+import { type TestAdmin, useAdminServer } from '@sealpost/testing/relays/admin-server'
 import {
   by,
   claimsOf,
@@ -30,8 +30,8 @@ import {
   signingKey,
   stranger,
   takeApart,
-} from '../src/testing/forgeries.ts'
-import { connectRaw } from '../src/testing/raw-client.ts'
+} from '@sealpost/testing/forgeries/forged-tokens'
+import { connectRaw } from '@sealpost/testing/clients/raw-client'
 
 const server = useAdminServer()
 let secret: Uint8Array

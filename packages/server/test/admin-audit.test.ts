@@ -10,10 +10,10 @@ import { type AdminRouteName, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { Client } from 'pg'
 import { afterEach, describe, expect, it } from 'vitest'
-import { createLog } from '../src/log.ts'
-import { requestFor, ROUTES_OF_ADMINS } from '../src/testing/admin-requests.ts'
-import { type AdminAsk, type AdminNode, useAdminServer } from '../src/testing/admin-server.ts'
-import { freshAddress } from '../src/testing/door.ts'
+import { createLog } from '../src/telemetry/log.ts'
+import { requestFor, ROUTES_OF_ADMINS } from '@sealpost/testing/clients/admin-requests'
+import { type AdminAsk, type AdminNode, useAdminServer } from '@sealpost/testing/relays/admin-server'
+import { freshAddress } from '@sealpost/testing/relays/configured-relays'
 
 const server = useAdminServer()
 const routes = ROUTES_OF_ADMINS

@@ -7,9 +7,17 @@ import { randomBytes } from 'node:crypto'
 import { createAssertion, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
-import { append, createAccount, makeDevice, makeEntry, makeRun, openSession, type TestChange } from '../src/testing/accounts.ts'
-import { requestFor, ROUTES_OF_ADMINS } from '../src/testing/admin-requests.ts'
-import { useAdminServer } from '../src/testing/admin-server.ts'
+import {
+  append,
+  createAccount,
+  makeDevice,
+  makeEntry,
+  makeRun,
+  openSession,
+  type TestChange,
+} from '@sealpost/testing/clients/store-accounts'
+import { requestFor, ROUTES_OF_ADMINS } from '@sealpost/testing/clients/admin-requests'
+import { useAdminServer } from '@sealpost/testing/relays/admin-server'
 
 const server = useAdminServer()
 

@@ -10,11 +10,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { CONTRACTS } from '../src/admin/contracts.ts'
 import { makeAdminOpenApi } from '../src/api/admin-openapi.ts'
 import type { Contract } from '../src/http/contract.ts'
-import { NOBODYS, paramsOf, requestFor, ROUTES_OF_ADMINS } from '../src/testing/admin-requests.ts'
-import { type TestAdmin, useAdminServer } from '../src/testing/admin-server.ts'
-import { createContract, FAILURES } from '../src/testing/contract.ts'
-import { freshAddress } from '../src/testing/door.ts'
-import { type FuzzRequest, type Known, requestOf } from '../src/testing/schema-values.ts'
+import { NOBODYS, paramsOf, requestFor, ROUTES_OF_ADMINS } from '@sealpost/testing/clients/admin-requests'
+import { type TestAdmin, useAdminServer } from '@sealpost/testing/relays/admin-server'
+import { createContract, FAILURES } from '@sealpost/testing/contracts/rest-contract'
+import { freshAddress } from '@sealpost/testing/relays/configured-relays'
+import { type FuzzRequest, type Known, requestOf } from '@sealpost/testing/forgeries/schema-values'
 
 /** One admin asks for more than it may in a minute. */
 const server = useAdminServer({ env: { SEALPOST_LIMIT_ADMIN: '1000000000' } })

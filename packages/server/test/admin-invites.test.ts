@@ -2,8 +2,8 @@
 import { toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { makeAccount, makeDevice, makeEntry, type TestAccount } from '../src/testing/accounts.ts'
-import { useAdminServer } from '../src/testing/admin-server.ts'
+import { makeAccount, makeDevice, makeEntry, type TestAccount } from '@sealpost/testing/clients/store-accounts'
+import { useAdminServer } from '@sealpost/testing/relays/admin-server'
 
 const server = useAdminServer({ env: { SEALPOST_SIGNUP: 'closed' } })
 

@@ -6,12 +6,12 @@ import { join } from 'node:path'
 import { Client } from 'pg'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
-import { writeFirstOwner } from '../src/admin/first-owner.ts'
-import { readConfig } from '../src/config.ts'
+import { writeFirstOwner } from '../src/admin/admins/first-owner.ts'
+import { readConfig } from '../src/config/config.ts'
 import { startServer } from '../src/server.ts'
-import { type AdminNode, type TestAdmin, useAdminServer } from '../src/testing/admin-server.ts'
-import { createTestDatabase } from '../src/testing/database.ts'
-import { silent } from '../src/testing/log.ts'
+import { type AdminNode, type TestAdmin, useAdminServer } from '@sealpost/testing/relays/admin-server'
+import { createTestDatabase } from '@sealpost/testing/components/test-database'
+import { silent } from '@sealpost/testing/relays/silent-log'
 
 const server = useAdminServer()
 

@@ -3,10 +3,10 @@
  * cannot be understood changes nothing. Quotas of one account in place of the configuration; jobs on demand.
  */
 import { afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { LOG_LEVELS } from '../src/variables.ts'
-import { append, makeDevice } from '../src/testing/accounts.ts'
-import { type AdminNode, useAdminServer } from '../src/testing/admin-server.ts'
-import { connectRaw, makeRecord } from '../src/testing/raw-client.ts'
+import { LOG_LEVELS } from '../src/config/variables.ts'
+import { append, makeDevice } from '@sealpost/testing/clients/store-accounts'
+import { type AdminNode, useAdminServer } from '@sealpost/testing/relays/admin-server'
+import { connectRaw, makeRecord } from '@sealpost/testing/clients/raw-client'
 
 const CONFIGURED = { SEALPOST_LIMIT_OFFER: '7', SEALPOST_QUOTA_STREAMS: '3', SEALPOST_QUOTA_DEVICES: '3', SEALPOST_LOG_LEVEL: 'warn' }
 const levels: string[] = []

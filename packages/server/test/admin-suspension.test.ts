@@ -4,10 +4,10 @@
  */
 import { decodeAcks } from '@sealpost/protocol'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { append, makeDevice, makeEntry, type TestAccount, type TestDevice, wire } from '../src/testing/accounts.ts'
-import { useAdminServer } from '../src/testing/admin-server.ts'
-import { Followed, makeEventJson } from '../src/testing/event-server.ts'
-import { connectRaw, makeRecord, type RawClient } from '../src/testing/raw-client.ts'
+import { append, makeDevice, makeEntry, type TestAccount, type TestDevice, wire } from '@sealpost/testing/clients/store-accounts'
+import { useAdminServer } from '@sealpost/testing/relays/admin-server'
+import { Followed, makeEventJson } from '@sealpost/testing/relays/event-server'
+import { connectRaw, makeRecord, type RawClient } from '@sealpost/testing/clients/raw-client'
 
 const server = useAdminServer()
 const open: { close(): unknown }[] = []

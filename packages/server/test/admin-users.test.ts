@@ -1,8 +1,8 @@
 /** Accounts, devices and sessions as those who run the relay see them (G24): each once, page by page, also while more come and go. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { makeAccount, makeDevice, makeEntry } from '../src/testing/accounts.ts'
-import { useAdminServer } from '../src/testing/admin-server.ts'
-import { connectRaw, type RawClient } from '../src/testing/raw-client.ts'
+import { makeAccount, makeDevice, makeEntry } from '@sealpost/testing/clients/store-accounts'
+import { useAdminServer } from '@sealpost/testing/relays/admin-server'
+import { connectRaw, type RawClient } from '@sealpost/testing/clients/raw-client'
 
 const server = useAdminServer()
 const ids: string[] = []

@@ -8,12 +8,12 @@ import { ADMIN_ROUTES, type AdminRoute, CLOSE, ROUTES, type Route, toBase64url }
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
 import { deviceName, userHash } from '../src/audit/entry.ts'
-import { readConfig } from '../src/config.ts'
+import { readConfig } from '../src/config/config.ts'
 import { startServer } from '../src/server.ts'
-import { useAdminServer } from '../src/testing/admin-server.ts'
-import { freshAddress } from '../src/testing/door.ts'
-import { silent } from '../src/testing/log.ts'
-import { connectRaw, makeRecord, proveRaw, startRaw } from '../src/testing/raw-client.ts'
+import { useAdminServer } from '@sealpost/testing/relays/admin-server'
+import { freshAddress } from '@sealpost/testing/relays/configured-relays'
+import { silent } from '@sealpost/testing/relays/silent-log'
+import { connectRaw, makeRecord, proveRaw, startRaw } from '@sealpost/testing/clients/raw-client'
 
 const server = useAdminServer({ env: { SEALPOST_LIMIT_OFFER: '1' } })
 

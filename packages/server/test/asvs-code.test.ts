@@ -20,7 +20,7 @@ import {
   templates,
   variable,
   withoutComments,
-} from '../src/testing/sources.ts'
+} from '@sealpost/testing/contracts/shipped-sources'
 
 it('the sources are there, and a rule finds what it forbids', () => {
   expect(shipped.length).toBeGreaterThan(150)
@@ -38,7 +38,10 @@ describe('statements (1.2.4)', () => {
     expect(statements.length).toBeGreaterThan(60)
     const varying = statements.flatMap(({ path, sql }) => variable(sql).map((name) => `${path}: ${name}`))
     // tables out of a constant list: the next test
-    expect(varying).toEqual(['packages/server/src/store/account-store.ts: table', 'packages/server/src/store/account-store.ts: rows'])
+    expect(varying).toEqual([
+      'packages/server/src/store/accounts/account-store.ts: table',
+      'packages/server/src/store/accounts/account-store.ts: rows',
+    ])
     expect(variable('select ${name} from x')).toEqual(['name'])
     expect(variable("select 1 limit ${PAGE_ROWS} + ${LIMITS.tipsMax + 1} where a = ${call('x')}")).toEqual([
       'LIMITS.tipsMax + 1',
@@ -81,9 +84,9 @@ describe('what is run', () => {
   it('programs are started by their name with a list of arguments, never by a shell, and by the embedded PostgreSQL alone (1.2.5)', () => {
     const imports = find(shipped, /import \{[^}]*\} from 'node:child_process'/g)
     expect(imports.map((line) => line.split(':')[0] ?? '').sort()).toEqual([
-      'packages/server/src/store/embedded-postgres.ts',
-      'packages/server/src/store/postgres-account.ts',
-      'packages/server/src/store/postgres-binaries.ts',
+      'packages/server/src/store/postgres/embedded-postgres.ts',
+      'packages/server/src/store/postgres/postgres-account.ts',
+      'packages/server/src/store/postgres/postgres-binaries.ts',
     ])
     for (const line of imports) expect(line).not.toMatch(/\bexec\b|execSync|spawnSync|fork/)
     expect(find(shipped, /\bshell\s*:/g)).toEqual([])
@@ -110,7 +113,7 @@ describe('what is run', () => {
   it('memory is that of the language: no addon of ours, and one place alone with buffers that it fills itself (1.4.1)', () => {
     const found = find(shipped, /allocUnsafe\w*|new Buffer\(|\bBuffer\(|process\.dlopen|\.node'/g)
     // each byte of them is written: `binary-array.test.ts` has PostgreSQL read them
-    expect(found).toEqual(Array(2).fill('packages/server/src/store/binary-array.ts: allocUnsafe'))
+    expect(found).toEqual(Array(2).fill('packages/server/src/store/postgres/binary-array.ts: allocUnsafe'))
   })
 
   it('values are compared by identity, never by conversion (15.3.5)', () => {
@@ -157,7 +160,7 @@ describe('cryptography', () => {
     expect([...named].sort()).toEqual(['AES-GCM', 'Ed25519', 'HKDF', 'PBKDF2', 'SHA-256', 'X-Wing', 'X25519', 'aes-256-gcm', 'sha256'])
     expect(
       find(shipped, /\b(md5|sha-?1|des|3des|rc4|ecb|aes-\d+-(cbc|ctr)|pkcs1|RSA\w*|secp256k1|P-256|HS256)\b/gi).filter(
-        (line) => !line.startsWith('packages/server/src/http/access-matrix.ts'),
+        (line) => !line.startsWith('packages/server/src/http/auth/access-matrix.ts'),
       ),
     ).toEqual([])
     const primitives = readFileSync(join(ROOT, 'docs', 'protocol.md'), 'utf8').match(/\*\*Primitives\.\*\*[\s\S]*?\n\n/)?.[0] ?? ''
@@ -198,7 +201,7 @@ describe('cryptography', () => {
     // a MAC that is presented meets the one that was made
     const macs = server.filter(({ text }) => text.includes('createHmac'))
     expect(macs.map(({ path }) => path)).toEqual(
-      expect.arrayContaining(['packages/server/src/http/refresh-tokens.ts', 'packages/server/src/relay/continuation.ts']),
+      expect.arrayContaining(['packages/server/src/http/auth/refresh-tokens.ts', 'packages/server/src/relay/replay/continuation.ts']),
     )
     for (const { path, text } of macs) {
       expect([path, text.match(/timingSafeEqual\([^\n]*mac\(/g)?.length]).toEqual([path, 1])

@@ -1,6 +1,6 @@
 /** The rules of `asvs-code.test.ts` do not hold for the doctor, which has its own (OWASP ASVS 5.0; `docs/asvs.md`). */
 import { describe, expect, it } from 'vitest'
-import { doctor, find, isStatement, relay, shipped, templates, textOf, variable } from '../src/testing/sources.ts'
+import { doctor, find, isStatement, relay, shipped, templates, textOf, variable } from '@sealpost/testing/contracts/shipped-sources'
 
 describe('the doctor', () => {
   it('is run by no relay: the package alone hands it on, to the command', () => {

@@ -1,8 +1,8 @@
 /** What a browser is told with every answer. OWASP ASVS 5.0: 3.4.1, 3.4.3, 3.4.4, 3.4.6, 4.1.1. */
 import { describe, expect, it } from 'vitest'
-import { useEventServer } from '../src/testing/event-server.ts'
-import { sendRaw } from '../src/testing/raw-http.ts'
-import { startHttpServer } from '../src/testing/http-server.ts'
+import { useEventServer } from '@sealpost/testing/relays/event-server'
+import { sendRaw } from '@sealpost/testing/clients/raw-http'
+import { startHttpServer } from '@sealpost/testing/relays/http-server'
 
 const server = useEventServer()
 

@@ -8,9 +8,9 @@ import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
 import type { Contract } from '../src/http/contract.ts'
 import { CONTRACTS } from '../src/http/contracts.ts'
-import { append } from '../src/testing/accounts.ts'
-import { makeEventJson, useEventServer } from '../src/testing/event-server.ts'
-import { sendRaw } from '../src/testing/raw-http.ts'
+import { append } from '@sealpost/testing/clients/store-accounts'
+import { makeEventJson, useEventServer } from '@sealpost/testing/relays/event-server'
+import { sendRaw } from '@sealpost/testing/clients/raw-http'
 
 const server = useEventServer()
 const routes = Object.entries(ROUTES) as [RouteName, Route][]

@@ -3,10 +3,10 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { readConfig } from '../src/config.ts'
+import { readConfig } from '../src/config/config.ts'
 import { startServer } from '../src/server.ts'
-import { query, useDatabase, withDatabase } from '../src/testing/database.ts'
-import { silent } from '../src/testing/log.ts'
+import { query, useDatabase, withDatabase } from '@sealpost/testing/components/test-database'
+import { silent } from '@sealpost/testing/relays/silent-log'
 
 const database = useDatabase()
 

@@ -5,8 +5,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { RELAY_LIMITS } from '../src/relay/limits.ts'
-import { freshAddress, useDoors } from '../src/testing/door.ts'
-import { makeRecords, takeAcks, useRelay } from '../src/testing/relay.ts'
+import { freshAddress, useDoors } from '@sealpost/testing/relays/configured-relays'
+import { makeRecords, takeAcks, useRelay } from '@sealpost/testing/relays/socket-relay'
 
 describe('at the door', () => {
   const doors = useDoors()

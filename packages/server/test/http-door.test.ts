@@ -7,9 +7,9 @@ import { describe, expect, it } from 'vitest'
 import { boundConnections } from '../src/http/connections.ts'
 import { CONTRACTS } from '../src/http/contracts.ts'
 import { createRouter } from '../src/http/router.ts'
-import { useEventServer } from '../src/testing/event-server.ts'
-import { silent } from '../src/testing/log.ts'
-import { closed, sendRaw } from '../src/testing/raw-http.ts'
+import { useEventServer } from '@sealpost/testing/relays/event-server'
+import { silent } from '@sealpost/testing/relays/silent-log'
+import { closed, sendRaw } from '@sealpost/testing/clients/raw-http'
 
 const server = useEventServer()
 const tokenRoutes = (Object.entries(ROUTES) as [RouteName, Route][]).filter(([, row]) => row.auth === 'token' && row.body !== 'none')

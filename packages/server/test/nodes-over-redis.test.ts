@@ -4,13 +4,13 @@
  */
 import { decodeRecords } from '@sealpost/protocol'
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
-import { describeWith } from '../../../test/support/components.ts'
-import { waitUntil } from '../../../test/support/components/lifecycle.ts'
-import { type RedisServer, startRedis } from '../../../test/support/components/redis.ts'
-import { type makeEntry, type TestAccount } from '../src/testing/accounts.ts'
-import { type AdminNode, useAdminServer } from '../src/testing/admin-server.ts'
-import { freshAddress } from '../src/testing/door.ts'
-import { connectRaw, makeRecord, type RawClient } from '../src/testing/raw-client.ts'
+import { describeWith } from '@sealpost/testing/components/describe-with'
+import { waitUntil } from '@sealpost/testing/components/start-component'
+import { type RedisServer, startRedis } from '@sealpost/testing/components/redis'
+import { type makeEntry, type TestAccount } from '@sealpost/testing/clients/store-accounts'
+import { type AdminNode, useAdminServer } from '@sealpost/testing/relays/admin-server'
+import { freshAddress } from '@sealpost/testing/relays/configured-relays'
+import { connectRaw, makeRecord, type RawClient } from '@sealpost/testing/clients/raw-client'
 
 /** What it takes at most on a machine of one's own (QUIET), and among other tests: below the 2 s of the rounds that need no hint. */
 const QUIET_MS = 200

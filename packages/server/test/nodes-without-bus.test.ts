@@ -8,10 +8,10 @@ import { decodeAcks, decodeRecords } from '@sealpost/protocol'
 import { afterAll, beforeAll, describe, type ExpectStatic, it, vi } from 'vitest'
 import { createMemoryBus } from '../src/bus/memory-bus.ts'
 import { createNodeFigures } from '../src/relay/node-figures.ts'
-import { makeEntry, type TestAccount, wire } from '../src/testing/accounts.ts'
-import { type AdminNode, useAdminServer } from '../src/testing/admin-server.ts'
-import { Followed } from '../src/testing/event-server.ts'
-import { connectRaw, makeRecord, type RawClient } from '../src/testing/raw-client.ts'
+import { makeEntry, type TestAccount, wire } from '@sealpost/testing/clients/store-accounts'
+import { type AdminNode, useAdminServer } from '@sealpost/testing/relays/admin-server'
+import { Followed } from '@sealpost/testing/relays/event-server'
+import { connectRaw, makeRecord, type RawClient } from '@sealpost/testing/clients/raw-client'
 
 const STALE_MS = 5_000
 // all wait for the same rounds

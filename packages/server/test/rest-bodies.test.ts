@@ -5,8 +5,8 @@ import { describe, expect, it } from 'vitest'
 import type { Contract } from '../src/http/contract.ts'
 import { CONTRACTS } from '../src/http/contracts.ts'
 import { parseJsonBody } from '../src/http/json-body.ts'
-import { type DoorAnswer, useDoors } from '../src/testing/door.ts'
-import { useEventServer } from '../src/testing/event-server.ts'
+import { type DoorAnswer, useDoors } from '@sealpost/testing/relays/configured-relays'
+import { useEventServer } from '@sealpost/testing/relays/event-server'
 
 const server = useEventServer()
 /** Beside it, for what counts by address. */

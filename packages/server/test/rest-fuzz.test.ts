@@ -5,11 +5,11 @@
  */
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { createAccount } from '../src/testing/accounts.ts'
-import { assertOf } from '../src/testing/assertion.ts'
-import { type Recipe, useFuzz } from '../src/testing/fuzz.ts'
-import { type Known, requestOf } from '../src/testing/schema-values.ts'
-import { createPerson, step } from '../src/testing/signed-requests.ts'
+import { createAccount } from '@sealpost/testing/clients/store-accounts'
+import { assertOf } from '@sealpost/testing/clients/assertion'
+import { type Recipe, useFuzz } from '@sealpost/testing/forgeries/fuzzed-rest'
+import { type Known, requestOf } from '@sealpost/testing/forgeries/schema-values'
+import { createPerson, step } from '@sealpost/testing/clients/signed-requests'
 
 const RUNS = Number(process.env['FUZZ_RUNS'] ?? 50_000)
 const SIGNED = Math.ceil(RUNS / 16)

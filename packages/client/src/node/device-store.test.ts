@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { DeviceStore, Identity, ReceivedItem } from '../ports.ts'
-import { describeStoreContract } from '../testing/store-contract.ts'
+import { describeStoreContract } from '@sealpost/testing/contracts/store-contract'
 import { openDeviceStore } from './device-store.ts'
 
 describeStoreContract('SQLite', async () => {

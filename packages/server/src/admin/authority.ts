@@ -8,12 +8,12 @@ import { ADMIN_ROUTES, type AdminRoute, type AdminRouteName, mayAct } from '@sea
 import { adminName, type AuditEntry, type AuditOutcome, deviceName, type Origin } from '../audit/entry.ts'
 import type { Audit } from '../audit/recorder.ts'
 import type { Answer, AnyAnswer, AnyAnswers } from '../http/call.ts'
-import { bearerOf, thumbprint } from '../http/jwt.ts'
+import { bearerOf, thumbprint } from '../http/auth/jwt.ts'
 import { type Problem, problemOf } from '../http/problems.ts'
 import type { Asking } from '../http/router.ts'
 import type { RateLimits } from '../limits/rate-limits.ts'
-import type { AdminStore } from '../ports.ts'
-import type { AdminTokens } from './admin-tokens.ts'
+import type { AdminStore } from '../ports/store.ts'
+import type { AdminTokens } from './admins/tokens.ts'
 import type { AdminCaller } from './contracts.ts'
 
 export type AuthorityDeps = {

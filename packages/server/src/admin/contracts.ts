@@ -2,9 +2,9 @@
 import type { ADMIN_ROUTES, AdminRouteName, Role } from '@sealpost/protocol'
 import type { Answer, CallOf } from '../http/call.ts'
 import type { Contract } from '../http/contract.ts'
-import { ADMIN_CONTRACTS } from './admin-contracts.ts'
-import { SYSTEM_CONTRACTS } from './system-contracts.ts'
-import { USER_CONTRACTS } from './user-contracts.ts'
+import { ADMIN_CONTRACTS } from './admins/contracts.ts'
+import { SYSTEM_CONTRACTS } from './system/contracts.ts'
+import { USER_CONTRACTS } from './users/contracts.ts'
 
 export const CONTRACTS = { ...ADMIN_CONTRACTS, ...USER_CONTRACTS, ...SYSTEM_CONTRACTS } as const satisfies Record<AdminRouteName, Contract>
 

@@ -1,6 +1,6 @@
 /** AsyncAPI 3 of the socket (G21): made of the list of messages that both ends decode with, and of the close codes. */
 import { type BodyKind, CLIENT_MESSAGES, CLOSE, encodeMessage, SERVER_MESSAGES, type Shape, toJsonSchema } from '@sealpost/protocol'
-import { VERSION } from '../version.ts'
+import { VERSION } from '../telemetry/version.ts'
 import { exampleHead } from './examples.ts'
 import { BODY_SCHEMAS, exampleBody } from './message-bodies.ts'
 

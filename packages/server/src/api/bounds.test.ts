@@ -1,7 +1,7 @@
 /** Every bound in the OpenAPI document is the one that the router keeps: at it a request is taken, one beyond it is refused (G21). */
 import { type Route, type RouteName, ROUTES } from '@sealpost/protocol'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { useEventServer } from '../testing/event-server.ts'
+import { useEventServer } from '@sealpost/testing/relays/event-server'
 import { makeOpenApi } from './openapi.ts'
 import type { Operation, Parameter } from './operations.ts'
 

@@ -4,13 +4,27 @@ import { nodeCrypto } from '@sealpost/protocol/node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { RATES, type RateRule } from '../limits/rules.ts'
 import { createStore, type PostgresStore } from '../store/store.ts'
-import { createAccount, makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange, wire } from '../testing/accounts.ts'
-import { type Ask, createContract, FAILURES } from '../testing/contract.ts'
-import { useDatabase } from '../testing/database.ts'
-import { makeEventJson } from '../testing/event-server.ts'
-import { addressOf, createWatchedStore, type HttpServerOptions, startHttpServer, type TestHttpServer } from '../testing/http-server.ts'
-import { fixedKeys } from '../testing/keys.ts'
-import { silent } from '../testing/log.ts'
+import {
+  createAccount,
+  makeAccount,
+  makeDevice,
+  makeEntry,
+  type TestAccount,
+  type TestChange,
+  wire,
+} from '@sealpost/testing/clients/store-accounts'
+import { type Ask, createContract, FAILURES } from '@sealpost/testing/contracts/rest-contract'
+import { useDatabase } from '@sealpost/testing/components/test-database'
+import { makeEventJson } from '@sealpost/testing/relays/event-server'
+import {
+  addressOf,
+  createWatchedStore,
+  type HttpServerOptions,
+  startHttpServer,
+  type TestHttpServer,
+} from '@sealpost/testing/relays/http-server'
+import { fixedKeys } from '@sealpost/testing/relays/fixed-keys'
+import { silent } from '@sealpost/testing/relays/silent-log'
 
 const database = useDatabase()
 const contract = createContract()

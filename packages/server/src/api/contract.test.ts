@@ -5,12 +5,20 @@ import { nodeCrypto } from '@sealpost/protocol/node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Contract } from '../http/contract.ts'
 import { CONTRACTS } from '../http/contracts.ts'
-import { encodeFollowId } from '../relay/follow-id.ts'
-import { append, makeAccount, makeDevice, makeEntry, type TestAccount, type TestChange, wire } from '../testing/accounts.ts'
-import { type Asserted, bodyWith, PURPOSES } from '../testing/assertion.ts'
-import { type Ask, createContract, FAILURES, type Item } from '../testing/contract.ts'
-import { makeEventJson, useEventServer } from '../testing/event-server.ts'
-import { createWatchedStore, startHttpServer, type TestHttpServer } from '../testing/http-server.ts'
+import { encodeFollowId } from '../relay/follow/follow-id.ts'
+import {
+  append,
+  makeAccount,
+  makeDevice,
+  makeEntry,
+  type TestAccount,
+  type TestChange,
+  wire,
+} from '@sealpost/testing/clients/store-accounts'
+import { type Asserted, bodyWith, PURPOSES } from '@sealpost/testing/clients/assertion'
+import { type Ask, createContract, FAILURES, type Item } from '@sealpost/testing/contracts/rest-contract'
+import { makeEventJson, useEventServer } from '@sealpost/testing/relays/event-server'
+import { createWatchedStore, startHttpServer, type TestHttpServer } from '@sealpost/testing/relays/http-server'
 
 const server = useEventServer()
 const contract = createContract()

@@ -7,7 +7,7 @@ import { z } from 'zod'
 import { type Contract, EVERY_ANSWER, problemsOf } from '../http/contract.ts'
 import { count, key } from '../http/fields.ts'
 import type { ProblemCode } from '../http/problems.ts'
-import { VERSION } from '../version.ts'
+import { VERSION } from '../telemetry/version.ts'
 import { type Asks, type Operation, toOperation, toSchema } from './operations.ts'
 
 export type OpenApi = {

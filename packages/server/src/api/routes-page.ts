@@ -1,6 +1,6 @@
 /** `docs/routes.md`: every route, and who gets what; made of the lists that the router and the tests go by. */
 import { ROUTES, type Route, type RouteName } from '@sealpost/protocol'
-import { ASSERTIONS, FOREIGN, type Refused, RIGHT_BY_ID, TOKENS } from '../http/access-matrix.ts'
+import { ASSERTIONS, FOREIGN, type Refused, RIGHT_BY_ID, TOKENS } from '../http/auth/access-matrix.ts'
 import { problemsOf } from '../http/contract.ts'
 import { CONTRACTS } from '../http/contracts.ts'
 
@@ -20,7 +20,7 @@ export function routesPage(): string {
       .join(', ')
   return `# Routes, and who gets what
 
-This page is made of [\`routes.ts\`](../packages/protocol/src/routes.ts), the contracts and [\`access-matrix.ts\`](../packages/server/src/http/access-matrix.ts) by
+This page is made of [\`routes.ts\`](../packages/protocol/src/routes.ts), the contracts and [\`access-matrix.ts\`](../packages/server/src/http/auth/access-matrix.ts) by
 \`node scripts/run.mjs docs\`. \`packages/server/test/access.test.ts\` drives every cell of the matrices on a running server; the members and bounds of each
 request and answer are in [\`api/openapi.json\`](api/openapi.json).
 

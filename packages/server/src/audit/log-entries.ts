@@ -1,6 +1,6 @@
 /** What an entry of the device log means for the audit log: sign-up, pairing, revocation, recovery. Rotations are no event of security. */
 import type { LogBody } from '@sealpost/protocol'
-import type { AppendRequest } from '../ports.ts'
+import type { AppendRequest } from '../ports/store.ts'
 import type { SecurityAction } from './actions.ts'
 import { type AuditEntry, deviceName } from './entry.ts'
 

@@ -5,8 +5,8 @@
  *
  * Bound: `HELD_MAX` different things are held; while the database does not answer they wait, and what is more is counted.
  */
-import type { Log } from '../log.ts'
-import type { AuditStore } from '../ports.ts'
+import type { Log } from '../telemetry/log.ts'
+import type { AuditStore } from '../ports/store.ts'
 import type { AuditEntry } from './entry.ts'
 
 export type Audit = {

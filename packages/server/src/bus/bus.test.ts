@@ -3,11 +3,23 @@ import { duplexPair } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { describeWith } from '../../../../test/support/components.ts'
-import { type Cluster, type RedisServer, startCluster, startRedis } from '../../../../test/support/components/redis.ts'
-import type { Bus } from '../ports.ts'
-import { arrives, busContract, type BusNode, closeNodes, collect, isUp, KEY, log, openNode, seqOf, STANDALONE } from '../testing/bus.ts'
-import { silent } from '../testing/log.ts'
+import { describeWith } from '@sealpost/testing/components/describe-with'
+import { type Cluster, type RedisServer, startCluster, startRedis } from '@sealpost/testing/components/redis'
+import type { Bus } from '../ports/store.ts'
+import {
+  arrives,
+  busContract,
+  type BusNode,
+  closeNodes,
+  collect,
+  isUp,
+  KEY,
+  log,
+  openNode,
+  seqOf,
+  STANDALONE,
+} from '@sealpost/testing/relays/bus-nodes'
+import { silent } from '@sealpost/testing/relays/silent-log'
 import { createWireHub, openIpcWire } from '../workers/ipc-wire.ts'
 import { createMemoryBus } from './memory-bus.ts'
 import { openBus } from './open-bus.ts'

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { toBase64url } from '@sealpost/protocol'
 import { expect, it } from 'vitest'
-import type { Hint } from '../ports.ts'
+import type { Hint } from '../ports/store.ts'
 import { createHintCodec } from './hint-codec.ts'
 
 const KEY = randomBytes(32)

@@ -14,7 +14,7 @@
 import { type Bytes, EMPTY, equalBytes, fromBase64url, parseJson, readU64, toBase64url, viewOf, writeU64 } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { z } from 'zod'
-import type { Hint, StoredEvent } from '../ports.ts'
+import type { Hint, StoredEvent } from '../ports/store.ts'
 
 export type HintCodec = {
   /** The buffer is used again: what is returned is good until the next call. */

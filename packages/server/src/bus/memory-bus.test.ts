@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import type { Hint } from '../ports.ts'
+import type { Hint } from '../ports/store.ts'
 import { createMemoryBus } from './memory-bus.ts'
 
 const log = (log_seq: number): Hint => ({ is: 'log', history_id: 'h', log_seq, revoked: [] })

@@ -2,7 +2,7 @@
  * The bus within a process: a hint reaches every subscriber of the user before `publish` returns (protocol.md §7).
  * A hint published while another is being handed out waits, so that all subscribers see one order.
  */
-import type { Bus, Hint } from '../ports.ts'
+import type { Bus, Hint } from '../ports/store.ts'
 
 type Receive = (hint: Hint) => void
 

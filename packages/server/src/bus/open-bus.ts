@@ -1,7 +1,7 @@
 /** Which bus a process has: its own alone, or one over a wire to the other processes of the relay. */
 import type { Bytes } from '@sealpost/protocol'
-import type { Log } from '../log.ts'
-import type { Bus } from '../ports.ts'
+import type { Log } from '../telemetry/log.ts'
+import type { Bus } from '../ports/store.ts'
 import { createMemoryBus } from './memory-bus.ts'
 import { createSharedBus } from './shared-bus.ts'
 import type { OpenWire } from './wire.ts'

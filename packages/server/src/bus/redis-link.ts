@@ -5,7 +5,7 @@
  */
 import { randomInt } from 'node:crypto'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
-import type { Log } from '../log.ts'
+import type { Log } from '../telemetry/log.ts'
 
 export type RedisConfig = {
   mode: 'standalone' | 'sentinel' | 'cluster'

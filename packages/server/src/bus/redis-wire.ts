@@ -11,7 +11,7 @@
 import { randomBytes } from 'node:crypto'
 import { Cluster, type Redis } from 'ioredis'
 import type { Bytes } from '@sealpost/protocol'
-import type { Log } from '../log.ts'
+import type { Log } from '../telemetry/log.ts'
 import type { RedisLink } from './redis-link.ts'
 import type { OpenWire, Wire, WireListener } from './wire.ts'
 

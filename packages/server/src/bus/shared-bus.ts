@@ -5,7 +5,7 @@
  * Invariant: what comes back from the wire as our own, or is no message of this relay, is dropped; nothing of a closed bus goes on.
  */
 import type { Bytes } from '@sealpost/protocol'
-import type { Bus, Reach } from '../ports.ts'
+import type { Bus, Reach } from '../ports/store.ts'
 import { createHintCodec } from './hint-codec.ts'
 import { createMemoryBus } from './memory-bus.ts'
 import type { OpenWire } from './wire.ts'

@@ -3,7 +3,7 @@
  * Bound: one pass over the events; the facts live as long as the array does.
  */
 import { bytesToUuid, recordBytes, type Tip } from '@sealpost/protocol'
-import type { StoredEvent } from '../ports.ts'
+import type { StoredEvent } from '../ports/store.ts'
 
 export type BatchFacts = {
   /** Encoded, in bytes. */

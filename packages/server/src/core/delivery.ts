@@ -11,7 +11,7 @@ import { type CloseName, ERROR, type ErrorCode, type ServerHead, type ServerHead
 import { factsOf } from './batch.ts'
 import { leave } from './endings.ts'
 import { leaveOut, type Offered, offerBatch, offerPage, type Own, tipField } from './outbox.ts'
-import type { Page, StoredEvent } from '../ports.ts'
+import type { Page, StoredEvent } from '../ports/store.ts'
 import type { Effect, Job, Open, Rules, Step } from './state.ts'
 
 /** A session on its way from one state to the next; its parts are replaced, never changed. */

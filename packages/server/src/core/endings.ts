@@ -1,6 +1,6 @@
 /** Steps and messages that several states of the session share: how it ends, and what its client is told of the server. */
 import { type CloseName, type ServerHeadOf, toBase64url } from '@sealpost/protocol'
-import type { Established, Hint, StoredLogEntry } from '../ports.ts'
+import type { Established, Hint, StoredLogEntry } from '../ports/store.ts'
 import type { Effect, Open, Role, Rules, State, Step, Who } from './state.ts'
 
 /** Ends a connection that holds no session. */

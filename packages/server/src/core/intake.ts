@@ -7,7 +7,7 @@
  */
 import { eventTimeMs, type NackCode, type RecordView, type ServerHeadOf } from '@sealpost/protocol'
 import type { Intake, Outcome, Rules, Submission, Who } from './state.ts'
-import type { RunEvent } from '../ports.ts'
+import type { RunEvent } from '../ports/store.ts'
 
 export type Taken = { intake: Intake; runs: Submission[]; nack: ServerHeadOf<'nack'> | null }
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { Page, StoredEvent } from '../ports.ts'
+import type { Page, StoredEvent } from '../ports/store.ts'
 import { offerBatch, offerPage, place, tellPosition } from './outbox.ts'
 import type { Outbox } from './state.ts'
 

@@ -6,7 +6,7 @@
  * number that the device knows as acked (§5).
  */
 import type { ServerHeadOf, Tip } from '@sealpost/protocol'
-import type { Page, StoredEvent } from '../ports.ts'
+import type { Page, StoredEvent } from '../ports/store.ts'
 import { factsOf, tipOf } from './batch.ts'
 import type { Outbox } from './state.ts'
 

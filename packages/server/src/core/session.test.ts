@@ -1,7 +1,7 @@
 import { encodeMessage, encodeRecord, LIMITS, type ClientHead, type SessionKeys } from '@sealpost/protocol'
 import { describe, expect, it } from 'vitest'
 import { GATEWAY_LIMITS } from '../gateway/limits.ts'
-import type { DeviceRow, Established, StoredEvent } from '../ports.ts'
+import type { DeviceRow, Established, StoredEvent } from '../ports/store.ts'
 import { INITIAL, INPUTS, isOverdrawn, isReading, STATES, step } from './session.ts'
 import type { Effect, Input, Open, State, Step } from './state.ts'
 

@@ -29,7 +29,7 @@ import type {
   Run,
   StoredEvent,
   StoredLogEntry,
-} from '../ports.ts'
+} from '../ports/store.ts'
 
 /** The bounds a session works under; units in the names (`LIMITS` of the protocol has the defaults). */
 export type Rules = {

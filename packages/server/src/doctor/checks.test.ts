@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { type Config, readConfig } from '../config.ts'
+import { type Config, readConfig } from '../config/config.ts'
 import { MIGRATIONS } from '../store/migrations/index.ts'
 import type { Verdict } from './check.ts'
 import { CHECKS } from './doctor.ts'

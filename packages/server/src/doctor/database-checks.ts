@@ -2,9 +2,9 @@
 import { createHash } from 'node:crypto'
 import { equalBytes } from '@sealpost/protocol'
 import { type Migration, MIGRATIONS } from '../store/migrations/index.ts'
-import { MAKE_UTF8, POSTGRES_VERSIONS } from '../store/migrate.ts'
-import { POOLED_CONNECTIONS } from '../store/pool.ts'
-import { MAY_NOT_CREATE } from '../store/refusals.ts'
+import { MAKE_UTF8, POSTGRES_VERSIONS } from '../store/postgres/migrate.ts'
+import { POOLED_CONNECTIONS } from '../store/postgres/pool.ts'
+import { MAY_NOT_CREATE } from '../store/postgres/refusals.ts'
 import { type Check, fail, ok, secondsText, seen, skipped, type Verdict, warn } from './check.ts'
 import type { Facts, OwnTables, ReachedDatabase, SettingName } from './facts.ts'
 

@@ -4,7 +4,7 @@
  */
 import type { Bytes } from '@sealpost/protocol'
 import type { RedisConfig } from '../bus/redis-link.ts'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 
 /** What was not looked at says why. */
 export type Seen<T> = { seen: T } | { unseen: string }

@@ -5,7 +5,7 @@ import { totalmem } from 'node:os'
 import { join } from 'node:path'
 import { SealpostError } from '@sealpost/protocol'
 import { z } from 'zod'
-import { openSecrets } from '../secrets.ts'
+import { openSecrets } from '../data/secrets.ts'
 import type { Folder, Machine, SecretsFile } from './facts.ts'
 
 const MANIFEST = z.object({ engines: z.object({ node: z.string().regex(/^>=[\d.]+$/) }) })

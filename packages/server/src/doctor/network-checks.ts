@@ -1,6 +1,6 @@
 /** Checks of what others reach: the port, the URL that devices connect to, and who may come in. */
 import { equalBytes } from '@sealpost/protocol'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 import { createAddressRule } from '../limits/address.ts'
 import { type Check, daysText, fail, isLoopback, ok, seen, sizeText, skipped, type Verdict, warn } from './check.ts'
 import type { Facts, PublicUrl, Tls } from './facts.ts'

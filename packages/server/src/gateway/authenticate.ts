@@ -15,8 +15,8 @@ import {
 } from '@sealpost/protocol'
 import type { SyncCrypto } from '@sealpost/protocol/node'
 import type { Input, Who } from '../core/state.ts'
-import type { SessionStore, Store } from '../ports.ts'
-import type { Channel } from '../relay/session-run.ts'
+import type { SessionStore, Store } from '../ports/store.ts'
+import type { Channel } from '../relay/sessions/session-run.ts'
 
 export type Authenticator = Pick<Channel, 'answerHello'> & {
   /** Throws what the store throws. */

@@ -23,9 +23,9 @@ import type { SyncAesGcmKey, SyncCrypto } from '@sealpost/protocol/node'
 import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
 import type { Timer } from '../core/state.ts'
-import type { EventEncoder } from '../relay/event-message.ts'
-import { createOutflow } from '../relay/outflow.ts'
-import { AT_ONCE, createTimers, CUT_OFF_MS, type Listener, type Outlet } from '../relay/outlet.ts'
+import type { EventEncoder } from '../relay/replay/event-message.ts'
+import { createOutflow } from '../relay/follow/outflow.ts'
+import { AT_ONCE, createTimers, CUT_OFF_MS, type Listener, type Outlet } from '../relay/sessions/outlet.ts'
 import type { GatewayLimits } from './limits.ts'
 
 /** `outbound`: what is queued in the whole process. */

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import type { Store, StoredLogEntry } from '../ports.ts'
-import { createEntryReader } from '../relay/log-entries.ts'
-import { append, makeEntry } from '../testing/accounts.ts'
-import { makeRecord, proveRaw } from '../testing/raw-client.ts'
-import { makeRecords, takeAcks, takeEvents, useRelay } from '../testing/relay.ts'
+import type { Store, StoredLogEntry } from '../ports/store.ts'
+import { createEntryReader } from '../relay/sessions/log-entries.ts'
+import { append, makeEntry } from '@sealpost/testing/clients/store-accounts'
+import { makeRecord, proveRaw } from '@sealpost/testing/clients/raw-client'
+import { makeRecords, takeAcks, takeEvents, useRelay } from '@sealpost/testing/relays/socket-relay'
 
 /** Methods of the store that fail, with a text that nobody outside may see. */
 const broken = new Set<keyof Store>()

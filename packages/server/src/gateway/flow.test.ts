@@ -1,9 +1,9 @@
 import { decodeRecords, SealpostError } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
-import { append, makeEntry } from '../testing/accounts.ts'
-import { makeRecord, type RawClient, RawSocket } from '../testing/raw-client.ts'
-import { makeRecords, takeAcks, takeEvents, useRelay } from '../testing/relay.ts'
+import { append, makeEntry } from '@sealpost/testing/clients/store-accounts'
+import { makeRecord, type RawClient, RawSocket } from '@sealpost/testing/clients/raw-client'
+import { makeRecords, takeAcks, takeEvents, useRelay } from '@sealpost/testing/relays/socket-relay'
 
 /** A store whose ingest can be held, or told to fail, before or after it has committed. */
 function createSwitch() {

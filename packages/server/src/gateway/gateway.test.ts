@@ -1,9 +1,9 @@
 import { decodeRecords, encodeMessage, LIMITS } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
-import { append, makeEntry, makeEventId } from '../testing/accounts.ts'
-import { makeRecord, proveRaw, randomIdentity, RawSocket, startRaw } from '../testing/raw-client.ts'
-import { makeRecords, takeAcks, takeEvents, useRelay } from '../testing/relay.ts'
+import { append, makeEntry, makeEventId } from '@sealpost/testing/clients/store-accounts'
+import { makeRecord, proveRaw, randomIdentity, RawSocket, startRaw } from '@sealpost/testing/clients/raw-client'
+import { makeRecords, takeAcks, takeEvents, useRelay } from '@sealpost/testing/relays/socket-relay'
 
 const limits = { tickMs: 50, headRoundMs: 200 }
 const relay = useRelay({ limits })

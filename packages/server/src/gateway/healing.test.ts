@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import { append } from '../testing/accounts.ts'
-import { proveRaw } from '../testing/raw-client.ts'
-import { makeRecords, takeAcks, takeEvents, useRelay } from '../testing/relay.ts'
+import { append } from '@sealpost/testing/clients/store-accounts'
+import { proveRaw } from '@sealpost/testing/clients/raw-client'
+import { makeRecords, takeAcks, takeEvents, useRelay } from '@sealpost/testing/relays/socket-relay'
 
 /** The history that the store claims to have, when it is not its own; and a gate in front of the answers to `establishSession`. */
 const store = { history: null as string | null, established: 0, gate: Promise.resolve(), entries: Promise.resolve() }

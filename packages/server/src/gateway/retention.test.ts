@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { makeRecords, takeAcks, takeEvents, useRelay } from '../testing/relay.ts'
-import { unheld } from '../testing/unheld.ts'
+import { makeRecords, takeAcks, takeEvents, useRelay } from '@sealpost/testing/relays/socket-relay'
+import { unheld } from '@sealpost/testing/relays/unheld'
 
 const relay = useRelay()
 

@@ -11,7 +11,7 @@
  */
 import type { NackCode } from '@sealpost/protocol'
 import type { Submission } from '../core/state.ts'
-import type { IngestStore, StoredEvent, Verdict } from '../ports.ts'
+import type { IngestStore, StoredEvent, Verdict } from '../ports/store.ts'
 import { isDataError } from './data-error.ts'
 import { dropBehind, putBack, type Segment, type Sink, takeRuns, type WaitingUser } from './segments.ts'
 

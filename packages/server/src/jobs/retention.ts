@@ -7,7 +7,7 @@
  * while the total is judged.
  */
 import { setTimeout as wait } from 'node:timers/promises'
-import type { AccountBatch, AdminStore, AccountDue, PairingStore, RetentionRules, RetentionStore, TokenStore } from '../ports.ts'
+import type { AccountBatch, AdminStore, AccountDue, PairingStore, RetentionRules, RetentionStore, TokenStore } from '../ports/store.ts'
 import type { Job, JobResult, JobTurn } from './schedule.ts'
 import { waterLevel } from './water-level.ts'
 

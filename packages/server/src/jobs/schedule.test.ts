@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import type { Log } from '../log.ts'
-import { silent } from '../testing/log.ts'
+import type { Log } from '../telemetry/log.ts'
+import { silent } from '@sealpost/testing/relays/silent-log'
 import { type Job, startJobs } from './schedule.ts'
 
 const job = (name: string, run: Job['run'], every_ms = 5): Job => ({ name, every_ms, run })

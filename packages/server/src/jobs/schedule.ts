@@ -4,7 +4,7 @@
  * Bound: one job, one batch; the last run of each is remembered.
  */
 import { setTimeout as wait } from 'node:timers/promises'
-import type { Log } from '../log.ts'
+import type { Log } from '../telemetry/log.ts'
 
 /** What a run came to. `taken`: another node was at it. `held`: rows of accounts that others hold are left for the next run. */
 export type JobResult = { rows: number; bytes?: number; left?: 'taken' | 'held' }

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { describeWith } from '../../../../test/support/components.ts'
-import { type RedisServer, startRedis } from '../../../../test/support/components/redis.ts'
+import { describeWith } from '@sealpost/testing/components/describe-with'
+import { type RedisServer, startRedis } from '@sealpost/testing/components/redis'
 import { openRedis, type RedisLink } from '../bus/redis-link.ts'
-import { silent } from '../testing/log.ts'
+import { silent } from '@sealpost/testing/relays/silent-log'
 import { createRateLimits } from './rate-limits.ts'
 import { createRedisCounter } from './redis-counter.ts'
 

@@ -7,8 +7,8 @@ import { scanRecords, type ServerHeadOf } from '@sealpost/protocol'
 import { settle, takeRecords } from '../core/intake.ts'
 import type { Outcome, Rules, Who } from '../core/state.ts'
 import type { Inbox } from '../ingest/inbox.ts'
-import type { Pace } from './pace.ts'
-import { deviceKey } from './work.ts'
+import type { Pace } from './load/pace.ts'
+import { deviceKey } from './load/work.ts'
 
 export type AppendDeps = { inbox: Pick<Inbox, 'submit'>; pace: Pace; limits: Pick<Rules, 'batch_events' | 'payload_bytes'> }
 

@@ -1,7 +1,7 @@
 /** What a node tells of itself to those who run the relay (docs/operations/nodes.md). */
 import { hostname } from 'node:os'
-import type { Bus, NodeFigures } from '../ports.ts'
-import { VERSION } from '../version.ts'
+import type { Bus, NodeFigures } from '../ports/store.ts'
+import { VERSION } from '../telemetry/version.ts'
 import type { Relay } from './relay.ts'
 
 export type FiguresOf = {

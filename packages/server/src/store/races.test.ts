@@ -5,10 +5,18 @@
 import { randomUUID } from 'node:crypto'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Run, Store, Verdict } from '../ports.ts'
-import { append, createAccount, makeDevice, makeEntry, makeRun, openSession, type TestAccount } from '../testing/accounts.ts'
-import { useDatabase } from '../testing/database.ts'
-import { silent } from '../testing/log.ts'
+import type { Run, Store, Verdict } from '../ports/store.ts'
+import {
+  append,
+  createAccount,
+  makeDevice,
+  makeEntry,
+  makeRun,
+  openSession,
+  type TestAccount,
+} from '@sealpost/testing/clients/store-accounts'
+import { useDatabase } from '@sealpost/testing/components/test-database'
+import { silent } from '@sealpost/testing/relays/silent-log'
 import { createStore, type PostgresStore } from './store.ts'
 
 const USERS = 40

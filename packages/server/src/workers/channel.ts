@@ -5,10 +5,10 @@
  * Invariant: a send never throws and never blocks. Bound: whoever sends often bounds it (`ipc-counter.ts`).
  */
 import type { ErrorCode } from '@sealpost/protocol'
-import type { Config } from '../config.ts'
-import type { Foundation } from '../foundation.ts'
+import type { Config } from '../config/config.ts'
+import type { Foundation } from '../data/foundation.ts'
 import type { Limit } from '../limits/rate-limits.ts'
-import type { LogLevel } from '../settings.ts'
+import type { LogLevel } from '../config/settings.ts'
 
 /** `worker`: the number of its place. */
 export type Setup = { worker: number; config: Config; foundation: Foundation }

@@ -1,7 +1,7 @@
 import { afterEach, expect, it, vi } from 'vitest'
 import { createMemoryCounter } from '../limits/memory-counter.ts'
 import type { LimitCounter } from '../limits/rate-limits.ts'
-import { type ChannelEnds, makeChannelEnds } from '../testing/worker-channels.ts'
+import { type ChannelEnds, makeChannelEnds } from '@sealpost/testing/relays/worker-channels'
 import { answerCount, createWorkerCounter } from './ipc-counter.ts'
 
 const LIMIT = { name: 'genesis', points: 10, duration: 3_600 }

@@ -7,7 +7,7 @@
 import { once } from 'node:events'
 import { Socket } from 'node:net'
 import { SealpostError } from '@sealpost/protocol'
-import { createLog, type LeveledLog } from '../log.ts'
+import { createLog, type LeveledLog } from '../telemetry/log.ts'
 import { startServer } from '../server.ts'
 import { createChannel, LINE_FD, type Setup, type ToPrimary, type ToWorker } from './channel.ts'
 import { createWorkerCounter } from './ipc-counter.ts'

@@ -1,7 +1,0 @@
-import { createMemoryStore } from './memory-store.ts'
-import { describeStoreContract } from './store-contract.ts'
-
-describeStoreContract('memory', () => {
-  const store = createMemoryStore()
-  return Promise.resolve({ store, reopen: () => Promise.resolve(store), dispose: () => store.close() })
-})

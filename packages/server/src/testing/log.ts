@@ -1,8 +1,0 @@
-import type { Audit } from '../audit/recorder.ts'
-import type { Log } from '../log.ts'
-
-/** A log that nobody reads. */
-export const silent: Log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
-
-/** An audit log that keeps nothing. */
-export const unaudited: Audit = { note: () => {}, write: async () => {}, flush: async () => {}, close: async () => {} }
