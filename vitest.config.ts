@@ -32,7 +32,7 @@ export default defineConfig({
       provider: 'v8',
       reportOnFailure: true,
       include: ['packages/*/src/**/*.ts'],
-      exclude: ['**/*.test.ts', '**/testing/**'],
+      exclude: ['**/*.test.ts', 'packages/testing/**'],
       reporter: ['text-summary', 'json-summary', 'html'],
       thresholds: {
         lines: 85,
