@@ -1,10 +1,12 @@
 /** What an entry of the device log means for the audit log: sign-up, pairing, revocation, recovery. Rotations are no event of security. */
-import type { LogBody } from '@sealpost/protocol'
-import type { AppendRequest } from '../ports/store.ts'
+import type { Bytes, LogBody } from '@sealpost/protocol'
 import type { SecurityAction } from './actions.ts'
-import { type AuditEntry, deviceName } from './entry.ts'
+import { type AuditEntry, deviceName, type Origin } from './entry.ts'
 
-export function auditEntries({ user_id, repair, origin = null, invite_hash = null }: AppendRequest, body: LogBody): AuditEntry[] {
+/** How an entry came in: `repair` brings back what was known, and an invite let a genesis in. */
+export type AppendedBy = { user_id: string; repair: boolean; origin?: Origin | null; invite_hash?: Bytes | null }
+
+export function auditEntries({ user_id, repair, origin = null, invite_hash = null }: AppendedBy, body: LogBody): AuditEntry[] {
   const actor = body.signer === 'root' ? 'root' : deviceName(body.signer)
   const detail = { log_seq: body.log_seq, ...(repair ? { repair } : {}), ...(invite_hash === null ? {} : { invited: true }) }
   const row = (action: SecurityAction, device_id: string | null): AuditEntry => ({

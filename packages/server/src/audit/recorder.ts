@@ -6,7 +6,6 @@
  * Bound: `HELD_MAX` different things are held; while the database does not answer they wait, and what is more is counted.
  */
 import type { Log } from '../telemetry/log.ts'
-import type { AuditStore } from '../ports/store.ts'
 import type { AuditEntry } from './entry.ts'
 
 export type Audit = {
@@ -18,6 +17,9 @@ export type Audit = {
   close(): Promise<void>
 }
 
+/** What the rows are appended to, in one transaction. */
+export type AuditSink = { appendAudit(entries: readonly AuditEntry[]): Promise<void> }
+
 const FLUSH_MS = 5_000
 const MINUTE_MS = 60_000
 const ROWS_PER_MINUTE = 120
@@ -25,7 +27,7 @@ const HELD_MAX = 1_024
 /** One transaction. */
 const BATCH = 60
 
-export function createAudit(store: Pick<AuditStore, 'appendAudit'>, logger: Log): Audit {
+export function createAudit(store: AuditSink, logger: Log): Audit {
   const held = new Map<string, { entry: AuditEntry; count: number }>()
   let lost = 0
   let left = ROWS_PER_MINUTE
