@@ -11,8 +11,9 @@ import { RATES, type RateRule, rateVariable } from '../limits/rules.ts'
 import type { RedisConfig } from '../bus/redis-link.ts'
 import type { RetentionRules } from '../ports/store.ts'
 import type { RelayLimits } from '../relay/limits.ts'
+import type { Pooler } from '../store/postgres/pooler.ts'
 import { type ShownVariable, showVariable } from './shown-variable.ts'
-import { type ConfigFlags, type LOG_LEVELS, type Pooler, type SIGNUP, type Variable, VARIABLES } from './variables.ts'
+import { type ConfigFlags, type LOG_LEVELS, type SIGNUP, type Variable, VARIABLES } from './variables.ts'
 
 export type Config = {
   host: string

@@ -7,13 +7,11 @@ import { LABEL, LIMITS } from '@sealpost/protocol'
 import { z } from 'zod'
 import { RATES, type RateRule, rateVariable } from '../limits/rules.ts'
 import { RELAY_LIMITS } from '../relay/limits.ts'
+import { POOLERS } from '../store/postgres/pooler.ts'
 
 export const SIGNUP = ['open', 'invite', 'closed'] as const
 export const LOG_LEVELS = ['silent', 'error', 'warn', 'info', 'debug'] as const
 export const SWITCH = ['on', 'off'] as const
-/** What is between the relay and an external PostgreSQL, by how long it lends a server. */
-export const POOLERS = ['off', 'session', 'transaction'] as const
-export type Pooler = (typeof POOLERS)[number]
 
 /** Whole numbers that JSON and the database hold exactly. */
 const MAX = Number.MAX_SAFE_INTEGER

@@ -11,7 +11,7 @@ import type { Log } from '../telemetry/log.ts'
 import { openSecrets, type Secrets } from './secrets.ts'
 import { type Database, openEmbeddedDatabase, openExternalDatabase } from '../store/postgres/database.ts'
 import { migrate } from '../store/postgres/migrate.ts'
-import type { Pooler } from '../config/variables.ts'
+import type { Pooler } from '../store/postgres/pooler.ts'
 
 export type Foundation = { secrets: Secrets; connection: ClientConfig; pooler: Pooler }
 

@@ -15,7 +15,7 @@ import { openEmbeddedDatabase, openExternalDatabase } from '../../store/postgres
 import { findRunningPostgres } from '../../store/postgres/embedded-postgres.ts'
 import { migrate } from '../../store/postgres/migrate.ts'
 import { createStore } from '../../store/store.ts'
-import type { Pooler } from '../../config/variables.ts'
+import type { Pooler } from '../../store/postgres/pooler.ts'
 import { givenName } from '../fields.ts'
 
 export type FirstOwner = {

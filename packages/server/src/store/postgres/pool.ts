@@ -13,7 +13,7 @@ import { LIMITS, SealpostError } from '@sealpost/protocol'
 import { type ClientBase, type ClientConfig, DatabaseError, Pool, type PoolClient } from 'pg'
 import type { Log } from '../../telemetry/log.ts'
 import { COLUMN_TYPES } from './column-types.ts'
-import type { Pooler } from '../../config/variables.ts'
+import type { Pooler } from './pooler.ts'
 import { historyId, incarnationOf, PLACE_SQL, type PlaceRow, SERVER_SQL, type ServerRow } from './history.ts'
 import { createTurns, type Turns } from './turns.ts'
 
