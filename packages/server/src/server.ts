@@ -6,7 +6,8 @@
  * http → gateway → listening → listener of admins. A stop is told to balancers first, then sessions are drained, before any of them closes.
  * A start that fails closes what it had opened.
  */
-import { SealpostError, toBase64url } from '@sealpost/protocol'
+import { type Bytes, SealpostError, toBase64url } from '@sealpost/protocol'
+import { nodeCrypto } from '@sealpost/protocol/node'
 import type { FastifyInstance } from 'fastify'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DatabaseError } from 'pg'
@@ -125,7 +126,8 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
       logger,
     })
     open.push(() => settings.close())
-    const jobs = startJobs([...createRetentionJobs(store, config.retention), ...createAuditJobs(store, secrets, config.audit_ms)], logger)
+    const sign = (bytes: Bytes): Bytes => nodeCrypto.ed25519Sign(secrets.server_sign_seed, bytes)
+    const jobs = startJobs([...createRetentionJobs(store, config.retention), ...createAuditJobs(store, sign, config.audit_ms)], logger)
     open.push(() => jobs.close())
 
     const { limits } = config

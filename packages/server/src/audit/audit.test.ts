@@ -189,13 +189,13 @@ describe('retention', () => {
   it('jobs sign when rows are due and remove what is old; without a rule nothing is removed', async () => {
     await fill(3)
     const turn = { wanted: () => true, batch: <T>(work: () => Promise<T>) => work() }
-    const [checkpoint, ...others] = createAuditJobs(store, { server_sign_seed }, null)
+    const [checkpoint, ...others] = createAuditJobs(store, sign, null)
     expect(others).toEqual([])
     expect(await checkpoint!.run(turn)).toEqual({ rows: 1 })
     expect(await checkpoint!.run(turn)).toEqual({ rows: 0 })
     await store.appendAudit([entry(4)])
     expect(await checkpoint!.run(turn)).toEqual({ rows: 0 })
-    const [, old] = createAuditJobs(store, { server_sign_seed }, 0)
+    const [, old] = createAuditJobs(store, sign, 0)
     expect(await old!.run(turn)).toMatchObject({ rows: 3 })
     expect(await verify()).toEqual([])
   })

@@ -2,10 +2,9 @@
  * What keeps the audit log verifiable and bounded: checkpoints, signed by the server key after `ROWS` rows or an hour, and the removal of
  * rows behind an old one (docs/operations/audit.md).
  */
-import { nodeCrypto } from '@sealpost/protocol/node'
+import type { Bytes } from '@sealpost/protocol'
 import type { Job } from './schedule.ts'
 import type { AuditStore } from '../ports/store.ts'
-import type { Secrets } from '../data/secrets.ts'
 
 const CHECKPOINT_EVERY_MS = 60_000
 const REMOVE_EVERY_MS = 3_600_000
@@ -15,7 +14,8 @@ const HOUR_MS = 3_600_000
 
 export function createAuditJobs(
   store: Pick<AuditStore, 'addAuditCheckpoint' | 'removeOldAudit'>,
-  secrets: Pick<Secrets, 'server_sign_seed'>,
+  /** By the server key. */
+  sign: (bytes: Bytes) => Bytes,
   older_ms: number | null,
 ): Job[] {
   const jobs: Job[] = [
@@ -23,7 +23,6 @@ export function createAuditJobs(
       name: 'audit_checkpoint',
       every_ms: CHECKPOINT_EVERY_MS,
       run: async (turn) => {
-        const sign = (bytes: Uint8Array) => nodeCrypto.ed25519Sign(secrets.server_sign_seed, bytes)
         const added = await turn.batch(() => store.addAuditCheckpoint(sign, { rows: ROWS, ms: HOUR_MS }))
         return { rows: added === null ? 0 : 1 }
       },
