@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { createLoadShed, type Load } from './load.ts'
 import { createMemoryCounter, KEYS_MAX } from './memory-counter.ts'
-import { createRateLimits, type Limit, type LimitCounter, type RateLimits, type Rates } from './rate-limits.ts'
+import type { Limit, LimitCounter } from './counter.ts'
+import { createRateLimits, type RateLimits, type Rates } from './rate-limits.ts'
 import { RATES, type RateRule } from './rules.ts'
 
 describe('R12: rates', () => {

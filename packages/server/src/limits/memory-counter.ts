@@ -6,7 +6,7 @@
  */
 import { hash, randomBytes } from 'node:crypto'
 import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible'
-import type { Limit, LimitCounter } from './rate-limits.ts'
+import type { Limit, LimitCounter } from './counter.ts'
 
 export const KEYS_MAX = 32_768
 const BUCKETS = 16_384

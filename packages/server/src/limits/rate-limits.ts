@@ -6,17 +6,9 @@
  * the rate, and makes no more keys than that.
  */
 import { countedNetworks } from './address.ts'
+import type { Limit, LimitCounter } from './counter.ts'
 import { createMemoryCounter } from './memory-counter.ts'
 import { RATES, type RateRule } from './rules.ts'
-
-/** So many points in so many seconds. `name`: its keys are its own. */
-export type Limit = { name: string; points: number; duration: number }
-
-/** Counts `points` for a key; null within the limit, else the ms until it may be tried again. */
-export interface LimitCounter {
-  consume(limit: Limit, key: string, points: number): Promise<number | null>
-  reward(limit: Limit, key: string, points: number): Promise<void>
-}
 
 export type RateLimits = {
   /** Counts `points`, 1 by default; null when that is within the limit, else the ms until it may be tried again. A null key is exempt. */

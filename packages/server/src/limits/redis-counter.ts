@@ -3,7 +3,7 @@
  */
 import { RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
 import type { RedisLink } from '../bus/redis-link.ts'
-import type { Limit, LimitCounter } from './rate-limits.ts'
+import type { Limit, LimitCounter } from './counter.ts'
 
 /** `relay`: what relays that share one Redis differ by. Throws while Redis does not answer. To be made before anything is counted. */
 export function createRedisCounter({ commands }: Pick<RedisLink, 'commands'>, relay: string): LimitCounter {

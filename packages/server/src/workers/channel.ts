@@ -7,7 +7,7 @@
 import type { ErrorCode } from '@sealpost/protocol'
 import type { Config } from '../config/config.ts'
 import type { Foundation } from '../data/foundation.ts'
-import type { Limit } from '../limits/rate-limits.ts'
+import type { Limit } from '../limits/counter.ts'
 import type { LogLevel } from '../config/settings.ts'
 
 /** `worker`: the number of its place. */

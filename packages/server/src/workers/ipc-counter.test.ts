@@ -1,6 +1,6 @@
 import { afterEach, expect, it, vi } from 'vitest'
 import { createMemoryCounter } from '../limits/memory-counter.ts'
-import type { LimitCounter } from '../limits/rate-limits.ts'
+import type { LimitCounter } from '../limits/counter.ts'
 import { type ChannelEnds, makeChannelEnds } from '@sealpost/testing/relays/worker-channels'
 import { answerCount, createWorkerCounter } from './ipc-counter.ts'
 

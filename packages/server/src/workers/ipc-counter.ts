@@ -4,7 +4,7 @@
  *
  * Invariant: an ask ends within `ANSWER_MS`, whatever the primary does. Bound: `ASKED_MAX` asks without an answer.
  */
-import type { LimitCounter } from '../limits/rate-limits.ts'
+import type { LimitCounter } from '../limits/counter.ts'
 import type { Channel, ToPrimary, ToWorker } from './channel.ts'
 
 const ANSWER_MS = 1_000
