@@ -19,6 +19,9 @@ import type { Config } from './config/config.ts'
 import { checkWanted, type Foundation, openFoundation } from './data/foundation.ts'
 import { createGateway } from './gateway/gateway.ts'
 import { createAdminHttp } from './admin/admin-http.ts'
+import { makeAdminOpenApi } from './api/admin-openapi.ts'
+import { makeAsyncApi } from './api/asyncapi.ts'
+import { makeOpenApi } from './api/openapi.ts'
 import { createAuditJobs } from './jobs/audit.ts'
 import { auditedLimits } from './limits/audited-limits.ts'
 import { createAudit } from './audit/recorder.ts'
@@ -149,6 +152,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
           return settings.get('signup').value
         },
       },
+      documents: { openapi: makeOpenApi, asyncapi: makeAsyncApi },
       audit,
       draining: () => draining,
       degraded,
@@ -175,6 +179,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
         secrets,
         settings,
         jobs,
+        documents: { openapi: makeAdminOpenApi },
         audit,
         config,
         draining: () => draining,

@@ -4,10 +4,9 @@
  */
 import { ADMIN_ROUTES, type AdminRouteName } from '@sealpost/protocol'
 import type { FastifyInstance } from 'fastify'
-import { makeAdminOpenApi } from '../api/admin-openapi.ts'
 import type { Audit } from '../audit/recorder.ts'
 import type { Config } from '../config/config.ts'
-import { createDocuments } from '../http/docs/routes.ts'
+import { createDocuments, type DocumentDeps } from '../http/docs/routes.ts'
 import { createRouter } from '../http/router.ts'
 import type { SigningKeys } from '../http/auth/signing-keys.ts'
 import { createStatusRoutes } from '../http/status/routes.ts'
@@ -36,6 +35,8 @@ export type AdminHttpDeps = {
   secrets: Pick<Secrets, 'server_key'>
   settings: Settings
   jobs: Pick<Jobs, 'list' | 'lastRuns' | 'runSoon'>
+  /** Made of the lists by `api/`. */
+  documents: Pick<DocumentDeps, 'openapi'>
   audit: Audit
   config: Pick<Config, 'trusted_proxies' | 'clock_skew_ms' | 'shown'>
   draining(): boolean
@@ -49,7 +50,7 @@ export function createAdminHttp(deps: AdminHttpDeps): FastifyInstance {
   const tokens = createAdminTokens(keys.admin, server_key, () => store.now())
   const limits = relay.rates
   // its own documents, whatever devices are shown
-  const { read_openapi, read_docs, read_docs_file } = createDocuments({ openapi: makeAdminOpenApi })
+  const { read_openapi, read_docs, read_docs_file } = createDocuments(deps.documents)
   const answers: AdminAnswers<AdminRouteName> = {
     ...createStatusRoutes({ store, server_key, draining: deps.draining, degraded: deps.degraded, logger }),
     ...createAdminRoutes({ store, server_key, skew_ms: config.clock_skew_ms, tokens, keys, audit }),

@@ -12,7 +12,7 @@ import type { Secrets } from '../data/secrets.ts'
 import { authenticate, createAuthRoutes } from './auth/routes.ts'
 import type { Answers, Caller } from './call.ts'
 import { CONTRACTS } from './contracts.ts'
-import { createDocsRoutes } from './docs/routes.ts'
+import { createDocuments, type DocumentDeps } from './docs/routes.ts'
 import { createDeviceRoutes } from './devices/routes.ts'
 import { createEventRoutes } from './events/routes.ts'
 import { createLogRoutes } from './log/routes.ts'
@@ -36,6 +36,8 @@ export type HttpDeps = {
   secrets: Pick<Secrets, 'server_key' | 'jwt_sign_seed'>
   /** `signup` may change while the relay runs. */
   config: Pick<Config, 'signup' | 'trusted_proxies' | 'clock_skew_ms' | 'quota_bytes' | 'docs'> & Partial<Pick<Config, 'public_url'>>
+  /** Made of the lists by `api/`. */
+  documents: Required<Omit<DocumentDeps, 'enabled'>>
   audit: Pick<Audit, 'note' | 'write'>
   draining(): boolean
   degraded(): boolean
@@ -71,7 +73,7 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
     ...createDeviceRoutes({ store, bus }),
     ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, limits, relay, logger }),
     ...createEventRoutes({ store, server_key, skew_ms, bus, relay }),
-    ...createDocsRoutes(config.docs),
+    ...createDocuments({ ...deps.documents, enabled: config.docs }),
     ...createPairingRoutes({ store, limits, waits }),
   }
   const app = createRouter<Caller>({

@@ -22,6 +22,7 @@ import { wire } from '@sealpost/testing/clients/store-accounts'
 import { createTestDatabase, query, type TestDatabase } from '@sealpost/testing/components/test-database'
 import { createHttp, type HttpDeps } from './http.ts'
 import { unaudited } from '@sealpost/testing/relays/silent-log'
+import { documents } from '@sealpost/testing/relays/documents'
 import { fixedKeys } from '@sealpost/testing/relays/fixed-keys'
 import { createTokens } from './auth/tokens.ts'
 import { openRelay } from '@sealpost/testing/relays/leased-relay'
@@ -41,6 +42,7 @@ const logged: { object: unknown; message: unknown }[] = []
 
 function start(over: Partial<HttpDeps> = {}): FastifyInstance {
   return createHttp({
+    documents,
     audit: unaudited,
     store,
     bus: { publish: (user_no, hint) => void hints.push({ user_no, hint }) },

@@ -13,6 +13,7 @@ import type { Relay } from '../../../server/src/relay/relay.ts'
 import { createStore, type PostgresStore } from '../../../server/src/store/store.ts'
 import { createAccount, type TestAccount, type TestDevice } from '../clients/store-accounts.ts'
 import { useDatabase } from '../components/test-database.ts'
+import { documents } from './documents.ts'
 import { fixedKeys } from './fixed-keys.ts'
 import { silent, unaudited } from './silent-log.ts'
 import { connectRaw, makeRecord, type RawEvent, type RawOptions } from '../clients/raw-client.ts'
@@ -55,6 +56,7 @@ export function useEventServer(limits: Partial<GatewayLimits> = {}): EventServer
     const secrets = { server_key, jwt_sign_seed: nodeCrypto.random(32) }
     const keys = fixedKeys([nodeCrypto.random(32)])
     const http = createHttp({
+      documents,
       audit: unaudited,
       store,
       bus,

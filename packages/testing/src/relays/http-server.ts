@@ -8,6 +8,7 @@ import { createRateLimits, type Rates } from '../../../server/src/limits/rate-li
 import type { Store } from '../../../server/src/ports/store.ts'
 import type { Relay } from '../../../server/src/relay/relay.ts'
 import type { TestAccount } from '../clients/store-accounts.ts'
+import { documents } from './documents.ts'
 import { fixedKeys } from './fixed-keys.ts'
 import { silent, unaudited } from './silent-log.ts'
 import { openRelay } from './leased-relay.ts'
@@ -37,6 +38,7 @@ export async function startHttpServer(store: Store, options: HttpServerOptions =
   const rates = createRateLimits(options.rates)
   const relay = await openRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, rates })
   const http = createHttp({
+    documents,
     audit: unaudited,
     store,
     bus,

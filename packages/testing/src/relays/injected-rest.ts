@@ -11,6 +11,7 @@ import { createStore, type PostgresStore } from '../../../server/src/store/store
 import { assertAs, createTestAccount, type TestAccount } from '../clients/signing-account.ts'
 import { wire } from '../clients/store-accounts.ts'
 import { useDatabase } from '../components/test-database.ts'
+import { documents } from './documents.ts'
 import { fixedKeys } from './fixed-keys.ts'
 import { silent, unaudited } from './silent-log.ts'
 import { openRelay } from './leased-relay.ts'
@@ -54,6 +55,7 @@ export function useRest(over: Partial<HttpDeps> = {}, relayed: Partial<Pick<Rela
     const store = await createStore({ connection: database.connection, log: silent })
     const relay = await openRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, ...relayed })
     const app = createHttp({
+      documents,
       audit: unaudited,
       store,
       bus,

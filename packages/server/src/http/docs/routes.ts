@@ -6,9 +6,7 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { makeAsyncApi } from '../../api/asyncapi.ts'
-import { makeOpenApi } from '../../api/openapi.ts'
-import type { Answer, Answers } from '../call.ts'
+import type { Answer } from '../call.ts'
 import type { Media } from '../contract.ts'
 
 const FILES: Readonly<Record<string, Media>> = {
@@ -44,11 +42,7 @@ const START = `SwaggerUIBundle({ url: '/openapi.json', dom_id: '#page', deepLink
 type Document = { bytes: Buffer; etag: string; media: Media }
 type Asked = { readonly headers: { 'if-none-match'?: string | undefined } }
 
-/** `enabled` false: there are no documents here. */
-export function createDocsRoutes(enabled: boolean): Answers<'read_openapi' | 'read_asyncapi' | 'read_docs' | 'read_docs_file'> {
-  return createDocuments({ openapi: makeOpenApi, asyncapi: makeAsyncApi, enabled })
-}
-
+/** What makes the documents. `enabled` false: there are none here. */
 export type DocumentDeps = { openapi(): object; asyncapi?(): object; enabled?: boolean }
 
 /** The documents of a list of routes, and the page to read them with. */
