@@ -1,7 +1,7 @@
 /** What follows the head of a message, as AsyncAPI can say it: the layout in words, and bytes that the decoders take. */
 import { type BodyKind, type Bytes, encodeAcks, encodeRecord, fromBase64url } from '@sealpost/protocol'
 import { EVENT_ID, LOG_HEAD, SIGNATURE, TIME_MS } from '../http/examples.ts'
-import { STORED } from '../http/events/fields.ts'
+import { STORED } from '../http/event-fields.ts'
 
 const SERVER_PART = { position: STORED.position, stream_seq: STORED.stream_seq, received_at: TIME_MS }
 const EVENT = {

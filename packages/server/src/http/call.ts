@@ -3,7 +3,6 @@ import { type Bytes, type Route, type ROUTES, type RouteName, SealpostError } fr
 import type { ServerResponse } from 'node:http'
 import type { ZodType, z } from 'zod'
 import type { Contract, Media } from './contract.ts'
-import type { Contracts } from './contracts.ts'
 import type { Problem } from './problems.ts'
 
 /**
@@ -38,7 +37,15 @@ type Part<C extends Contract, P extends 'params' | 'query' | 'headers' | 'body'>
   ? z.output<S>
   : undefined
 
-export type Call<N extends RouteName = RouteName> = CallOf<(typeof ROUTES)[N], Contracts[N], Caller>
+/** What a resource takes and gives: a contract for each of its routes. */
+export type Contracts = Readonly<Record<string, Contract>>
+
+/** A request for a route of devices, as one of these contracts has it. */
+export type RouteCall<C extends Contracts, N extends keyof C & RouteName> = CallOf<(typeof ROUTES)[N], C[N], Caller>
+/** An answer for each of these contracts. */
+export type RouteAnswers<C extends Contracts> = {
+  readonly [N in keyof C & RouteName]: (call: RouteCall<C, N>) => Promise<Answer>
+}
 
 export type Answer =
   | { json: object; etag?: string; headers?: Record<string, string> }
@@ -51,9 +58,6 @@ export type Answer =
 /** One of any list of routes: what its call holds, its contract says. */
 export type AnyAnswer = (call: never) => Promise<Answer>
 export type AnyAnswers = Readonly<Record<string, AnyAnswer>>
-
-export type Answerer<N extends RouteName = RouteName> = (call: Call<N>) => Promise<Answer>
-export type Answers<N extends RouteName = RouteName> = { readonly [K in N]: Answerer<K> }
 
 /** The value as its schema says. Throws `invalid_request` that names the member. */
 export function parseInput<T>(schema: ZodType<T>, value: unknown): T {

@@ -6,7 +6,6 @@ import { DEVICE_CONTRACTS } from './devices/contracts.ts'
 import { DOCS_CONTRACTS } from './docs/contracts.ts'
 import { EVENT_CONTRACTS } from './events/contracts.ts'
 import { EXPORT_CONTRACTS } from './export/contracts.ts'
-import { FOLLOW_CONTRACTS } from './events/follow-contracts.ts'
 import { LOG_CONTRACTS } from './log/contracts.ts'
 import { PAIRING_CONTRACTS } from './pairing/contracts.ts'
 import { STATUS_CONTRACTS } from './status/contracts.ts'
@@ -20,9 +19,6 @@ export const CONTRACTS = {
   ...EXPORT_CONTRACTS,
   ...LOG_CONTRACTS,
   ...EVENT_CONTRACTS,
-  ...FOLLOW_CONTRACTS,
   ...PAIRING_CONTRACTS,
   ...DOCS_CONTRACTS,
 } as const satisfies Record<RouteName, Contract>
-
-export type Contracts = typeof CONTRACTS

@@ -10,11 +10,12 @@ import type { Bus, Store } from '../ports/store.ts'
 import type { Relay } from '../relay/relay.ts'
 import type { Secrets } from '../data/secrets.ts'
 import { authenticate, createAuthRoutes } from './auth/routes.ts'
-import type { Answers, Caller } from './call.ts'
+import type { Caller, RouteAnswers } from './call.ts'
 import { CONTRACTS } from './contracts.ts'
 import { createDocuments, type DocumentDeps } from './docs/routes.ts'
 import { createDeviceRoutes } from './devices/routes.ts'
 import { createEventRoutes } from './events/routes.ts'
+import { createExportRoutes } from './export/routes.ts'
 import { createLogRoutes } from './log/routes.ts'
 import { createPairingRoutes } from './pairing/routes.ts'
 import { createRouter } from './router.ts'
@@ -66,12 +67,13 @@ export function createHttp(deps: HttpDeps): FastifyInstance {
     logger,
   }
 
-  const answers: Answers = {
+  const answers: RouteAnswers<typeof CONTRACTS> = {
     ...createStatusRoutes({ store, server_key, draining: deps.draining, degraded: deps.degraded, logger }),
     ...createLogRoutes({ store, server_key, skew_ms, bus, signup: () => config.signup, limits }),
     ...createAuthRoutes(auth),
     ...createDeviceRoutes({ store, bus }),
-    ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, limits, relay, logger }),
+    ...createUserRoutes({ store, server_key, skew_ms, bus, quota_bytes: config.quota_bytes, logger }),
+    ...createExportRoutes({ store, server_key, limits, relay, logger }),
     ...createEventRoutes({ store, server_key, skew_ms, bus, relay }),
     ...createDocuments({ ...deps.documents, enabled: config.docs }),
     ...createPairingRoutes({ store, limits, waits }),

@@ -6,9 +6,9 @@ import { type IncomingMessage, request } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Client } from 'pg'
 import { createMemoryBus } from '../../../server/src/bus/memory-bus.ts'
-import { CONTRACTS } from '../../../server/src/http/contracts.ts'
 import type { Caller } from '../../../server/src/http/call.ts'
-import { createExportRoute } from '../../../server/src/http/export/routes.ts'
+import { EXPORT_CONTRACTS } from '../../../server/src/http/export/contracts.ts'
+import { createExportRoutes } from '../../../server/src/http/export/routes.ts'
 import { createRouter } from '../../../server/src/http/router.ts'
 import { createAddressRule } from '../../../server/src/limits/address.ts'
 import type { RelayLimits } from '../../../server/src/relay/limits.ts'
@@ -24,12 +24,11 @@ export async function startExportServer(url: string, limits: Partial<RelayLimits
   const store = await createStore({ connection: { connectionString: url }, log: silent })
   const bus = createMemoryBus()
   const relay = await openRelay({ store, bus, token_key: nodeCrypto.random(32), logger: silent, limits })
-  const { export_user } = CONTRACTS
   const app = createRouter<Caller>({
     // a list of routes has one with a body
     routes: { export_user: { ...ROUTES.export_user, bodyBytesMax: 1 } },
-    contracts: { export_user },
-    answers: { export_user: createExportRoute({ store, server_key: nodeCrypto.random(32), limits: relay.rates, relay, logger: silent }) },
+    contracts: EXPORT_CONTRACTS,
+    answers: createExportRoutes({ store, server_key: nodeCrypto.random(32), limits: relay.rates, relay, logger: silent }),
     admit: async (_, { authorization = '' }) => ({ caller: JSON.parse(Buffer.from(authorization, 'base64url').toString()) as Caller }),
     addresses: createAddressRule(['127.0.0.1']),
     overloaded: () => null,

@@ -8,18 +8,17 @@ import type { SecurityAction } from '../../audit/actions.ts'
 import { deviceName } from '../../audit/entry.ts'
 import type { Audit } from '../../audit/recorder.ts'
 import type { Log } from '../../telemetry/log.ts'
-import type { Bus, LogStore, SessionStore, TokenStore } from '../../ports/store.ts'
-import { type AssertionDeps, acceptAssertion } from './assertions.ts'
-import type { Answer, Answers, Call, Caller } from '../call.ts'
+import type { Bus, SessionStore, TokenStore } from '../../ports/store.ts'
+import type { Answer, Caller, RouteAnswers, RouteCall } from '../call.ts'
 import { standingProblem } from './standing.ts'
+import { type ProofDeps, proveDevice } from './prove-device.ts'
 import { hashToken, type RefreshTokens } from './refresh-tokens.ts'
 import type { KeySet } from './signing-keys.ts'
 import { bearerOf, thumbprint } from './jwt.ts'
 import type { Tokens } from './tokens.ts'
+import type { AUTH_CONTRACTS } from './contracts.ts'
 
-export type ProofDeps = AssertionDeps & {
-  store: AssertionDeps['store'] & Pick<LogStore, 'findSigner'> & Pick<SessionStore, 'findDevice'>
-}
+type Call<N extends keyof typeof AUTH_CONTRACTS> = RouteCall<typeof AUTH_CONTRACTS, N>
 
 export type AuthDeps = ProofDeps & {
   store: ProofDeps['store'] & TokenStore
@@ -37,7 +36,7 @@ export const REFRESH_LIFETIME_MS = 30 * 86_400_000
 
 const JWKS_HEADERS = { 'cache-control': 'public, max-age=300' }
 
-export function createAuthRoutes(deps: AuthDeps): Answers<'create_token' | 'refresh_token' | 'logout' | 'read_jwks'> {
+export function createAuthRoutes(deps: AuthDeps): RouteAnswers<typeof AUTH_CONTRACTS> {
   return {
     create_token: (call) => createToken(deps, call),
     refresh_token: (call) => refreshToken(deps, call),
@@ -134,16 +133,6 @@ async function report(
 const UNAUTHORIZED = { problem: { code: 'unauthorized' } } as const
 /** One answer for every token that is not in force. */
 const INVALID_TOKEN = { problem: { code: 'invalid_token', detail: ERROR.invalid_token } } as const
-
-/** The active device that made the assertion. Only who proved to be a revoked one is told so. */
-export async function proveDevice(deps: ProofDeps, signed: { body: string; sig: string }, purpose: string) {
-  const { user_id, signer } = await acceptAssertion(deps, signed, purpose, async (claimed) =>
-    claimed.signer === 'root' ? null : ((await deps.store.findSigner(claimed.user_id, claimed.signer))?.sign_pub ?? null),
-  )
-  const device = await deps.store.findDevice(user_id, signer)
-  if (device?.active === true) return device
-  return (device === null ? null : standingProblem(device)) ?? UNAUTHORIZED
-}
 
 async function grant(deps: AuthDeps, device: Parameters<Tokens['issue']>[0], refresh_token: string): Promise<Answer> {
   const { access_token, expires_in } = await deps.tokens.issue(device)

@@ -7,8 +7,11 @@ import { createHash } from 'node:crypto'
 import type { AccountStore, AppendResult, Bus, DeviceSummary, LogStore, SessionStore, Store } from '../../ports/store.ts'
 import { appendAndTell } from '../../relay/sessions/log-append.ts'
 import { showPresence } from '../../relay/sessions/presence.ts'
-import type { Answer, Answers, Call, Caller } from '../call.ts'
-import { refusal } from '../log/routes.ts'
+import type { Answer, Caller, RouteAnswers, RouteCall } from '../call.ts'
+import { logRefusal } from '../log-refusal.ts'
+import type { DEVICE_CONTRACTS } from './contracts.ts'
+
+type Call<N extends keyof typeof DEVICE_CONTRACTS> = RouteCall<typeof DEVICE_CONTRACTS, N>
 
 export type DeviceRouteDeps = {
   store: AccountStore & Pick<LogStore, 'appendEntry' | 'readEntries'> & Pick<SessionStore, 'readPresence'> & Pick<Store, 'history_id'>
@@ -20,9 +23,7 @@ type ChangeCall = Call<'rename_device'> | Call<'revoke_device'>
 const ETAG_BYTES = 16
 const NOT_FOUND = { problem: { code: 'not_found' } } as const
 
-export function createDeviceRoutes(
-  deps: DeviceRouteDeps,
-): Answers<'list_devices' | 'read_device' | 'rename_device' | 'revoke_device' | 'read_connection_status'> {
+export function createDeviceRoutes(deps: DeviceRouteDeps): RouteAnswers<typeof DEVICE_CONTRACTS> {
   const { store } = deps
   const show = (caller: Caller, { device_id, ...rest }: DeviceSummary) => ({
     device_id,
@@ -51,7 +52,7 @@ export function createDeviceRoutes(
       origin: { request_id, address },
     }
     const result: AppendResult = await appendAndTell(store, deps.bus, request)
-    if (!result.ok) return { problem: refusal(result) }
+    if (!result.ok) return { problem: logRefusal(result) }
     const device = await store.readDevice(caller.user_no, params.device_id)
     if (device === null) return NOT_FOUND
     return {

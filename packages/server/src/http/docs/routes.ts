@@ -6,8 +6,9 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import type { Answer } from '../call.ts'
+import type { Answer, RouteAnswers } from '../call.ts'
 import type { Media } from '../contract.ts'
+import type { DOCS_CONTRACTS } from './contracts.ts'
 
 const FILES: Readonly<Record<string, Media>> = {
   'swagger-ui.css': 'text/css',
@@ -46,7 +47,7 @@ type Asked = { readonly headers: { 'if-none-match'?: string | undefined } }
 export type DocumentDeps = { openapi(): object; asyncapi?(): object; enabled?: boolean }
 
 /** The documents of a list of routes, and the page to read them with. */
-export function createDocuments({ openapi, asyncapi, enabled = true }: DocumentDeps) {
+export function createDocuments({ openapi, asyncapi, enabled = true }: DocumentDeps): RouteAnswers<typeof DOCS_CONTRACTS> {
   const documents = new Map<string, Promise<Document>>()
   const document = (name: string, media: Media, make: () => Promise<Buffer> | Buffer): Promise<Document> => {
     const known = documents.get(name) ?? Promise.resolve(make()).then((bytes) => ({ bytes, media, etag: etagOf(bytes) }))

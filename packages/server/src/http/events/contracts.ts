@@ -1,8 +1,10 @@
-/** Contracts of events over REST: reading and sending. */
+/** Contracts of events over REST: reading, following and sending. */
 import { LIMITS, NACK, type NackCode } from '@sealpost/protocol'
 import { z } from 'zod'
 import type { Contract } from '../contract.ts'
-import { after_position, CURSOR, cursor, epoch, reset, SENT, STORED, sentEvent, storedEvent, tip } from './fields.ts'
+import { FOLLOW_CONTRACT } from './follow-contract.ts'
+import { epoch, SENT, STORED, sentEvent, storedEvent } from '../event-fields.ts'
+import { after_position, CURSOR, cursor, reset, tip } from './fields.ts'
 import { ASSERTION, CONTINUATION, HISTORY_ID, LOG_HEAD, SESSION_ID, TIME_MS } from '../examples.ts'
 import { assertion, base64url, count, countText, key, uuid } from '../fields.ts'
 
@@ -111,4 +113,5 @@ export const EVENT_CONTRACTS = {
     problems: ['device_revoked', 'account_gone'],
     example: { query: { after_position: 41, ...CURSOR, limit: 100, streams: 'clipboard', continuation_token: CONTINUATION } },
   },
+  follow_events: FOLLOW_CONTRACT,
 } as const satisfies Record<string, Contract>

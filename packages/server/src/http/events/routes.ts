@@ -4,21 +4,23 @@
  */
 import { type Cursor, encodeRecord, LIMITS, recordFromJson, SealpostError, toBase64url } from '@sealpost/protocol'
 import { pageHead } from '../../core/delivery.ts'
-import type { Bus, EstablishResult, LogStore, SessionStore, Store } from '../../ports/store.ts'
+import type { Bus, EstablishResult, SessionStore, Store } from '../../ports/store.ts'
 import { appendRecords } from '../../relay/append.ts'
 import { eventsToJson } from '../../relay/follow/event-objects.ts'
 import { decodeFollowId } from '../../relay/follow/follow-id.ts'
 import { follow } from '../../relay/follow/follower.ts'
 import type { Relay } from '../../relay/relay.ts'
 import { deviceKey } from '../../relay/load/work.ts'
-import type { AssertionDeps } from '../auth/assertions.ts'
-import { proveDevice } from '../auth/routes.ts'
-import type { Answer, Answers, Call } from '../call.ts'
+import { type ProofDeps, proveDevice } from '../auth/prove-device.ts'
+import type { Answer, RouteAnswers, RouteCall } from '../call.ts'
 import type { Problem } from '../problems.ts'
 import { standingProblem } from '../auth/standing.ts'
+import type { EVENT_CONTRACTS } from './contracts.ts'
 
-export type EventDeps = AssertionDeps & {
-  store: AssertionDeps['store'] & Pick<LogStore, 'findSigner'> & SessionStore & Pick<Store, 'readTip' | 'history_id'>
+type Call<N extends keyof typeof EVENT_CONTRACTS> = RouteCall<typeof EVENT_CONTRACTS, N>
+
+export type EventDeps = ProofDeps & {
+  store: ProofDeps['store'] & SessionStore & Pick<Store, 'readTip' | 'history_id'>
   bus: Pick<Bus, 'publish'>
   relay: Relay
 }
@@ -33,7 +35,7 @@ type Query = {
 const START: Cursor = { position: 0, event_id: null, received_at: null, history_id: null }
 const SEAT_RETRY_MS = 5_000
 
-export function createEventRoutes(deps: EventDeps): Answers<'take_session' | 'append_events' | 'read_events' | 'follow_events'> {
+export function createEventRoutes(deps: EventDeps): RouteAnswers<typeof EVENT_CONTRACTS> {
   return {
     take_session: (call) => takeSession(deps, call),
     append_events: (call) => appendEvents(deps, call),

@@ -2,7 +2,7 @@
 import { PAIRING_SLOTS } from '@sealpost/protocol'
 import { z } from 'zod'
 import type { Contract } from '../contract.ts'
-import { STORED, storedEvent } from '../events/fields.ts'
+import { STORED, storedEvent } from '../event-fields.ts'
 import { BOX, DEVICE_ID, HISTORY_ID, LOG_ENTRY, LOG_HEAD, MAILBOX_ID, SERVER_KEY, SESSION_ID, TIME_MS, USER_ID } from '../examples.ts'
 import { auditFields, base64url, boxes, count, key, logEntry, mailboxId, uuid } from '../fields.ts'
 

@@ -21,13 +21,17 @@ import {
 } from '@sealpost/protocol'
 import type { AppendRequest, AppendResult, Bus, LogStore, SessionStore, Store } from '../../ports/store.ts'
 import { type AssertionDeps, acceptAssertion, readClaims } from '../auth/assertions.ts'
-import type { Answer, Answers, Call } from '../call.ts'
+import type { Answer, RouteAnswers, RouteCall } from '../call.ts'
 import { appendAndTell } from '../../relay/sessions/log-append.ts'
+import { logRefusal } from '../log-refusal.ts'
 import type { Problem } from '../problems.ts'
 import { SUSPENDED, standingProblem } from '../auth/standing.ts'
 import type { Signup } from '../../config/settings.ts'
 import { hashInviteCode } from './invite-code.ts'
 import type { RateLimits } from '../../limits/rate-limits.ts'
+import type { LOG_CONTRACTS } from './contracts.ts'
+
+type Call<N extends keyof typeof LOG_CONTRACTS> = RouteCall<typeof LOG_CONTRACTS, N>
 
 export type LogRouteDeps = AssertionDeps & {
   store: AssertionDeps['store'] & LogStore & Pick<SessionStore, 'findDevice'> & Pick<Store, 'history_id'>
@@ -36,7 +40,7 @@ export type LogRouteDeps = AssertionDeps & {
   limits: RateLimits
 }
 
-export function createLogRoutes(deps: LogRouteDeps): Answers<'append_log' | 'read_log'> {
+export function createLogRoutes(deps: LogRouteDeps): RouteAnswers<typeof LOG_CONTRACTS> {
   return { append_log: (call) => append(deps, call), read_log: (call) => read(deps, call) }
 }
 
@@ -70,7 +74,7 @@ async function append(deps: LogRouteDeps, call: Call<'append_log'>): Promise<Ans
   const request = { user_id: decoded.user_id, entry, boxes, repair, allow_genesis: isNew, invite_hash, origin: { request_id, address } }
   const result = repair ? await repairEntry(deps, request) : await appendAndTell(deps.store, deps.bus, request)
   if ('problem' in result) return result
-  if (!result.ok) return { problem: refusal(result) }
+  if (!result.ok) return { problem: logRefusal(result) }
   return { json: { log_seq: result.log_seq, log_head: toBase64url(result.log_head) } }
 }
 
@@ -108,16 +112,6 @@ async function findKey(deps: LogRouteDeps, claimed: Assertion): Promise<Bytes | 
   // the root key is the account's name; it can prove itself before the account is there
   if (claimed.signer === 'root') return fromBase64url(claimed.user_id, 32)
   return (await deps.store.findSigner(claimed.user_id, claimed.signer))?.sign_pub ?? null
-}
-
-/** What is said of an entry that was not appended. */
-export function refusal(result: AppendResult & { ok: false }): Problem {
-  return {
-    code: result.code,
-    ...(result.code === 'invalid_entry' && result.reason !== undefined ? { detail: result.reason } : {}),
-    ...(result.retry_after_ms === undefined ? {} : { retry_after_ms: result.retry_after_ms }),
-    extra: { log_seq: result.log_seq, ...(result.log_head === null ? {} : { log_head: toBase64url(result.log_head) }) },
-  }
 }
 
 async function read(deps: LogRouteDeps, call: Call<'read_log'>): Promise<Answer> {

@@ -4,10 +4,12 @@
  */
 import { type Bytes, fromBase64url, type PairingSlot, SealpostError } from '@sealpost/protocol'
 import type { PairingStore } from '../../ports/store.ts'
-import type { Answer, Answers, Call, Caller } from '../call.ts'
-import { BOX_BYTES_MIN } from './contracts.ts'
+import type { Answer, Caller, RouteAnswers, RouteCall } from '../call.ts'
+import { BOX_BYTES_MIN, type PAIRING_CONTRACTS } from './contracts.ts'
 import type { RateLimits } from '../../limits/rate-limits.ts'
 import type { SlotWaits } from './slot-waits.ts'
+
+type Call<N extends keyof typeof PAIRING_CONTRACTS> = RouteCall<typeof PAIRING_CONTRACTS, N>
 
 export type PairingRouteDeps = { store: PairingStore; limits: RateLimits; waits: SlotWaits }
 
@@ -27,7 +29,7 @@ async function missed({ limits }: PairingRouteDeps, address: string | null, answ
 /** How often a waiter looks for a put on another node. */
 const LOOK_AGAIN_MS = 2_000
 
-export function createPairingRoutes(deps: PairingRouteDeps): Answers<'put_offer' | 'put_join' | 'put_reveal' | 'put_done' | 'read_slot'> {
+export function createPairingRoutes(deps: PairingRouteDeps): RouteAnswers<typeof PAIRING_CONTRACTS> {
   return {
     put_offer: async ({ params, body, caller }) => {
       const retry_after_ms = await deps.limits.take('offer', caller.user_id)

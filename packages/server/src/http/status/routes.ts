@@ -2,7 +2,8 @@
 import { type Bytes, SealpostError, toBase64url } from '@sealpost/protocol'
 import type { Log } from '../../telemetry/log.ts'
 import type { Store } from '../../ports/store.ts'
-import type { Answers } from '../call.ts'
+import type { RouteAnswers } from '../call.ts'
+import type { STATUS_CONTRACTS } from './contracts.ts'
 
 export type StatusDeps = {
   store: Pick<Store, 'ping'>
@@ -17,7 +18,7 @@ export type StatusDeps = {
 const PING_FRESH_MS = 1_000
 const PING_DEADLINE_MS = 2_000
 
-export function createStatusRoutes(deps: StatusDeps): Answers<'read_server' | 'live' | 'ready'> {
+export function createStatusRoutes(deps: StatusDeps): RouteAnswers<typeof STATUS_CONTRACTS> {
   let last: { at: number; up: Promise<boolean> } | undefined
 
   function databaseUp(): Promise<boolean> {

@@ -1,26 +1,29 @@
 /**
- * The account over REST (protocol.md §10): its figures, everything that is held about it (B08), and its end (G04). Deletion asks for
- * a fresh signature of an active device or of the root; a token is not enough.
+ * The account over REST (protocol.md §10): its figures, and its end (G04). Deletion asks for a fresh signature of an active device or
+ * of the root; a token is not enough.
  */
 import { type Bytes, fromBase64url, toBase64url } from '@sealpost/protocol'
-import type { AccountStore, Bus, LogStore } from '../../ports/store.ts'
+import type { AccountStore, Bus, LogStore, SessionStore, Store } from '../../ports/store.ts'
+import type { Log } from '../../telemetry/log.ts'
 import { type AssertionDeps, acceptAssertion } from '../auth/assertions.ts'
-import type { Answer, Answers, Call } from '../call.ts'
+import type { Answer, RouteAnswers, RouteCall } from '../call.ts'
 import { standingProblem } from '../auth/standing.ts'
-import { createExportRoute, type ExportDeps } from '../export/routes.ts'
+import type { USER_CONTRACTS } from './contracts.ts'
 
-export type UserRouteDeps = AssertionDeps &
-  ExportDeps & {
-    store: AssertionDeps['store'] & ExportDeps['store'] & AccountStore & Pick<LogStore, 'findSigner'>
-    bus: Pick<Bus, 'publish'>
-    /** Stored bytes of a user; null = no quota. */
-    quota_bytes: number | null
-  }
+type Call<N extends keyof typeof USER_CONTRACTS> = RouteCall<typeof USER_CONTRACTS, N>
+
+export type UserRouteDeps = AssertionDeps & {
+  store: AssertionDeps['store'] & AccountStore & Pick<LogStore, 'findSigner'> & Pick<SessionStore, 'findDevice'> & Pick<Store, 'history_id'>
+  bus: Pick<Bus, 'publish'>
+  /** Stored bytes of a user; null = no quota. */
+  quota_bytes: number | null
+  logger: Log
+}
 
 /** It was there when the token was looked at. */
 const UNAUTHORIZED = { problem: { code: 'unauthorized' } } as const
 
-export function createUserRoutes(deps: UserRouteDeps): Answers<'read_user' | 'delete_user' | 'export_user'> {
+export function createUserRoutes(deps: UserRouteDeps): RouteAnswers<typeof USER_CONTRACTS> {
   const { store } = deps
   return {
     read_user: async ({ caller }) => {
@@ -33,7 +36,6 @@ export function createUserRoutes(deps: UserRouteDeps): Answers<'read_user' | 'de
       }
     },
     delete_user: (call) => deleteUser(deps, call),
-    export_user: createExportRoute(deps),
   }
 }
 

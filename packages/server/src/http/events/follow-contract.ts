@@ -3,7 +3,8 @@ import { CLOSE, type CloseName, LIMITS } from '@sealpost/protocol'
 import { z } from 'zod'
 import { encodeFollowId } from '../../relay/follow/follow-id.ts'
 import type { Contract } from '../contract.ts'
-import { after_position, CURSOR, cursor, reset, STORED, storedEvent, tip } from './fields.ts'
+import { STORED, storedEvent } from '../event-fields.ts'
+import { after_position, CURSOR, cursor, reset, tip } from './fields.ts'
 import { BOX, DEVICE_ID, EVENT_ID, HISTORY_ID, LOG_ENTRY, TIME_MS } from '../examples.ts'
 import { base64url, count, countText, key, onlineDevice, storedEntry } from '../fields.ts'
 
@@ -49,33 +50,31 @@ const FOLLOW_ID = encodeFollowId({
 const text = (event: string, data: object, more = ''): string => `event: ${event}\n${more}data: ${JSON.stringify(data)}\n\n`
 const draining = { code: CLOSE.draining.code, name: 'draining', says: CLOSE.draining.says }
 
-export const FOLLOW_CONTRACTS = {
-  follow_events: {
-    query: z.strictObject({
-      after_position,
-      ...cursor,
-      log_seq: countText(0, LIMITS.logSeqMax).optional().describe('Entries of the device log above it are told; those to come by default.'),
-    }),
-    headers: z.strictObject({
-      'last-event-id': base64url(256).optional().describe('The id of the last event that was taken over; it goes before the query.'),
-    }),
-    answer: {
-      status: 200,
-      media: 'text/event-stream',
-      item: message,
-      example: [
-        'retry: 3000\n\n',
-        text('event', { after: 41, upto: 42, events: [STORED] }, `id: ${FOLLOW_ID}\n`),
-        text('log_entry', { body: LOG_ENTRY.body, sig: LOG_ENTRY.sig, box: BOX }, `id: ${FOLLOW_ID}\n`),
-        text('reset', { reason: 'history_changed', history_id: HISTORY_ID, head_position: 42, from_position: 0 }, `id: ${FOLLOW_ID}\n`),
-        text('presence', { devices: [{ device_id: DEVICE_ID, online: true, last_seen: TIME_MS }] }),
-        ':\n\n',
-        text('going_away', { retry_after_ms: 1_200 }, 'retry: 1200\n'),
-        text('closed', draining),
-      ].join(''),
-      headers: { 'x-accel-buffering': 'Always `no`: a proxy that would hold messages back is asked not to.' },
-    },
-    problems: [],
-    example: { query: { after_position: 41, ...CURSOR, log_seq: 1 }, headers: { 'last-event-id': FOLLOW_ID } },
+export const FOLLOW_CONTRACT = {
+  query: z.strictObject({
+    after_position,
+    ...cursor,
+    log_seq: countText(0, LIMITS.logSeqMax).optional().describe('Entries of the device log above it are told; those to come by default.'),
+  }),
+  headers: z.strictObject({
+    'last-event-id': base64url(256).optional().describe('The id of the last event that was taken over; it goes before the query.'),
+  }),
+  answer: {
+    status: 200,
+    media: 'text/event-stream',
+    item: message,
+    example: [
+      'retry: 3000\n\n',
+      text('event', { after: 41, upto: 42, events: [STORED] }, `id: ${FOLLOW_ID}\n`),
+      text('log_entry', { body: LOG_ENTRY.body, sig: LOG_ENTRY.sig, box: BOX }, `id: ${FOLLOW_ID}\n`),
+      text('reset', { reason: 'history_changed', history_id: HISTORY_ID, head_position: 42, from_position: 0 }, `id: ${FOLLOW_ID}\n`),
+      text('presence', { devices: [{ device_id: DEVICE_ID, online: true, last_seen: TIME_MS }] }),
+      ':\n\n',
+      text('going_away', { retry_after_ms: 1_200 }, 'retry: 1200\n'),
+      text('closed', draining),
+    ].join(''),
+    headers: { 'x-accel-buffering': 'Always `no`: a proxy that would hold messages back is asked not to.' },
   },
-} as const satisfies Record<string, Contract>
+  problems: [],
+  example: { query: { after_position: 41, ...CURSOR, log_seq: 1 }, headers: { 'last-event-id': FOLLOW_ID } },
+} as const satisfies Contract
