@@ -2,7 +2,7 @@
  * The listener of admins put together (G24): its own routes, tokens and keys, on an address that devices need not reach. Nothing that a device can
  * present is worth anything here, nor the other way round. Not yet listening.
  */
-import { ADMIN_ROUTES, type AdminRouteName } from '@sealpost/protocol'
+import { ADMIN_ROUTES } from '@sealpost/protocol'
 import type { FastifyInstance } from 'fastify'
 import type { Audit } from '../audit/recorder.ts'
 import type { Config } from '../config/config.ts'
@@ -22,7 +22,12 @@ import { createAdminRoutes } from './admins/routes.ts'
 import { createAdminTokens } from './admins/tokens.ts'
 import { createAuditRoutes } from './audit/routes.ts'
 import { admitAdmin, audited } from './authority.ts'
-import { type AdminAnswers, type AdminCaller, CONTRACTS } from './contracts.ts'
+import type { AdminAnswers, AdminCaller } from './call.ts'
+import { CONTRACTS } from './contracts.ts'
+import { createInviteRoutes } from './invites/routes.ts'
+import { createJobRoutes } from './jobs/routes.ts'
+import { createKeyRoutes } from './keys/routes.ts'
+import { createSettingRoutes } from './settings/routes.ts'
 import { createSystemRoutes } from './system/routes.ts'
 import { createAdminUserRoutes } from './users/routes.ts'
 
@@ -51,11 +56,15 @@ export function createAdminHttp(deps: AdminHttpDeps): FastifyInstance {
   const limits = relay.rates
   // its own documents, whatever devices are shown
   const { read_openapi, read_docs, read_docs_file } = createDocuments(deps.documents)
-  const answers: AdminAnswers<AdminRouteName> = {
+  const answers: AdminAnswers<typeof CONTRACTS> = {
     ...createStatusRoutes({ store, server_key, draining: deps.draining, degraded: deps.degraded, logger }),
-    ...createAdminRoutes({ store, server_key, skew_ms: config.clock_skew_ms, tokens, keys, audit }),
+    ...createAdminRoutes({ store, server_key, skew_ms: config.clock_skew_ms, tokens, audit }),
+    ...createKeyRoutes(keys),
     ...createAdminUserRoutes({ store, bus, sessions: relay.sessions }),
-    ...createSystemRoutes({ store, settings, jobs, variables: config.shown, figures }),
+    ...createSystemRoutes({ store, variables: config.shown, figures }),
+    ...createSettingRoutes(settings),
+    ...createInviteRoutes(store),
+    ...createJobRoutes(jobs),
     ...createAuditRoutes(store, audit),
     read_openapi,
     read_docs,

@@ -13,12 +13,12 @@ import { type Problem, problemOf } from '../http/problems.ts'
 import type { Asking } from '../http/router.ts'
 import type { RateLimits } from '../limits/rate-limits.ts'
 import type { AdminStore } from '../ports/store.ts'
-import type { AdminTokens } from './admins/tokens.ts'
-import type { AdminCaller } from './contracts.ts'
+import type { AdminCaller } from './call.ts'
 
 export type AuthorityDeps = {
   store: Pick<AdminStore, 'findAdmin'>
-  tokens: Pick<AdminTokens, 'verify'>
+  /** Null for every token that is not in force. */
+  tokens: { verify(token: string): Promise<{ admin_id: string; jkt: string } | null> }
   limits: Pick<RateLimits, 'take'>
   audit: Audit
 }

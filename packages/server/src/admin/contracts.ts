@@ -1,19 +1,29 @@
 /** THE list of contracts for operators: one for each row of `admin-routes.ts`. */
-import type { ADMIN_ROUTES, AdminRouteName, Role } from '@sealpost/protocol'
-import type { Answer, CallOf } from '../http/call.ts'
+import type { AdminRouteName } from '@sealpost/protocol'
 import type { Contract } from '../http/contract.ts'
+import { DOCS_CONTRACTS } from '../http/docs/contracts.ts'
+import { STATUS_CONTRACTS } from '../http/status/contracts.ts'
 import { ADMIN_CONTRACTS } from './admins/contracts.ts'
+import { AUDIT_CONTRACTS } from './audit/contracts.ts'
+import { INVITE_CONTRACTS } from './invites/contracts.ts'
+import { JOB_CONTRACTS } from './jobs/contracts.ts'
+import { KEY_CONTRACTS } from './keys/contracts.ts'
+import { SETTING_CONTRACTS } from './settings/contracts.ts'
 import { SYSTEM_CONTRACTS } from './system/contracts.ts'
 import { USER_CONTRACTS } from './users/contracts.ts'
 
-export const CONTRACTS = { ...ADMIN_CONTRACTS, ...USER_CONTRACTS, ...SYSTEM_CONTRACTS } as const satisfies Record<AdminRouteName, Contract>
-
-/** An admin, as the database has it at this request. */
-export type AdminCaller = { admin_id: string; name: string; role: Role }
-
-/** Answers of many routes. */
-export const DONE = { json: { done: true } } as const
-export const NOT_FOUND = { problem: { code: 'not_found' } } as const
-
-export type AdminCall<N extends AdminRouteName> = CallOf<(typeof ADMIN_ROUTES)[N], (typeof CONTRACTS)[N], AdminCaller>
-export type AdminAnswers<N extends AdminRouteName> = { readonly [K in N]: (call: AdminCall<K>) => Promise<Answer> }
+export const CONTRACTS = {
+  ...STATUS_CONTRACTS,
+  // always served here
+  read_openapi: { ...DOCS_CONTRACTS.read_openapi, problems: [] },
+  read_docs: { ...DOCS_CONTRACTS.read_docs, problems: [] },
+  read_docs_file: DOCS_CONTRACTS.read_docs_file,
+  ...ADMIN_CONTRACTS,
+  ...KEY_CONTRACTS,
+  ...USER_CONTRACTS,
+  ...AUDIT_CONTRACTS,
+  ...SYSTEM_CONTRACTS,
+  ...SETTING_CONTRACTS,
+  ...INVITE_CONTRACTS,
+  ...JOB_CONTRACTS,
+} as const satisfies Record<AdminRouteName, Contract>

@@ -1,28 +1,17 @@
 /** Parts that the contracts of admin routes share. */
-import { ROLES } from '@sealpost/protocol'
 import { z } from 'zod'
-import { count, countText, key, uuid } from '../http/fields.ts'
+import { count, countText } from '../http/fields.ts'
 
 export const adminId = z
   .string()
   .regex(/^[A-Za-z0-9_-]{22}$/)
   .describe('An admin: what its key is called by.')
-export const role = z.enum(ROLES)
-/** How an admin is called: by people, in lists and in the audit log. The last four look like nothing, and count as letters. */
-export const givenName = z
-  .string()
-  .min(1)
-  .max(64)
-  .regex(/^(?!.*[\u115F\u1160\u3164\uFFA0])[\p{L}\p{N}][\p{L}\p{N} ._@-]*$/u)
+export const ADMIN_ID = 'dJ5rO0Wc3x2r0b9m4nq1uA'
 /** What a person writes down, in one line; nothing that steers a terminal, turns a line round or cannot be seen. */
 export const note = z
   .string()
   .max(200)
   .regex(/^[^\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u115F\u1160\u3164\uFFA0]*$/u)
-const userId = key.describe('The account.')
-export const userParams = z.strictObject({ user_id: userId })
-export const deviceParams = z.strictObject({ user_id: userId, device_id: uuid.describe('A device of this account.') })
-export const nothing = z.strictObject({})
 /** Where a page ended: what the next one is asked with. Opaque. */
 export const cursor = z
   .string()
@@ -44,3 +33,6 @@ export const done = {
   schema: z.strictObject({ done: z.literal(true) }),
   example: { done: true },
 } as const
+
+export const json = <S extends z.ZodType>(schema: S, example: z.input<S>) =>
+  ({ status: 200, media: 'application/json', schema, example }) as const

@@ -16,7 +16,7 @@ import { findRunningPostgres } from '../../store/postgres/embedded-postgres.ts'
 import { migrate } from '../../store/postgres/migrate.ts'
 import { createStore } from '../../store/store.ts'
 import type { Pooler } from '../../store/postgres/pooler.ts'
-import { givenName } from '../fields.ts'
+import { givenName } from './fields.ts'
 
 export type FirstOwner = {
   name: string

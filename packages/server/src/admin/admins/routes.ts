@@ -5,31 +5,20 @@ import { adminName } from '../../audit/entry.ts'
 import type { Audit } from '../../audit/recorder.ts'
 import { readClaims } from '../../http/auth/assertions.ts'
 import type { Answer } from '../../http/call.ts'
-import type { SigningKeys } from '../../http/auth/signing-keys.ts'
 import type { AdminRow, AdminStore, AssertionStore, OwnerChange } from '../../ports/store.ts'
 import type { AdminTokens } from './tokens.ts'
-import { type AdminAnswers, type AdminCall, DONE } from '../contracts.ts'
+import { type AdminAnswers, type AdminCall, DONE } from '../call.ts'
+import type { ADMIN_CONTRACTS } from './contracts.ts'
 
 export type AdminRouteDeps = {
   store: AdminStore & AssertionStore & { now(): number }
   server_key: Bytes
   skew_ms: number
   tokens: Pick<AdminTokens, 'issue'>
-  keys: Readonly<Record<'rest' | 'admin', SigningKeys>>
   audit: Audit
 }
 
-type Names =
-  | 'create_admin_token'
-  | 'read_self'
-  | 'list_admins'
-  | 'add_admin'
-  | 'set_admin_role'
-  | 'remove_admin'
-  | 'list_signing_keys'
-  | 'rotate_signing_keys'
-
-export function createAdminRoutes(deps: AdminRouteDeps): AdminAnswers<Names> {
+export function createAdminRoutes(deps: AdminRouteDeps): AdminAnswers<typeof ADMIN_CONTRACTS> {
   const { store } = deps
   return {
     create_admin_token: (call) => createToken(deps, call),
@@ -48,18 +37,10 @@ export function createAdminRoutes(deps: AdminRouteDeps): AdminAnswers<Names> {
     },
     set_admin_role: async ({ params, body }) => answerChange(await store.setAdminRole(params.admin_id, body.role)),
     remove_admin: async ({ params }) => answerChange(await store.removeAdmin(params.admin_id)),
-    list_signing_keys: async () => {
-      const lists = Object.entries(deps.keys).map(([purpose, keys]) => keys.list().map((key) => ({ purpose, ...key })))
-      return { json: { keys: lists.flat() } }
-    },
-    async rotate_signing_keys({ body }) {
-      await deps.keys[body.purpose].rotate()
-      return DONE
-    },
   }
 }
 
-async function createToken(deps: AdminRouteDeps, call: AdminCall<'create_admin_token'>): Promise<Answer> {
+async function createToken(deps: AdminRouteDeps, call: AdminCall<typeof ADMIN_CONTRACTS, 'create_admin_token'>): Promise<Answer> {
   const { store, server_key, skew_ms: skew, audit } = deps
   const origin = { request_id: call.request_id, address: call.address }
   const refuse = (target: string | null): Answer => {

@@ -4,11 +4,12 @@ import type { AuditRow } from '../../audit/chain.ts'
 import { adminName } from '../../audit/entry.ts'
 import type { Audit } from '../../audit/recorder.ts'
 import type { AuditStore } from '../../ports/store.ts'
-import type { AdminAnswers } from '../contracts.ts'
+import type { AdminAnswers } from '../call.ts'
 import { cursorAfter, decodeCursor, encodeCursor } from '../cursor.ts'
 import { PAGE } from '../fields.ts'
+import type { AUDIT_CONTRACTS } from './contracts.ts'
 
-export function createAuditRoutes(store: AuditStore, audit: Audit): AdminAnswers<'list_audit' | 'read_audit_head'> {
+export function createAuditRoutes(store: AuditStore, audit: Audit): AdminAnswers<typeof AUDIT_CONTRACTS> {
   return {
     async list_audit({ query }) {
       // what was noted on this node is there when somebody looks

@@ -5,7 +5,11 @@ import type { Contract } from '../../http/contract.ts'
 import { DEVICE_ID, SESSION_ID, TIME_MS, USER_ID } from '../../http/examples.ts'
 import { count, key, uuid } from '../../http/fields.ts'
 import { encodePlace } from '../cursor.ts'
-import { deviceParams, done, nextCursor, note, page, timeMs, timeMsOrNull, userParams } from '../fields.ts'
+import { done, nextCursor, note, page, timeMs, timeMsOrNull } from '../fields.ts'
+
+const userId = key.describe('The account.')
+const userParams = z.strictObject({ user_id: userId })
+const deviceParams = z.strictObject({ user_id: userId, device_id: uuid.describe('A device of this account.') })
 
 const quota = {
   bytes: count.nullable().describe('Stored bytes; null = as configured.'),

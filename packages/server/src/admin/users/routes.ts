@@ -7,9 +7,10 @@ import { adminName } from '../../audit/entry.ts'
 import type { Answer } from '../../http/call.ts'
 import type { AccountStore, Bus, OperatedDevice, OperatedStore, OperatedUser } from '../../ports/store.ts'
 import type { Sessions } from '../../relay/sessions/sessions.ts'
-import { type AdminAnswers, DONE, NOT_FOUND } from '../contracts.ts'
+import { type AdminAnswers, DONE, NOT_FOUND } from '../call.ts'
 import { cursorAfter, decodeCursor, decodePlace, encodeCursor, encodePlace } from '../cursor.ts'
 import { PAGE } from '../fields.ts'
+import type { USER_CONTRACTS } from './contracts.ts'
 
 export type AdminUserDeps = {
   store: OperatedStore & Pick<AccountStore, 'deleteAccount'> & { now(): number }
@@ -17,21 +18,7 @@ export type AdminUserDeps = {
   sessions: Pick<Sessions, 'list'>
 }
 
-type Names =
-  | 'list_users'
-  | 'read_user'
-  | 'list_user_devices'
-  | 'suspend_user'
-  | 'resume_user'
-  | 'disconnect_user'
-  | 'suspend_device'
-  | 'resume_device'
-  | 'disconnect_device'
-  | 'set_user_quota'
-  | 'delete_user'
-  | 'list_sessions'
-
-export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): AdminAnswers<Names> {
+export function createAdminUserRoutes({ store, bus, sessions }: AdminUserDeps): AdminAnswers<typeof USER_CONTRACTS> {
   /** Ends what is open of these devices; the store has let them go, or lets them come back. */
   function end(found: { user_no: number; device_ids: readonly string[] } | null): Answer {
     if (found === null) return NOT_FOUND
