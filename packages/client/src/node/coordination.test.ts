@@ -5,6 +5,7 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { EMPTY, SealpostError } from '@sealpost/protocol'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { LeaderLink, LeaderSeat } from '../ports.ts'
@@ -45,7 +46,7 @@ async function leaderAndFollower(dir = folder): Promise<[LeaderSeat, LeaderLink]
 type HomeProcess = { pid: number; child: ChildProcess; lines: string[]; said(line: string): Promise<void> }
 
 function startProcess(): HomeProcess {
-  const script = join(import.meta.dirname, '..', 'testing', 'home-process.ts')
+  const script = fileURLToPath(import.meta.resolve('@sealpost/testing/clients/home-process'))
   const child = spawn(process.execPath, ['--conditions=development', '--disable-warning=ExperimentalWarning', script, folder], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })

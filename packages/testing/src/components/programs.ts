@@ -5,10 +5,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { findFreePort } from './free-port.ts'
 
-export const ROOT = join(fileURLToPath(import.meta.url), '..', '..', '..')
+export const ROOT = join(import.meta.dirname, '..', '..', '..', '..')
 const CLI = join(ROOT, 'packages', 'cli', 'src', 'main.ts')
 const NODE_FLAGS = ['--conditions=development', '--disable-warning=ExperimentalWarning']
 /** The arguments by which Node runs the sealpost command from its sources. */

@@ -18,7 +18,7 @@ export type Source = { path: string; text: string }
 
 /** What is built: `tsconfig.build.json` leaves out the same. */
 export const shipped: readonly Source[] = PACKAGES.flatMap((name) =>
-  filesBelow(join(ROOT, 'packages', name, 'src'), (entry) => entry === 'testing' || entry.endsWith('.test.ts')),
+  filesBelow(join(ROOT, 'packages', name, 'src'), (entry) => entry.endsWith('.test.ts')),
 )
   .filter((path) => path.endsWith('.ts'))
   .map((path) => ({ path: relative(ROOT, path), text: withoutComments(readFileSync(path, 'utf8')) }))
