@@ -250,10 +250,10 @@ async function runChecks() {
     lint: [binOf('oxlint', 'oxlint'), '--type-aware', '--quiet'],
     types: [binOf('typescript', 'tsc'), '-p', 'tsconfig.json', '--noEmit'],
   }
-  const { node } = findNode()
+  const { node, flags } = findNode()
   const run = (name, args) =>
     new Promise((resolve) => {
-      const child = spawn(node, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
+      const child = spawn(node, [...flags, ...args], { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
       let output = ''
       for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (output += text))
       child.on('error', (error) => (output += error.message))
