@@ -247,7 +247,7 @@ describe('connections that are opened', () => {
       ),
     )
     // the first one asks whether it has one, and makes none; the last one is a pipe from its parent
-    const [asks, database, pipe] = ['http/export-answer.ts', 'store/database.ts', 'workers/worker.ts'].map(
+    const [asks, database, pipe] = ['http/export/answer.ts', 'store/postgres/database.ts', 'workers/worker.ts'].map(
       (path) => `packages/server/src/${path}`,
     )
     expect(imports).toEqual([`${asks}: Socket`, `${database}: Socket`, `${pipe}: Socket`])
