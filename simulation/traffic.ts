@@ -26,7 +26,7 @@ export type TrafficOptions = {
   frame_bytes: number
 }
 
-/** What `packages/server` has: bus/hint-codec.ts, relay/event-message.ts; a payload of 256 B is a client part of 377 B. */
+/** What `packages/server` has: bus/hint-codec.ts, relay/replay/event-message.ts; a payload of 256 B is a client part of 377 B. */
 export const TRAFFIC: TrafficOptions = {
   seconds: 20,
   events_per_second: 10_000,

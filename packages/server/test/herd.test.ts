@@ -1,6 +1,6 @@
 /**
  * Many come at once (R12): at the door as many come in as the rate says and the others are told when to come again; behind it those that
- * catch up leave room for whoever comes. How it is counted is in `relay/admission.test.ts` and `relay/pages.test.ts`.
+ * catch up leave room for whoever comes. How it is counted is in `relay/load/admission.test.ts` and `relay/replay/pages.test.ts`.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'

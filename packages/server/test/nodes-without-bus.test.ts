@@ -1,6 +1,6 @@
 /**
  * Two nodes on one database, each with a bus of its own, as when the bus between them is dead: what is decided or written at one reaches the
- * sessions of the other within 5 s, by the store alone (protocol.md §7). What a round asks and how it is judged is in `relay/rounds.test.ts`,
+ * sessions of the other within 5 s, by the store alone (protocol.md §7). What a round asks and how it is judged is in `relay/sessions/rounds.test.ts`,
  * `core/session.test.ts` and the tests of the store.
  */
 import { randomUUID } from 'node:crypto'

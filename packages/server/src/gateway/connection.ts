@@ -4,7 +4,7 @@
  * frames could not be handed over, and the clocks of the peer (ping, rekey) stand still meanwhile.
  *
  * Bound: `inboundMessagesMax` frames that were not handed over (G03), or what was in one chunk of the socket when a pause began
- * that the client could not foresee; outbound that of `relay/outflow.ts`, and at four times `outboundHighBytes` nothing more is
+ * that the client could not foresee; outbound that of `relay/follow/outflow.ts`, and at four times `outboundHighBytes` nothing more is
  * read; before authentication two handshake frames in bytes.
  */
 import {

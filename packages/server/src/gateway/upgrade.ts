@@ -1,6 +1,6 @@
 /**
  * What an HTTP upgrade has to bring before there is a WebSocket (protocol.md §4, §9): the path, the subprotocol, an Origin on
- * the list or none. A refusal is a problem, as over REST, and the end of the socket. Bounds of an address: `relay/seats.ts`.
+ * the list or none. A refusal is a problem, as over REST, and the end of the socket. Bounds of an address: `relay/sessions/seats.ts`.
  */
 import type { IncomingMessage } from 'node:http'
 import type { Problem } from '../http/problems.ts'

@@ -23,7 +23,7 @@ const ATTEMPTS_MAX = 5
 /** What a component may run: longer than any test. */
 const RUN_MS_MAX = 86_400_000
 
-/** Where a component runs: on loopback, or in a private network namespace (`net.ts`). */
+/** Where a component runs: on loopback, or in a private network namespace (`network-namespaces.ts`). */
 export type Place = { readonly host: string; readonly prefix: readonly string[] }
 export const LOOPBACK: Place = { host: '127.0.0.1', prefix: [] }
 
@@ -63,7 +63,7 @@ export type Recipe = {
 }
 
 const folders = new Set<string>()
-// a test that failed before it stopped its components leaves no files behind; the programs are ended by process.ts
+// a test that failed before it stopped its components leaves no files behind; the programs are ended by programs.ts
 process.on('exit', () => {
   for (const folder of folders) rmSync(folder, { recursive: true, force: true })
 })

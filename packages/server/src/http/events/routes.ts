@@ -1,6 +1,6 @@
 /**
  * Events for clients that cannot hold a socket (protocol.md §10, R03): the same fence, intake, inbox, pages and sessions as the
- * gateway's. Bound: a message of `batch_events`, a page, and of streams that are followed what `relay/seats.ts` allows.
+ * gateway's. Bound: a message of `batch_events`, a page, and of streams that are followed what `relay/sessions/seats.ts` allows.
  */
 import { type Cursor, encodeRecord, LIMITS, recordFromJson, SealpostError, toBase64url } from '@sealpost/protocol'
 import { pageHead } from '../../core/delivery.ts'
