@@ -1,6 +1,6 @@
 /**
  * What comes back after nodes died (protocol.md §4): each device notices, waits as the SDK does, and asks a node that lives; a node
- * lets in so many a second and sends the others away (packages/server/src/relay/relay.ts, `admit`), who wait longer the next time.
+ * lets in so many a second and sends the others away (`packages/server/src/relay/load/admission.ts`), who wait longer the next time.
  *
  * Invariant: every device whose node died is in again exactly once at the end, and no node lets in more than its rate.
  */
