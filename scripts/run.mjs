@@ -4,7 +4,7 @@
  * Each task first makes the installed packages equal to the lock (`npm ci`), then runs under the Node that npm brought
  * into node_modules/.bin (24); where none is packaged, under the one at hand when it is new enough.
  *
- *   node scripts/run.mjs start | test | check | build | format | docs | measure | bench | soak   [arguments of the task]
+ *   node scripts/run.mjs start | test | test:system | check | build | format | docs | measure | bench | soak   [arguments of the task]
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash, randomBytes, randomInt } from 'node:crypto'
@@ -29,7 +29,8 @@ const BENCHES = ['deliveries', 'nodes', 'stalled']
 
 const TASKS = {
   start: (args) => runNode(['packages/cli/src/main.ts', 'serve', ...args]),
-  test: runTests,
+  test: (args) => runTests('test', args),
+  'test:system': (args) => runTests('test:system', args),
   check: async () => ((await runChecks()).every((check) => check.ok) ? 0 : 1),
   build: () => runNode([binOf('typescript', 'tsc'), '-b', 'tsconfig.build.json']),
   format: () => runNode([binOf('@biomejs/biome', 'biome'), 'format', '--write', '.']),
@@ -264,14 +265,22 @@ async function runChecks() {
   return results
 }
 
-/** Checks, unless files are named, then the tests; the last line of the output is `N passed, N failed`. */
-async function runTests(args) {
-  const checks = args.some((arg) => !arg.startsWith('-')) ? [] : await runChecks()
+/** Projects of `vitest.config.ts` that each tier runs. */
+const TIERS = { test: ['pure', 'quick'], 'test:system': ['system'] }
+
+/**
+ * The tests of a tier; before those of `test` the checks. Files that are named run alone, whatever their tier.
+ * The last line of the output is `N passed, N failed`.
+ */
+async function runTests(tier, args) {
+  const namesFiles = args.some((arg) => !arg.startsWith('-'))
+  const checks = tier === 'test' && !namesFiles ? await runChecks() : []
+  const projects = namesFiles && tier === 'test' ? [] : TIERS[tier].map((name) => `--project=${name}`)
   const folder = mkdtempSync(join(tmpdir(), 'sealpost-report-'))
   const report = join(folder, 'report.json')
   try {
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`]
-    const code = await runNode([binOf('vitest', 'vitest'), 'run', ...reporters, ...args])
+    const code = await runNode([binOf('vitest', 'vitest'), 'run', ...projects, ...reporters, ...args])
     const { numPassedTests = 0, numFailedTests = 0 } = JSON.parse(readOrNull(report) ?? '{}')
     const passed = numPassedTests + checks.filter((check) => check.ok).length
     // A file that does not load, or an error outside every test, fails the run without a failed test.

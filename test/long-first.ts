@@ -2,7 +2,7 @@
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
 /** More than half a minute each, most of which is waiting; a file that is gone from here costs time and nothing else. */
-const LONG = /\/(crash|deletion|rest-fuzz|rolling-restart|races|workers|refusals|pooler|network|hostile-server|exchange)\.test\.ts$/
+const LONG = /\/(crash|deletion|rest-fuzz|rolling-restart|races|workers|refusals|pooler|network|hostile-server|exchange)(\.\w+)?\.test\.ts$/
 
 export class LongFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {

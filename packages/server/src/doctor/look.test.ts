@@ -3,14 +3,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { describeWith } from '@sealpost/testing/components/describe-with'
-import { startRedis } from '@sealpost/testing/components/redis'
 import { findRunningPostgres, startEmbeddedPostgres, type EmbeddedPostgres } from '../store/postgres/embedded-postgres.ts'
 import { POOLED_CONNECTIONS } from '../store/postgres/pool.ts'
 import { createStore } from '../store/store.ts'
 import { useDatabase } from '@sealpost/testing/components/test-database'
 import { silent } from '@sealpost/testing/relays/silent-log'
-import { lookAtRedis } from './look-redis.ts'
 import { linkOf } from './look-database.ts'
 import { lookAtFolder, lookAtMachine, lookAtSecrets } from './look-machine.ts'
 
@@ -90,20 +87,5 @@ describe('the running PostgreSQL of a folder', () => {
     await mkdir(cluster, { recursive: true })
     await writeFile(join(cluster, 'postmaster.pid'), `${process.pid}\n${cluster}\n1\n5432\n/tmp\n\n\nready   \n`)
     expect(await findRunningPostgres(join(folder, 'crashed'))).toBeNull()
-  })
-})
-
-describeWith(['redis-server'], 'the Redis of a relay', () => {
-  test('is heard as an ACL user, with its version; one that is not there, and one whose channels are closed, is silent', async () => {
-    const [open, closed] = await Promise.all([startRedis({ acl: true }), startRedis({ acl: '-@all +@connection +info' })])
-    try {
-      const look = (url: string) =>
-        lookAtRedis({ mode: 'standalone', urls: [url], master: '', sentinel_password: null }, AbortSignal.timeout(2_000))
-      const [heard, shut, nobody] = await Promise.all([look(open.url), look(closed.url), look('redis://127.0.0.1:1')])
-      expect(heard).toEqual({ mode: 'standalone', over: 'loopback', tls: false, is: 'heard', versions: [expect.any(Number)] })
-      expect([shut.is, nobody.is]).toEqual(['silent', 'silent'])
-    } finally {
-      await Promise.all([open.stop(), closed.stop()])
-    }
   })
 })

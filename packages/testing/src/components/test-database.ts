@@ -1,5 +1,5 @@
 /**
- * A migrated database of its own for each test file, on the one PostgreSQL of the test run (`test/global-setup.ts`).
+ * A migrated database of its own for each test file, on the one PostgreSQL of the test run (`test/postgres-setup.ts`).
  * Copying the template costs some 50 ms.
  */
 import { randomBytes } from 'node:crypto'

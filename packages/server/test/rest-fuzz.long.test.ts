@@ -10,8 +10,9 @@ import { assertOf } from '@sealpost/testing/clients/assertion'
 import { type Recipe, useFuzz } from '@sealpost/testing/forgeries/fuzzed-rest'
 import { type Known, requestOf } from '@sealpost/testing/forgeries/schema-values'
 import { createPerson, step } from '@sealpost/testing/clients/signed-requests'
+import { roundsOf } from '@sealpost/testing/tier'
 
-const RUNS = Number(process.env['FUZZ_RUNS'] ?? 50_000)
+const RUNS = Number(process.env['FUZZ_RUNS'] ?? roundsOf({ quick: 4_000, system: 50_000 }))
 const SIGNED = Math.ceil(RUNS / 16)
 const SEED = Number(process.env['FUZZ_SEED'] ?? Date.now() % 2 ** 31)
 const AT_ONCE = 8

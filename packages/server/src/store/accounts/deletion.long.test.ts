@@ -10,10 +10,11 @@ import { createAccount, makeDevice, makeEntry, makeRun, openSession, type TestAc
 import { useDatabase } from '@sealpost/testing/components/test-database'
 import { silent } from '@sealpost/testing/relays/silent-log'
 import { useRest } from '@sealpost/testing/relays/injected-rest'
+import { roundsOf } from '@sealpost/testing/tier'
 import { createStore, type PostgresStore } from '../store.ts'
 
 const USERS = 40
-const ROUNDS = 25
+const ROUNDS = roundsOf({ quick: 4, system: 25 })
 /** A node deletes two accounts at a time. */
 const DELETING = 3
 
@@ -53,7 +54,7 @@ async function together<A, B>(n: number, a: () => Promise<A>, b: () => Promise<B
   return Promise.all([late(true, a), late(false, b)])
 }
 
-/** 1,000 accounts, each deleted while `work` goes on; whatever came first, no row of it remains. */
+/** `USERS × ROUNDS` accounts, each deleted while `work` goes on; whatever came first, no row of it remains. */
 async function raceDeletion<T>(
   work: (account: TestAccount, session_id: string) => Promise<T>,
   judge: (result: T) => boolean,
@@ -85,7 +86,7 @@ async function settle(store: Store, account: TestAccount, session_id: string): P
   }
 }
 
-describe('1,000 rounds each', { timeout: 120_000 }, () => {
+describe(`${USERS * ROUNDS} rounds each`, { timeout: 120_000 }, () => {
   it('G10: delete × ingest: an event goes with the account or is refused', async () => {
     const stored = await raceDeletion(
       (account, session_id) => settle(here(), account, session_id),

@@ -1,7 +1,6 @@
 /**
  * One PostgreSQL for the test run: that of DATABASE_URL, or the embedded one in a temporary folder (without fsync), with
- * a migrated template database. Tests take theirs from `createTestDatabase()`. Before that, the real components that some
- * suites start are installed where they are missing and can be had.
+ * a migrated template database. Tests take theirs from `createTestDatabase()`.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -10,10 +9,8 @@ import { join } from 'node:path'
 import { startEmbeddedPostgres } from '../packages/server/src/store/postgres/embedded-postgres.ts'
 import { migrate } from '../packages/server/src/store/postgres/migrate.ts'
 import { query, TEST_POSTGRES, type TestPostgres, withDatabase } from '@sealpost/testing/components/test-database'
-import { provideComponents } from '@sealpost/testing/components/available'
 
 export async function setup(): Promise<() => Promise<void>> {
-  await provideComponents()
   const server = await startServer()
   const template = `sealpost_template_${randomBytes(6).toString('hex')}`
   await query(server.url, `create database ${template}`)

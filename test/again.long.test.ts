@@ -4,6 +4,7 @@ import { nodeCrypto } from '@sealpost/protocol/node'
 import { describe, expect, it } from 'vitest'
 import { makeEntry, type TestChange, wire } from '@sealpost/testing/clients/store-accounts'
 import { makeEventJson, useEventServer } from '@sealpost/testing/relays/event-server'
+import { roundsOf } from '@sealpost/testing/tier'
 
 const server = useEventServer()
 
@@ -103,9 +104,9 @@ describe('a request whose answer was lost is sent again', () => {
 /** As many renames as the log of an account takes in an hour; few enough at once that none waits for the database until it gives up. */
 const ROUNDS = 25
 const AT_ONCE = 8
-const BATCHES = 5
+const BATCHES = roundsOf({ quick: 1, system: 5 })
 
-describe('1,000 races each, over HTTP: one outcome', { timeout: 120_000 }, () => {
+describe(`${ROUNDS * AT_ONCE * BATCHES} races each, over HTTP: one outcome`, { timeout: 120_000 }, () => {
   it('rename × rename: one entry is there, the other lost', async () => {
     for (let batch = 0; batch < BATCHES; batch++) {
       const accounts = await Promise.all(Array.from({ length: AT_ONCE }, () => server.account(2)))

@@ -8,6 +8,7 @@ import type { FamilyRotation } from '../../ports/store.ts'
 import { append, createAccount, openSession, type TestAccount } from '@sealpost/testing/clients/store-accounts'
 import { useDatabase } from '@sealpost/testing/components/test-database'
 import { silent } from '@sealpost/testing/relays/silent-log'
+import { roundsOf } from '@sealpost/testing/tier'
 import { createStore, type PostgresStore } from '../store.ts'
 
 const GRACE_MS = 30_000
@@ -201,7 +202,7 @@ function createBarrier(parties: number): () => Promise<void> {
 }
 
 const USERS = 8
-const ROUNDS = 125
+const ROUNDS = roundsOf({ quick: 15, system: 125 })
 
 /**
  * USERS accounts side by side, ROUNDS rounds each, two calls on two nodes let go together; in turns one of them is late by up to
@@ -234,7 +235,7 @@ async function race<A, B>(
   )
 }
 
-describe('1,000 races each (G23)', { timeout: 60_000 }, () => {
+describe(`${USERS * ROUNDS} races each (G23)`, { timeout: 60_000 }, () => {
   it('refresh × refresh: one rotates, the other is told the same generation; never a reuse', async () => {
     const firsts = [0, 0]
     await race(

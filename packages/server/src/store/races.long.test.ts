@@ -17,10 +17,11 @@ import {
 } from '@sealpost/testing/clients/store-accounts'
 import { useDatabase } from '@sealpost/testing/components/test-database'
 import { silent } from '@sealpost/testing/relays/silent-log'
+import { roundsOf } from '@sealpost/testing/tier'
 import { createStore, type PostgresStore } from './store.ts'
 
 const USERS = 40
-const ROUNDS = 25
+const ROUNDS = roundsOf({ quick: 4, system: 25 })
 
 const database = useDatabase()
 let nodes: PostgresStore[]
@@ -37,7 +38,7 @@ afterAll(async () => {
 const here = (): Store => nodes[0]!
 const there = (): Store => nodes[1]!
 
-/** Runs `round` for each of USERS users at a time, ROUNDS times: 1,000 rounds in all. */
+/** Runs `round` for each of USERS users at a time, ROUNDS times. */
 async function race(round: (user: number, n: number) => Promise<void>, rounds = ROUNDS): Promise<void> {
   for (let n = 0; n < rounds; n++) await Promise.all(Array.from({ length: USERS }, (_, user) => round(user, n)))
 }
@@ -72,7 +73,7 @@ async function numbers(text: string, values: unknown[]): Promise<number[]> {
   return (rows[0] ?? []).map(Number)
 }
 
-describe('1,000 rounds each', { timeout: 120_000 }, () => {
+describe(`${USERS * ROUNDS} rounds each`, { timeout: 120_000 }, () => {
   it('R01, G09: revoke × ingest: an event commits before the revocation or not at all', async () => {
     const accounts = await Promise.all(Array.from({ length: USERS }, () => createAccount(here(), 1)))
     const start = createStarter()
