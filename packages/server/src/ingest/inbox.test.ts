@@ -49,7 +49,7 @@ function watch(before: (runs: readonly Run[], patient: boolean) => Promise<void>
 
 type World = { inbox: Inbox; log: string[]; batches: { user_no: number; events: readonly StoredEvent[] }[] }
 
-function open(ingest: IngestStore, bounds: Partial<InboxBounds> = {}): World {
+function open(ingest: IngestStore, bounds: Partial<InboxBounds> = {}, now = () => performance.now()): World {
   const world: World = { inbox: undefined as never, log: [], batches: [] }
   world.inbox = createInbox({
     store: ingest,
@@ -59,7 +59,7 @@ function open(ingest: IngestStore, bounds: Partial<InboxBounds> = {}): World {
       world.batches.push({ user_no, events })
     },
     failed: () => {},
-    now: () => performance.now(),
+    now,
     jitter: (min) => min,
   })
   return world
@@ -249,12 +249,29 @@ describe('R11: refusals', () => {
   it('a run that is refused at once takes those behind it in the message along: no gap is told', async () => {
     const a = await sender()
     const { inbox } = open(store, { events_per_minute: () => 5 })
-    inbox.submit([a.run(1, 3), a.run(4, 3), a.run(7, 1)], a.sink)
+    inbox.submit([a.run(1, 5), a.run(6, 3), a.run(9, 1)], a.sink)
     await inbox.idle()
     expect(a.outcomes).toMatchObject([
-      { is: 'refused', code: 'rate_limited', device_seq: 4, expected: 4, events: 4 },
-      { is: 'acked', events: 3 },
+      { is: 'refused', code: 'rate_limited', device_seq: 6, expected: 6, events: 4 },
+      { is: 'acked', events: 5 },
     ])
+    expect(inbox.stats().bytes).toBe(0)
+  })
+
+  it('of a run above the quota of a user what fits is taken: one that is larger than a whole minute comes in too', async () => {
+    const a = await sender()
+    let now = 0
+    const { inbox } = open(store, { events_per_minute: () => 4 }, () => now)
+    inbox.submit([a.run(1, 6)], a.sink)
+    await inbox.idle()
+    expect(a.outcomes).toMatchObject([
+      { is: 'refused', code: 'rate_limited', device_seq: 5, expected: 5, events: 2, retry_after_ms: 60_000 },
+      { is: 'acked', events: 4 },
+    ])
+    now = 60_000
+    inbox.submit([a.run(5, 2)], a.sink)
+    await inbox.idle()
+    expect(acked(a.outcomes)).toEqual([1, 2, 3, 4, 5, 6])
     expect(inbox.stats().bytes).toBe(0)
   })
 })
@@ -276,7 +293,8 @@ it('remembers of a user only the minute that is going on, and a suspicion for so
     jitter: (min) => min,
   })
   const submit = async (first: number, count: number): Promise<void> => {
-    const run = { device_no: 1, session_id: 's', first_seq: 1, epoch: 0, events: [], bytes: 1 }
+    const events = [{ stream_id: 's', flags: 0, client: new Uint8Array(1), expires_at: 0, made_at: 0 }]
+    const run = { device_no: 1, session_id: 's', first_seq: 1, epoch: 0, events, bytes: 1 }
     for (let user_no = first; user_no < first + count; user_no++) inbox.submit([{ ...run, user_no }], { settled: () => {} })
     await inbox.idle()
   }

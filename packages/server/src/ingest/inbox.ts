@@ -72,16 +72,14 @@ export function createInbox(deps: InboxDeps): Inbox {
 
   function submit(runs: readonly Submission[], sink: Sink): void {
     for (const [i, run] of runs.entries()) {
-      const refused = refusalOf(run)
-      if (refused !== null) return tell(runs.slice(i), sink, refused)
-      take(run, sink)
+      if (bytes + run.bytes > bounds.queue_bytes)
+        return tell(runs.slice(i), sink, { code: 'unavailable', retry_after_ms: deps.jitter(RETRY_MS) })
+      const { count, wait_ms } = countInMinute(run)
+      // what fits is taken: a run above the quota of a whole minute would never come in
+      if (count > 0) take(part(run, 0, count), sink)
+      if (count < run.events.length)
+        return tell([part(run, count), ...runs.slice(i + 1)], sink, { code: 'rate_limited', retry_after_ms: wait_ms })
     }
-  }
-
-  function refusalOf(run: Submission): { code: NackCode; retry_after_ms: number } | null {
-    if (bytes + run.bytes > bounds.queue_bytes) return { code: 'unavailable', retry_after_ms: deps.jitter(RETRY_MS) }
-    const wait = overQuota(run)
-    return wait > 0 ? { code: 'rate_limited', retry_after_ms: wait } : null
   }
 
   function take(run: Submission, sink: Sink): void {
@@ -212,6 +210,7 @@ export function createInbox(deps: InboxDeps): Inbox {
       case 'event_expired':
       case 'clock_skew':
       case 'quota_exceeded':
+      case 'too_many_streams':
         return refuse(segment, verdict.is, verdict.expected_seq, verdict.index, {})
       default:
         return verdict satisfies never
@@ -248,7 +247,7 @@ export function createInbox(deps: InboxDeps): Inbox {
         acks.set(received_at, group)
         same += 1
       }
-      const rest = { ...run, first_seq: run.first_seq + same, events: run.events.slice(same), bytes: sizeOf(run.events.slice(same)) }
+      const rest = part(run, same)
       bytes -= run.bytes - rest.bytes
       if (same > 0) sink.settled({ is: 'acked', acks: [...acks.values()], events: same, bytes: run.bytes - rest.bytes })
       if (rest.events.length === 0) return
@@ -326,8 +325,8 @@ export function createInbox(deps: InboxDeps): Inbox {
     sink.settled({ is: 'refused', ...refused, device_seq: first_seq, expected: first_seq, log_seq: null, ...released })
   }
 
-  /** Counts the run; ms to wait when the user's minute is used up. */
-  function overQuota(run: Submission): number {
+  /** Counts as many events of the run as the user's minute has room for; ms to wait for the others. */
+  function countInMinute(run: Submission): { count: number; wait_ms: number } {
     const now = deps.now()
     let minute = minutes.get(run.user_no)
     if (minute === undefined || now - minute.since >= MINUTE_MS) {
@@ -335,9 +334,9 @@ export function createInbox(deps: InboxDeps): Inbox {
       minute = { since: now, events: 0 }
       minutes.set(run.user_no, minute)
     }
-    if (minute.events + run.events.length > bounds.events_per_minute()) return Math.ceil(minute.since + MINUTE_MS - now)
-    minute.events += run.events.length
-    return 0
+    const count = Math.max(0, Math.min(run.events.length, bounds.events_per_minute() - minute.events))
+    minute.events += count
+    return { count, wait_ms: Math.ceil(minute.since + MINUTE_MS - now) }
   }
 
   /** Once a minute, so that no run pays for the users of all others. */
@@ -357,6 +356,12 @@ export function createInbox(deps: InboxDeps): Inbox {
 
 /** What the server part and the length add to a client part. */
 const RECORD_OVERHEAD_BYTES = 29
+
+function part(run: Submission, from: number, to: number = run.events.length): Submission {
+  if (from === 0 && to === run.events.length) return run
+  const events = run.events.slice(from, to)
+  return { ...run, first_seq: run.first_seq + from, events, bytes: sizeOf(events) }
+}
 
 function sizeOf(events: Submission['events']): number {
   let size = 0

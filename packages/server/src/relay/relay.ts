@@ -78,9 +78,8 @@ export function createRelay({ store, bus, node, token_key, logger, ...options }:
       message_bytes: recordBudget(limits),
       // nodes that share a database commit side by side anyway, and fewer commits with more in each cost less
       lanes: () => (node.live() > 1 ? 1 : 2),
-      // each node counts its own, and grants its part; a whole message at least, which would else never come in
-      events_per_minute: () =>
-        Math.max(Math.floor(limits.eventsPerUserPerMinute / node.live()), Math.min(limits.batch_events, limits.eventsPerUserPerMinute)),
+      // each node counts its own, and grants its part
+      events_per_minute: () => Math.max(1, Math.floor(limits.eventsPerUserPerMinute / node.live())),
     },
     committed: (user_no, events) => bus.publish(user_no, { is: 'committed', history_id: store.history_id, events }),
     failed,
