@@ -26,6 +26,8 @@ const AGAIN = 'try again in a moment'
 const UPDATE = 'update sealpost on this device'
 const REJOIN = 'pair this device again: sealpost pair on another device, then sealpost join here'
 const REPAIR = `${REJOIN} with a new --home`
+/** Of an event that was refused for its own sake. */
+const ASIDE = 'sealpost outbox shows it, to send it again or drop it'
 const REMAINS = 'nothing is lost: it stays in the outbox and the next command sends it'
 
 export const OUTCOMES = {
@@ -96,10 +98,11 @@ export const OUTCOMES = {
   stale_epoch: { exit: 'queued', hint: REMAINS },
   sequence_gap: { exit: 'queued', hint: REMAINS },
   sequence_conflict: { exit: 'queued', hint: REMAINS },
-  event_expired: { exit: 'refused', hint: 'it was not sent in time; send it again or with a longer --ttl' },
-  clock_skew: { exit: 'refused', hint: 'set the clock of this device, then try again; it stays in the outbox' },
+  event_expired: { exit: 'refused', hint: `it was not sent in time; ${ASIDE}` },
+  clock_skew: { exit: 'refused', hint: 'set the clock of this device, then try again' },
   payload_too_large: { exit: 'refused', hint: 'send it in smaller parts, for example one line each with --lines' },
-  invalid_event: { exit: 'refused', hint: UPDATE },
+  too_many_streams: { exit: 'refused', hint: `use a stream that is there, or ask who runs the server; ${ASIDE}` },
+  invalid_event: { exit: 'refused', hint: `${UPDATE}; ${ASIDE}` },
   quota_exceeded: { exit: 'refused', hint: 'ask who runs the server; it stays in the outbox' },
   rate_limited: { exit: 'refused', hint: 'wait a minute, then try again' },
   unavailable: { exit: 'unreachable', hint: AGAIN },

@@ -51,7 +51,8 @@ export const NACK = {
   clock_skew: 'The clock of the device is too far ahead for an event with a ttl.',
   payload_too_large: 'The payload is above the limit.',
   invalid_event: 'The event breaks a rule of the protocol.',
-  quota_exceeded: 'A quota of the account is used up.',
+  quota_exceeded: 'A quota of the account is used up; nothing of it is stored before there is room.',
+  too_many_streams: 'The account has as many streams as it may have, and the event is of another one.',
   rate_limited: 'Too many events; send the same bytes again later.',
   unavailable: 'The server cannot store now; send the same bytes again later.',
 } as const

@@ -138,10 +138,10 @@ describe('quotas of one account', () => {
       return head.type === 'nack' ? head.code : head.type
     }
     for (const stream of ['a', 'b', 'c']) expect(await send(stream)).toBe('ack')
-    expect(await send('d')).toBe('quota_exceeded')
+    expect(await send('d')).toBe('too_many_streams')
     expect((await setQuota(account.user_id, { streams: 4 })).status).toBe(200)
     expect(await send('d')).toBe('ack')
-    expect(await send('e')).toBe('quota_exceeded')
+    expect(await send('e')).toBe('too_many_streams')
     await setQuota(account.user_id, { bytes: 10 })
     // the account sees what it may
     const own = await server.door.ask('GET', '/api/user', { token: await server.door.token(account) })

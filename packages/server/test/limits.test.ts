@@ -298,7 +298,7 @@ describe('R12: what a device and a user may send', () => {
     const door = await doors.open({ SEALPOST_QUOTA_STREAMS: '1' })
     const send = await sender(door, await doors.account())
     expect((await send(1, { stream_id: 'one' })).acks).toHaveLength(1)
-    expect(await send(1, { stream_id: 'two' })).toMatchObject({ acks: [], nack: { code: 'quota_exceeded' } })
+    expect(await send(1, { stream_id: 'two' })).toMatchObject({ acks: [], nack: { code: 'too_many_streams' } })
     expect((await send(1, { stream_id: 'one' })).acks).toHaveLength(1)
   })
 

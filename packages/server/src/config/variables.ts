@@ -198,7 +198,7 @@ export const VARIABLES = {
   SEALPOST_QUOTA_STREAMS: {
     schema: whole(1, 1_000_000).default(LIMITS.streamsPerUserMax),
     type: 'whole number',
-    says: 'Streams of one user, above which an event of a new one is not taken (quota_exceeded).',
+    says: 'Streams of one user, above which an event of a new one is not taken (too_many_streams).',
   },
   SEALPOST_RETENTION_S: {
     schema: whole(0, SECONDS_MAX).default(0),

@@ -34,7 +34,7 @@ export type Verdict =
   /** The event at `index` breaks the ttl rule by the database's clock; nothing of the run is stored. */
   | { is: 'event_expired' | 'clock_skew'; index: number; expected_seq: number }
   /** The stream limit of the user is reached by the event at `index`, or its stored bytes (`index` 0); nothing of the run is stored. */
-  | { is: 'quota_exceeded'; index: number; expected_seq: number }
+  | { is: 'quota_exceeded' | 'too_many_streams'; index: number; expected_seq: number }
 
 export type DuplicateVerdict =
   | { is: 'duplicate'; device_seq: number; position: number; stream_seq: number; received_at: number }

@@ -232,7 +232,7 @@ function refusal(
       }
       break
     case VERDICT.barred:
-      if (quota_index !== null) return { is: 'quota_exceeded', index: quota_index, expected_seq }
+      if (quota_index !== null) return { is: 'too_many_streams', index: quota_index, expected_seq }
       break
     case VERDICT.over_quota:
       return { is: 'quota_exceeded', index: 0, expected_seq }

@@ -246,7 +246,7 @@ describe('ingest', () => {
     const streams = ['1', '2', '3', '4'].map((stream_id) => ({ stream_id }))
     stored(await ingestOne(a, 1, streams))
     expect(await ingestOne(a, 5, [{ stream_id: '1' }, { stream_id: '5' }, { stream_id: '6' }])).toEqual({
-      is: 'quota_exceeded',
+      is: 'too_many_streams',
       index: 2,
       expected_seq: 5,
     })
