@@ -57,20 +57,42 @@ export type LogRow = {
 
 // ---------------------------------------------------------------- store: outbox
 
+/** `queued_at`: ms, this device's clock; the item's age counts from it. */
 export type NewItem = { event_id: string; stream_id: string; type: string; ttl: number | null; data: Bytes; queued_at: number }
+
+/** Items set aside that are kept whole: above either bound the oldest go. */
+export const ASIDE_KEPT = { items: 10_000, bytes: 64 * 1_048_576 } as const
 
 /** What is made when an item is sealed for sending (protocol.md §3). `record` has no server part and is sent verbatim on every retry. */
 export type Sealed = { device_seq: number; epoch: number; event_hash: Bytes; record: Bytes }
 
-/** An outbox item that is neither acked nor rejected. `item_no` is the order of sending: 1, 2, 3 … over all processes, never reused. */
+/** An outbox item that waits to be sent. `event_id` is the one of the event, whatever it was queued as. `item_no` is the order of sending: 1, 2, 3 … over all processes, never reused. */
 export type PendingItem = NewItem & { item_no: number; sealed: Sealed | null }
 
 export type ItemAck = { event_id: string; device_seq: number; position: number; stream_seq: number; received_at: number }
 
-export type OutcomeRow =
-  | { event_id: string; state: 'pending' }
-  | { event_id: string; state: 'acked'; position: number; stream_seq: number; received_at: number }
-  | { event_id: string; state: 'rejected'; code: string }
+/** `queued_id`: the `event_id` under which it was queued. A stamp that is corrected, or made anew, gives the event another one. */
+export type OutcomeRow = { event_id: string; queued_id: string } & (
+  | { state: 'pending' }
+  | { state: 'acked'; position: number; stream_seq: number; received_at: number }
+  /** Refused, and kept whole. */
+  | { state: 'set_aside'; code: string }
+  | { state: 'rejected'; code: string }
+)
+
+/** What the outbox holds, without the data. `code` null: it waits to be sent. `sealed`: its bytes may have left. */
+export type OutboxRow = {
+  item_no: number
+  event_id: string
+  queued_id: string
+  stream_id: string
+  type: string
+  ttl: number | null
+  bytes: number
+  queued_at: number
+  code: string | null
+  sealed: boolean
+}
 
 // ---------------------------------------------------------------- store: receiving
 
@@ -177,17 +199,29 @@ export interface DeviceStore {
   enqueueSealed(items: readonly (NewItem & { sealed: Sealed })[], after_item: number): Promise<number[] | null>
   /** Pending items with `item_no` > `after_item`, ascending; ends at `limit` items or when their data exceed `bytes` (at least one if there is one). */
   readPending(after_item: number, limit: number, bytes: number): Promise<PendingItem[]>
-  /** Sealed forms of pending items, before the bytes leave. Overwrites an older sealed form. */
-  sealItems(rows: readonly (Sealed & { item_no: number })[]): Promise<void>
+  /**
+   * Sealed forms of pending items, before the bytes leave, under these `event_id`s. Overwrites an older sealed form. False, and
+   * nothing is stored, when one of the items does not wait any more: another process dropped it.
+   */
+  sealItems(rows: readonly (Sealed & { item_no: number; event_id: string })[]): Promise<boolean>
   /** Takes the sealed form from all pending items with `item_no` ≥ `from_item`: their numbers are given back. */
   unsealItems(from_item: number): Promise<void>
   /** Items become `acked` (data and sealed bytes removed, outcome kept), `acked_device_seq` rises, own heads move: together. */
   ackItems(acks: readonly ItemAck[], acked_device_seq: number, heads: readonly HeadChange[]): Promise<void>
-  /** The item becomes `rejected` (sealed bytes removed, outcome with `code` kept) and all later pending items lose their sealed form: together. */
-  rejectItem(item_no: number, code: string): Promise<void>
-  /** In the order asked; an unknown or forgotten id is left out. At least the latest 100,000 outcomes are kept. Any process. */
+  /**
+   * Pending items become `set_aside` with their code (data kept, sealed bytes removed), and all pending items behind the first of them
+   * lose their sealed form: together. Above `ASIDE_KEPT` the oldest that are set aside become `rejected`, and their data is gone.
+   */
+  setAsideItems(rows: readonly { item_no: number; code: string }[]): Promise<void>
+  /** Items that were set aside are queued anew, as the last ones and under a new `event_id`; the others are left out. Returns the `queued_id`s. Any process. */
+  renewItems(rows: readonly { queued_id: string; event_id: string }[], queued_at: number): Promise<string[]>
+  /** Items that are set aside, or pending and not sealed, become `rejected` with `aborted`, and their data is gone; the others are left out. Returns the `queued_id`s. Any process. */
+  dropItems(queued_ids: readonly string[]): Promise<string[]>
+  /** What is pending or set aside, ascending from behind `after_item`. Any process. */
+  readOutbox(after_item: number, limit: number): Promise<OutboxRow[]>
+  /** By `event_id` or `queued_id`, in the order asked; an unknown or forgotten id is left out. At least the latest 100,000 outcomes are kept. Any process. */
   readOutcomes(event_ids: readonly string[]): Promise<OutcomeRow[]>
-  countOutbox(): Promise<{ pending: number; rejected: number; last_item: number; first_pending: number | null }>
+  countOutbox(): Promise<{ pending: number; set_aside: number; rejected: number; last_item: number; first_pending: number | null }>
 
   // ------------------------------ receiving (protocol.md §3, §5)
   readReceiveState(): Promise<ReceiveState>

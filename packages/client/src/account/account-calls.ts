@@ -34,9 +34,10 @@ export async function deleteAccount(
   signal?: AbortSignal,
 ): Promise<Record<string, number> | null> {
   const { contact, assert } = openCalls(home, identity, member)
+  // a refusal of the time is corrected, but nothing else is tried twice: the first try may have deleted it
   await contact.again(home.clock.mono() + FIRST_TRIES_MS, signal, () => contact.rest.readServer(signal))
   try {
-    return await contact.rest.deleteUser(await assert('delete-account'), signal)
+    return await contact.again(home.clock.mono(), signal, async () => contact.rest.deleteUser(await assert('delete-account'), signal))
   } catch (error) {
     if (error instanceof SealpostError && UNSURE.has(error.code) && (await isGone(home, member, signal))) return null
     throw error
@@ -58,9 +59,9 @@ function openCalls(
   identity: Identity,
   member: Member,
 ): { contact: Contact; assert(purpose: string): ReturnType<typeof createAssertion> } {
-  const contact = openContact(home, identity.server_url, () => member.status.clock_offset)
+  const contact = openContact(home, identity.server_url, member.time)
   const { user_id, device_id: signer, server_key, sign_seed } = identity
   const assert = (purpose: string) =>
-    createAssertion(home.crypto, sign_seed, { purpose, aud: toBase64url(server_key), user_id, signer }, contact.now())
+    createAssertion(home.crypto, sign_seed, { purpose, aud: toBase64url(server_key), user_id, signer }, member.time.now())
   return { contact, assert }
 }

@@ -44,6 +44,7 @@ import { awaitSlot, FIRST_TRIES_MS, isFinal, openContact, putSlot } from './cont
 import type { AppendedEntry, Member } from '../home/member.ts'
 import type { Clock, Home, Identity, LogRow } from '../ports.ts'
 import type { Rest } from '../connection/rest.ts'
+import { createServerClock, type ServerClock } from '../connection/server-clock.ts'
 import { parseServerUrl } from '../connection/server-url.ts'
 import { throwIfAborted } from '../signal.ts'
 
@@ -104,14 +105,23 @@ async function createAs(root: RootKeys, recovery_seed: Uint8Array, o: CreateOpti
   const { crypto, clock } = home
   const name = givenDeviceName(o.name)
   const { url, pin } = parseServerUrl(o.server)
-  const { rest, now, again } = openContact(home, url, () => 0)
+  const time = createServerClock(clock)
+  const { rest, again } = openContact(home, url, time)
   const { server_key } = await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readServer(signal))
   if (pin !== null && !equalBytes(pin, server_key)) throw otherKey(server_key, pin)
 
   const keys = await createDeviceKeys(crypto)
   const device = await introduceDevice(crypto, root.user_id, keys, name, o.device_type)
   const signer = { id: 'root', seed: root.sign_seed }
-  const made = await buildEntry(crypto, null, root.user_id, signer, { type: 'genesis', root_kem_pub: root.kem_pub, device }, null, now())
+  const made = await buildEntry(
+    crypto,
+    null,
+    root.user_id,
+    signer,
+    { type: 'genesis', root_kem_pub: root.kem_pub, device },
+    null,
+    time.now(),
+  )
   const entry = { body: toBase64url(made.entry.body), sig: toBase64url(made.entry.sig) }
   const recovery_words = await recoverySeedToWords(recovery_seed)
   await o.onWords?.(recovery_words)
@@ -120,7 +130,7 @@ async function createAs(root: RootKeys, recovery_seed: Uint8Array, o: CreateOpti
     await again(clock.mono() + CREATE_MS, signal, async () => {
       throwIfAborted(signal)
       const claims = { purpose: 'log', aud: toBase64url(server_key), user_id: root.user_id, signer: keys.device_id }
-      const proof = await createAssertion(crypto, keys.sign_seed, claims, now())
+      const proof = await createAssertion(crypto, keys.sign_seed, claims, time.now())
       // the same entry again is fine: an answer may have been lost
       try {
         await rest.appendLog({ ...entry, boxes: made.boxes, proof, ...(o.invite === undefined ? {} : { invite: o.invite }) }, signal)
@@ -142,7 +152,7 @@ async function createAs(root: RootKeys, recovery_seed: Uint8Array, o: CreateOpti
     entry_hash: made.entry_hash,
     box: box === undefined ? null : fromBase64url(box),
     epoch_key: made.epoch_key,
-    first_seen: clock.now(),
+    first_seen: time.now(),
   }
   await home.store.createIdentity(identity, [row])
   return { identity, recovery_words, server_key: toBase64url(server_key), pinned: pin !== null }
@@ -151,6 +161,7 @@ async function createAs(root: RootKeys, recovery_seed: Uint8Array, o: CreateOpti
 // ---------------------------------------------------------------- pairing, the existing device (A)
 
 export type PairOptions = {
+  /** `expires_at`: ms, the clock of this device. */
   onCode(code: string, expires_at: number): void
   /** True when a person has seen the same phrase on both devices. */
   confirm(phrase: ShownPhrase, device: { name: string; device_type: DeviceType }): Promise<boolean>
@@ -161,12 +172,13 @@ export type PairOptions = {
 export async function pairDevice(home: Home, identity: Identity, member: Member, o: PairOptions): Promise<string> {
   const { crypto, clock } = home
   const { signal } = o
-  const { rest, now, again } = openContact(home, identity.server_url, () => member.status.clock_offset)
+  const { time } = member
+  const { rest, again } = openContact(home, identity.server_url, time)
   await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readServer(signal))
   const code = createPairingCode(crypto)
   const keys = await derivePairingKeys(crypto, code)
   const nonce = crypto.random(32)
-  const expires_at = now() + LIMITS.pairingMs
+  const expires_at = time.now() + LIMITS.pairingMs
   const until = clock.mono() + LIMITS.pairingMs
   const { log } = member.account
   const offer = await sealSlot(crypto, keys, 'offer', {
@@ -181,12 +193,12 @@ export async function pairDevice(home: Home, identity: Identity, member: Member,
   const put = async (slot: PairingSlot, box: Uint8Array): Promise<void> => {
     const token = await again(until, signal, async () => {
       const claims = { purpose: 'token', aud: toBase64url(identity.server_key), user_id: identity.user_id, signer: identity.device_id }
-      return (await rest.createToken(await createAssertion(crypto, identity.sign_seed, claims, now()), signal)).access_token
+      return (await rest.createToken(await createAssertion(crypto, identity.sign_seed, claims, time.now()), signal)).access_token
     })
     await again(until, signal, () => putSlot(rest, keys, slot, box, token, signal))
   }
   await put('offer', offer)
-  o.onCode(code, expires_at)
+  o.onCode(code, clock.now() + LIMITS.pairingMs)
 
   const joinBox = await awaitSlot({ rest, again }, clock, keys, 'join', until, signal)
   if (joinBox === null) throw new SealpostError('expired', 'no device joined with this code within 10 minutes')
@@ -233,7 +245,8 @@ export async function joinAccount(o: JoinOptions): Promise<Identity> {
   await expectEmpty(home)
   const name = givenDeviceName(o.name)
   const { url, pin } = parseServerUrl(o.server)
-  const { rest, now, again } = openContact(home, url, () => 0)
+  const time = createServerClock(clock)
+  const { rest, again } = openContact(home, url, time)
   const pairing = await derivePairingKeys(crypto, o.code)
   const offerBox = await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readSlot(pairing.mailbox_id, 'offer', 0, signal))
   if (offerBox === null)
@@ -272,9 +285,9 @@ export async function joinAccount(o: JoinOptions): Promise<Identity> {
         signer: identity.device_id,
         from_log_seq,
       }
-      return rest.readLog(await createAssertion(crypto, identity.sign_seed, claims, now()), signal)
+      return rest.readLog(await createAssertion(crypto, identity.sign_seed, claims, time.now()), signal)
     })
-  const rows = await readWholeLog(home, read, identity, offer, done, keys).catch((error: unknown) => {
+  const rows = await readWholeLog(home, read, identity, offer, done, keys, time).catch((error: unknown) => {
     if (done !== null || !(error instanceof SealpostError) || error.code !== 'unauthorized') throw error
     throw new SealpostError('expired', 'the other device did not add this one within 10 minutes', { cause: error })
   })
@@ -292,14 +305,15 @@ async function readWholeLog(
   offer: PairingContent['offer'],
   done: PairingContent['done'] | null,
   keys: DeviceKeys,
+  time: ServerClock,
 ): Promise<LogRow[]> {
-  const { crypto, clock } = home
+  const { crypto } = home
   const rows: LogRow[] = []
   let log: DeviceLog | null = null
   for (let more = true; more; ) {
     const page = await read(rows.length)
     for (const wire of page.entries) {
-      log = await addRow(crypto, clock, identity, log, wire, rows)
+      log = await addRow(crypto, time, identity, log, wire, rows)
     }
     more = page.has_more && page.entries.length > 0
   }
@@ -330,7 +344,7 @@ function isEntry(log: DeviceLog, added: number, done: PairingContent['done']): b
 
 export async function addRow(
   crypto: Crypto,
-  clock: Clock,
+  time: ServerClock,
   identity: Identity,
   log: DeviceLog | null,
   wire: WireEntry,
@@ -340,7 +354,7 @@ export async function addRow(
   const verified = await verifyEntry(crypto, log, identity.user_id, entry)
   if (!verified.ok) throw new SealpostError(verified.code, `the device list of the server does not verify: ${verified.reason}`)
   const box = wire.box === null ? null : fromBase64url(wire.box, 1168)
-  rows.push({ ...entry, log_seq: rows.length, entry_hash: verified.entry_hash, box, epoch_key: null, first_seen: clock.now() })
+  rows.push({ ...entry, log_seq: rows.length, entry_hash: verified.entry_hash, box, epoch_key: null, first_seen: time.now() })
   return verified.log
 }
 

@@ -2,6 +2,7 @@ import { type ErrorCode, SealpostError } from '@sealpost/protocol'
 import { describe, expect, it } from 'vitest'
 import { openContact } from './contact.ts'
 import type { Home } from '../ports.ts'
+import { createServerClock } from '../connection/server-clock.ts'
 import { createTestClock } from '@sealpost/testing/clients/clock-and-account'
 
 /** Fails as told, one error per call, then succeeds; the clock is at once where the contact waits for. */
@@ -18,7 +19,7 @@ async function tries(until: number, ...errors: SealpostError[]) {
       return cancel
     },
   }
-  const { again } = openContact({ clock: hasty } as unknown as Home, 'https://x', () => 0)
+  const { again } = openContact({ clock: hasty } as unknown as Home, 'https://x', createServerClock(hasty))
   let calls = 0
   const result = await again(began + until, undefined, () => {
     const error = errors[calls++]
@@ -38,6 +39,12 @@ describe('a call on the way into an account', () => {
   it('fails at once with what does not pass', async () => {
     const error = failure('not_found')
     expect(await tries(10_000, error)).toEqual({ calls: 1, waited: [], result: error })
+  })
+
+  it('that was refused for its time is tried once more, with the time that the refusal told; then it is the clock', async () => {
+    expect(await tries(10_000, failure('expired'))).toEqual({ calls: 2, waited: [], result: 'done' })
+    const run = await tries(10_000, failure('expired'), failure('expired'))
+    expect(run).toMatchObject({ calls: 2, waited: [], result: { code: 'clock_skew' } })
   })
 
   it('is not tried before the time that the server gave', async () => {

@@ -1,11 +1,12 @@
 /**
  * REST calls on the way into an account (protocol.md §10): there is no session yet that would tell the server's time or come back
- * by itself, so the first answer tells the time and what fails in passing is tried again. A pairing slot is filled once and
- * waited for; a lost answer to a fill is no failure.
+ * by itself, so what fails in passing is tried again, and so is what was refused for its time: the refusal tells the server's. A pairing
+ * slot is filled once and waited for; a lost answer to a fill is no failure.
  */
 import { equalBytes, type ErrorCode, LIMITS, type PairingKeys, type PairingSlot, SealpostError } from '@sealpost/protocol'
-import type { Clock, Home, Http } from '../ports.ts'
+import type { Clock, Home } from '../ports.ts'
 import { createRest, type Rest } from '../connection/rest.ts'
+import { hearing, type ServerClock } from '../connection/server-clock.ts'
 import { sleep, throwIfAborted } from '../signal.ts'
 
 const PAUSE_MS = { first: 250, last: 4_000 } as const
@@ -16,33 +17,26 @@ export const FIRST_TRIES_MS = 1_500
 
 export type Contact = {
   rest: Rest
-  /** ms, the server's clock as its first answer told it (G07). */
-  now(): number
   /** Calls until it succeeds, fails for good, or the next try, not before the server's own time for it, would be after `until` (monotonic). */
   again<T>(until: number, signal: AbortSignal | undefined, call: () => Promise<T>): Promise<T>
 }
 
-export function openContact(home: Home, url: string, knownOffset: () => number): Contact {
-  const { clock } = home
-  let offset: number | null = null
-  const http: Http = {
-    async request(request) {
-      const response = await home.http.request(request)
-      const date = Date.parse(response.headers['date'] ?? '')
-      // whole seconds, cut off
-      if (offset === null && !Number.isNaN(date)) offset = date + 500 - clock.now()
-      return response
-    },
-    stream: (request) => home.http.stream(request),
-  }
+/** `time`: hears what each answer tells, and is asked for what is signed. */
+export function openContact({ clock, http }: Pick<Home, 'clock' | 'http'>, url: string, time: ServerClock): Contact {
   return {
-    rest: createRest(http, url),
-    now: () => clock.now() + (offset ?? knownOffset()),
+    rest: createRest(hearing(http, time), url),
     async again(until, signal, call) {
+      let corrected = false
       for (let pause: number = PAUSE_MS.first; ; pause = Math.min(2 * pause, PAUSE_MS.last)) {
         try {
           return await call()
         } catch (error) {
+          if (error instanceof SealpostError && error.code === 'expired') {
+            if (corrected) throw clockError(error, time)
+            // what was signed with the time that was known before
+            corrected = true
+            continue
+          }
           const wait = Math.max(pause, error instanceof SealpostError ? (error.retry_after_ms ?? 0) : 0)
           if (isFinal(error) || clock.mono() + wait >= until) throw error
           await sleep(clock, wait, signal)
@@ -50,6 +44,21 @@ export function openContact(home: Home, url: string, knownOffset: () => number):
       }
     },
   }
+}
+
+/** The server refuses the time of what is signed here, also as it told it itself. */
+export function clockError(cause: SealpostError, time: ServerClock): SealpostError {
+  const ms = Math.abs(time.offset)
+  const way = time.offset < 0 ? 'ahead of' : 'behind'
+  const says = ms < 60_000 ? cause.message : `the clock of this device is ${spanOf(ms)} ${way} the server's; set it`
+  return new SealpostError('clock_skew', says, { cause })
+}
+
+function spanOf(ms: number): string {
+  const minutes = Math.round(ms / 60_000)
+  if (minutes < 120) return `${minutes} minute${minutes === 1 ? '' : 's'}`
+  const hours = Math.round(minutes / 60)
+  return hours < 48 ? `${hours} hours` : `${Math.round(hours / 24)} days`
 }
 
 export function isFinal(error: unknown): boolean {

@@ -27,6 +27,7 @@ import {
 import { addRow, CREATE_MS, expectEmpty, otherKey, toIdentity } from './account.ts'
 import { FIRST_TRIES_MS, openContact } from './contact.ts'
 import type { Home, Identity, LogRow } from '../ports.ts'
+import { createServerClock } from '../connection/server-clock.ts'
 import { parseServerUrl } from '../connection/server-url.ts'
 import { throwIfAborted } from '../signal.ts'
 
@@ -78,7 +79,8 @@ async function recoverAs(
   const { home, signal } = o
   const { crypto, clock } = home
   const name = givenDeviceName(o.name)
-  const { rest, now, again } = openContact(home, url, () => 0)
+  const time = createServerClock(clock)
+  const { rest, again } = openContact(home, url, time)
   const { server_key } = await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readServer(signal))
   if (pin !== null && !equalBytes(pin, server_key)) throw otherKey(server_key, pin)
   const { user_id } = root
@@ -89,7 +91,7 @@ async function recoverAs(
       crypto,
       root.sign_seed,
       { purpose, aud, user_id, signer: 'root', ...(from_log_seq === undefined ? {} : { from_log_seq }) },
-      now(),
+      time.now(),
     )
 
   const keys = await createDeviceKeys(crypto)
@@ -104,7 +106,7 @@ async function recoverAs(
       const page = await again(until, signal, async () => rest.readLog(await assert('log-read', rows.length), signal))
       for (const wire of page.entries) {
         // its boxes are the root's, not this device's
-        log = await addRow(crypto, clock, identity, log, { ...wire, box: null }, rows)
+        log = await addRow(crypto, time, identity, log, { ...wire, box: null }, rows)
         newest = wire
       }
       more = page.has_more && page.entries.length > 0
@@ -118,7 +120,7 @@ async function recoverAs(
     const current: DeviceLog = await readLog()
     const previous = await openRootBox(home, root, current, newest)
     const signer = { id: 'root', seed: root.sign_seed }
-    const made = await buildEntry(crypto, current, user_id, signer, { type: 'recover', device }, previous, now())
+    const made = await buildEntry(crypto, current, user_id, signer, { type: 'recover', device }, previous, time.now())
     const entry = { body: toBase64url(made.entry.body), sig: toBase64url(made.entry.sig) }
     try {
       await again(until, signal, async () => rest.appendLog({ ...entry, boxes: made.boxes, proof: await assert('log') }, signal))
@@ -128,7 +130,7 @@ async function recoverAs(
     }
     const box = made.boxes[keys.device_id]
     const { log_seq, entry_hash, epoch_key } = made
-    const own = { ...decodeWireEntry(entry), log_seq, entry_hash, epoch_key, first_seen: clock.now() }
+    const own = { ...decodeWireEntry(entry), log_seq, entry_hash, epoch_key, first_seen: time.now() }
     await home.store.createIdentity(identity, [...rows, { ...own, box: box === undefined ? null : fromBase64url(box) }])
     return { identity, server_key: aud, pinned: pin !== null, history: previous !== null }
   }

@@ -28,7 +28,7 @@ import {
 import type { Identity } from '../ports.ts'
 
 /** Keys that a server_hello gave and the client_auth that answers it, not sealed yet. */
-export type Proof = { keys: SessionKeys; auth: Bytes }
+export type Proof = { keys: SessionKeys & { server_time: number }; auth: Bytes }
 
 export type ChannelKeys = {
   /** A client_hello waits for its server_hello. */

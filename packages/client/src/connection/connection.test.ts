@@ -35,6 +35,7 @@ function createWorld() {
     clock,
     transport: server,
     identity: () => identity,
+    heard: () => undefined,
     authBody: () =>
       Promise.resolve({
         user_id: identity.user_id,

@@ -78,6 +78,8 @@ export type ConnectionPorts = {
   transport: Transport
   /** As stored now: address and pinned key may change between connections. */
   identity(): Identity
+  /** The server's time, as a server_hello that verified told it. */
+  heard(server_ms: number): void
   /** Resolves when nothing of the session before is being stored any more. */
   authBody(): Promise<ClientAuthBody>
   established(session: Established): { behind: boolean }
@@ -96,8 +98,6 @@ export type Connection = {
   readonly state: ConnectionState
   /** Why the last connection ended, or null. */
   readonly last_error: SealpostError | null
-  /** ms to add to this device's clock to get the server's; 0 before the first handshake. */
-  readonly clock_offset: number
   /** The session stands. */
   readonly open: boolean
   start(): void
@@ -127,7 +127,6 @@ export function createConnection(ports: ConnectionPorts): Connection {
   let link: Link | null = null
   let state: ConnectionState = 'offline'
   let last_error: SealpostError | null = null
-  let clock_offset = 0
   let established: Established | null = null
 
   function input(given: MachineInput): void {
@@ -266,8 +265,7 @@ export function createConnection(ports: ConnectionPorts): Connection {
 
   async function onText(of: Link, text: string): Promise<void> {
     if (machine.at !== 'hello' || !of.keys.asked) throw new SealpostError('invalid_message', 'a text frame is legal only as server_hello')
-    const asked = clock.now()
-    clock_offset = (await of.keys.finishHello(text)) - asked
+    ports.heard(await of.keys.finishHello(text))
     const auth = await of.keys.prove(await ports.authBody())
     if (!current(of)) return
     transmit(of, auth)
@@ -282,6 +280,7 @@ export function createConnection(ports: ConnectionPorts): Connection {
     if (established === null) throw new SealpostError('invalid_message', 'a server_hello that nobody asked for')
     const { keys, auth } = await of.keys.finishRekey(head, established.session_id)
     if (!current(of)) return
+    ports.heard(keys.server_time)
     // in one step: client_auth is the first frame of the new generation, and what was sealed before left before
     of.keys.switchTo(keys)
     transmit(of, auth)
@@ -355,9 +354,6 @@ export function createConnection(ports: ConnectionPorts): Connection {
     },
     get last_error() {
       return last_error
-    },
-    get clock_offset() {
-      return clock_offset
     },
     get open() {
       return isOpen(machine)

@@ -22,7 +22,7 @@ import { openOutbox, type Outbox } from '../outbox/outbox.ts'
 import { batchLimits } from '../outbox/outbox-window.ts'
 import { ownHeads } from '../outbox/own-events.ts'
 import { wipeWhenRevoked } from '../log/own-revocation.ts'
-import type { Home, Identity, NewItem, OutcomeRow } from '../ports.ts'
+import type { Home, Identity, NewItem } from '../ports.ts'
 import { askPage, type QueryPage, type QueryRequest } from '../inbox/query-page.ts'
 import { look } from './repair.ts'
 import { createReplay } from '../inbox/replay.ts'
@@ -30,6 +30,7 @@ import { createRequests } from '../connection/requests.ts'
 import { createRest } from '../connection/rest.ts'
 import { decideRevocation } from '../log/revoke.ts'
 import { createRouter, type Presence } from './router.ts'
+import { hearing, type ServerClock } from '../connection/server-clock.ts'
 import { createTopic, orAborted, type Topic, until, within } from '../signal.ts'
 
 const CLIENT = { name: '@sealpost/client', version: '0.1.0' } as const
@@ -49,7 +50,8 @@ export type LeaderStatus = {
 export type Leader = {
   readonly account: AccountLog
   readonly notices: Topic<Notice>
-  readonly settled: Topic<readonly OutcomeRow[]>
+  /** Items of the outbox were decided; true: they are on the server. */
+  readonly settled: Topic<boolean>
   /** Rows were stored, or the outbox changed. */
   readonly changed: Topic<void>
   status(): LeaderStatus
@@ -60,19 +62,18 @@ export type Leader = {
   /** Durable in the outbox when it resolves, in the order of the calls; sent at once when nothing stands before it. */
   enqueue(items: readonly NewItem[]): Promise<void>
   query(request: QueryRequest, signal?: AbortSignal): Promise<QueryPage>
-  readonly clock_offset: number
   append: LogAppender['append']
   revoke(device_id: string, signal?: AbortSignal): Promise<void>
   close(): Promise<void>
 }
 
-export async function openLeader(home: Home, stored: Identity): Promise<Leader> {
+export async function openLeader(home: Home, stored: Identity, time: ServerClock): Promise<Leader> {
   const { store, clock, crypto } = home
   let identity = stored
   const notices = createTopic<Notice>()
-  const settled = createTopic<readonly OutcomeRow[]>()
+  const settled = createTopic<boolean>()
   const changed = createTopic<void>()
-  const account = await openAccountLog(crypto, store, clock, identity)
+  const account = await openAccountLog(crypto, store, time, identity)
   // an entry that revokes this device counts also when the process ended right behind it
   const revoked = await wipeWhenRevoked(store, account, identity)
   if (revoked !== null) throw revoked
@@ -84,8 +85,6 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
   const ending = new AbortController()
   const opened = createTopic<void>()
   const inOrder = createMutex()
-
-  const serverNow = (): number => clock.now() + connection.clock_offset
 
   const alarms = createAlarms({
     store,
@@ -114,15 +113,15 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       clock,
       identity,
       account,
-      clockOffset: () => connection.clock_offset,
+      time,
       send: (records) => session !== null && connection.send({ type: 'event' }, records),
       wantLog: () => log.request(account.log.log_seq + 1),
       wantRotation: (why) => rotation.want(why),
-      reconcile: () => connection.reconnect(null),
+      reconnect: () => connection.reconnect(null),
       fatal,
       tell,
-      settled(outcomes) {
-        settled.emit(outcomes)
+      settled(acked) {
+        settled.emit(acked)
         changed.emit()
       },
     },
@@ -137,7 +136,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
       clock,
       identity,
       account,
-      clockOffset: () => connection.clock_offset,
+      time,
       withOwn: (call) => outbox.withOwn(call),
       forgetOwnHeads: () => outbox.forgetHeads(),
       resetStored: () => outbox.resetStored(),
@@ -174,7 +173,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     identity,
     account,
     requests,
-    serverNow,
+    time,
     requestLog: (from) => log.request(from),
     changed: logChanged,
   })
@@ -183,6 +182,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     crypto,
     store,
     clock,
+    time,
     account,
     appender,
     online: () => session !== null,
@@ -205,6 +205,7 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     clock,
     transport: home.transport,
     identity: () => identity,
+    heard: (server_ms) => time.hear(server_ms),
     authBody,
     established,
     begin,
@@ -227,8 +228,8 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
           store,
           account,
           identity: () => identity,
-          rest: () => createRest(home.http, identity.server_url, ending.signal),
-          serverNow,
+          rest: () => createRest(hearing(home.http, time), identity.server_url, ending.signal),
+          time,
           logChanged: checkOwnRevocation,
           identityChanged(change) {
             identity = { ...identity, ...change }
@@ -389,9 +390,6 @@ export async function openLeader(home: Home, stored: Identity): Promise<Leader> 
     async query(request, signal) {
       await untilOpen(signal)
       return askPage(requests, request, session?.limits.replay_events, signal)
-    },
-    get clock_offset() {
-      return connection.clock_offset
     },
     append,
     async revoke(device_id, signal) {

@@ -17,6 +17,7 @@ import { revokedError } from '../log/own-revocation.ts'
 import type { QueryPage, QueryRequest } from '../inbox/query-page.ts'
 import { decideRename } from '../log/rename.ts'
 import type { Presence } from './router.ts'
+import { openServerClock, type ServerClock } from '../connection/server-clock.ts'
 import { createTopic, orAborted, sleep, type Topic, within } from '../signal.ts'
 
 export type MemberStatus = {
@@ -24,10 +25,11 @@ export type MemberStatus = {
   last_error: SealpostError | null
   /** The engine has stopped and does not connect again by itself. */
   terminal: SealpostError | null
-  /** What the engine told of last and goes on after (clock_skew, quota_exceeded, log_withheld …); null once an event was acked since. */
+  /** What the engine told of last and goes on after (quota_exceeded, log_withheld …); null once an event was acked since. */
   trouble: SealpostError | null
   head_position: number | null
-  clock_offset: number
+  /** ms to add to the clock of this device to get the server's; null: the leader is not sure of it. */
+  clock_offset: number | null
   presence: Presence[]
 }
 
@@ -38,6 +40,8 @@ export type Member = {
   /** Opened without a connection, or closed. */
   readonly alone: boolean
   readonly account: AccountLog
+  /** The server's clock. */
+  readonly time: ServerClock
   readonly notices: Topic<Notice>
   /** Rows of the store changed: events, outcomes, log, or the status. */
   readonly changed: Topic<void>
@@ -61,7 +65,7 @@ const OFFLINE: MemberStatus = {
   terminal: null,
   trouble: null,
   head_position: null,
-  clock_offset: 0,
+  clock_offset: null,
   presence: [],
 }
 const ASK_TRIES = 3
@@ -84,7 +88,8 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
   const closing = new AbortController()
   let changing: Promise<void> = Promise.resolve()
   let trouble: SealpostError | null = null
-  let account = await openAccountLog(home.crypto, home.store, home.clock, identity)
+  const time = await openServerClock(home)
+  let account = await openAccountLog(home.crypto, home.store, time, identity)
 
   async function take(waiting?: AbortSignal): Promise<void> {
     const seat = await home.coordination.lead(waiting)
@@ -109,7 +114,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
       const revocation = await home.store.readRevocation()
       throw revocation === null ? new SealpostError('not_paired', 'this home holds no device any more') : revokedError(revocation)
     }
-    const leader = await openLeader(home, current)
+    const leader = await openLeader(home, current, time)
     account = leader.account
     role = { is: 'leader', seat, leader }
     leader.notices.on((notice) => {
@@ -120,15 +125,15 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
       }
       notices.emit(notice)
     })
-    leader.settled.on((outcomes) => {
-      if (outcomes.some((outcome) => outcome.state === 'acked')) trouble = null
+    leader.settled.on((acked) => {
+      if (acked) trouble = null
     })
     leader.changed.on(() => {
       changed.emit()
       seat.wake()
     })
     seat.onWake(() => leader.pump())
-    seat.onRequest((request, gone) => answerFollower(leader, statusOf(leader, trouble), request, gone))
+    seat.onRequest((request, gone) => answerFollower(leader, statusOf(leader, trouble, time), request, gone))
     leader.start()
   }
 
@@ -166,6 +171,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
   function setStatus(next: MemberStatus): void {
     const before = status
     status = next
+    if (next.clock_offset !== null) time.hear(home.clock.now() + next.clock_offset)
     if (next.state !== before.state) notices.emit({ is: 'state', state: next.state })
     if (next.terminal !== null && before.terminal === null) notices.emit({ is: 'error', error: next.terminal, terminal: true })
     const { trouble: told } = next
@@ -227,14 +233,15 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
     get account() {
       return account
     },
+    time,
     notices,
     changed,
     get status() {
-      return role.is === 'leader' ? statusOf(role.leader, trouble) : status
+      return role.is === 'leader' ? statusOf(role.leader, trouble, time) : status
     },
     async refreshStatus() {
       if (role.is === 'follower') await refresh(role.link)
-      return role.is === 'leader' ? statusOf(role.leader, trouble) : status
+      return role.is === 'leader' ? statusOf(role.leader, trouble, time) : status
     },
     wake() {
       if (role.is === 'leader') role.leader.pump()
@@ -336,8 +343,8 @@ async function addDevice(leader: Leader, device: DeviceIntroduction, signal: Abo
   return { log_seq, entry_hash }
 }
 
-function statusOf(leader: Leader, trouble: SealpostError | null): MemberStatus {
-  return { ...leader.status(), trouble, clock_offset: leader.clock_offset, presence: leader.presence() }
+function statusOf(leader: Leader, trouble: SealpostError | null, time: ServerClock): MemberStatus {
+  return { ...leader.status(), trouble, clock_offset: time.sure ? time.offset : null, presence: leader.presence() }
 }
 
 type WireError = { code: string; message: string } | null
@@ -358,7 +365,7 @@ function readStatus(head: Record<string, unknown>): MemberStatus {
   return {
     state: state === 'connecting' || state === 'replaying' || state === 'live' ? state : 'offline',
     head_position: typeof head_position === 'number' ? head_position : null,
-    clock_offset: typeof clock_offset === 'number' ? clock_offset : 0,
+    clock_offset: typeof clock_offset === 'number' ? clock_offset : null,
     presence: Array.isArray(presence) ? (presence as Presence[]) : [],
     last_error: fromWire(head['last_error']),
     terminal: fromWire(head['terminal']),

@@ -68,7 +68,7 @@ export async function* queryStream(
     for (let tries = 0; rest.length > 0; tries++) {
       const { account } = member
       await account.openKeys(rest.map((record) => record.epoch).filter((epoch) => epoch <= account.log.log_seq))
-      const now_ms = home.clock.now() + member.status.clock_offset
+      const now_ms = member.time.now()
       const context = { user_id: identity.user_id, log: account.log, epoch_key: (epoch: number) => account.epochKey(epoch), floor, now_ms }
       const verified = await receivePage(home.crypto, context, chains, rest)
       for (const item of verified.items) items.push(item)

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { NOW_MS, testDevice } from '@sealpost/testing/clients/honest-events'
 import { look } from './repair.ts'
 import type { Rest, ServerIdentity } from '../connection/rest.ts'
+import { createServerClock } from '../connection/server-clock.ts'
 import { createMemoryStore } from '@sealpost/testing/clients/memory-store'
 import { createTestAccount, createTestClock, identityOf } from '@sealpost/testing/clients/clock-and-account'
 
@@ -24,7 +25,7 @@ async function lookWith(why: 'auth' | 'identity', rest: Partial<Rest>) {
       account: createTestAccount(device, [device]),
       identity: () => identity,
       rest: () => rest as Rest,
-      serverNow: () => NOW_MS,
+      time: createServerClock(createTestClock()),
       logChanged: () => Promise.resolve(),
       identityChanged: (change) => changes.push(change),
     },

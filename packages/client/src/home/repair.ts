@@ -5,9 +5,11 @@
  */
 import { buildEntry, createAssertion, type Crypto, equalBytes, type ErrorCode, SealpostError, toBase64url } from '@sealpost/protocol'
 import type { AccountLog } from '../log/account-log.ts'
+import { clockError } from '../account/contact.ts'
 import type { CheckReason } from '../connection/machine.ts'
 import type { Clock, DeviceStore, Identity } from '../ports.ts'
 import { followsChain, type Rest } from '../connection/rest.ts'
+import type { ServerClock } from '../connection/server-clock.ts'
 
 export type RepairPorts = {
   crypto: Crypto
@@ -16,7 +18,7 @@ export type RepairPorts = {
   account: AccountLog
   identity(): Identity
   rest(): Rest
-  serverNow(): number
+  time: ServerClock
   /** Entries were applied: this device may be among the revoked. */
   logChanged(): Promise<void>
   identityChanged(change: { server_key: Uint8Array }): void
@@ -28,6 +30,7 @@ export async function look(ports: RepairPorts, why: CheckReason): Promise<'conne
     return await (why === 'identity' ? lookAtIdentity(ports) : lookAtLog(ports))
   } catch (error) {
     if (error instanceof SealpostError && error.code === 'account_gone') return 'account_gone'
+    if (error instanceof SealpostError && error.code === 'expired') throw clockError(error, ports.time)
     throw error
   }
 }
@@ -49,7 +52,7 @@ async function lookAtIdentity(ports: RepairPorts): Promise<'connect' | ErrorCode
   const pinned = ports.identity().server_key
   // the key it names is the known one, and yet another answers the socket
   if (equalBytes(identity.server_key, pinned)) return 'server_identity'
-  if (!(await followsChain(ports.crypto, pinned, identity, ports.serverNow()))) return 'server_identity'
+  if (!(await followsChain(ports.crypto, pinned, identity, ports.time.now()))) return 'server_identity'
   await ports.store.updateIdentity({ server_key: identity.server_key })
   ports.identityChanged({ server_key: identity.server_key })
   return 'connect'
@@ -69,7 +72,7 @@ async function readTheirs(ports: RepairPorts): Promise<number | null> {
       signer: identity.device_id,
       from_log_seq: from,
     }
-    const assertion = await createAssertion(crypto, identity.sign_seed, claims, ports.serverNow())
+    const assertion = await createAssertion(crypto, identity.sign_seed, claims, ports.time.now())
     let page
     try {
       page = await ports.rest().readLog(assertion)
@@ -96,7 +99,7 @@ async function postMissing(ports: RepairPorts, from: number): Promise<'connect' 
       crypto,
       identity.sign_seed,
       { purpose: 'log', aud: toBase64url(identity.server_key), user_id: identity.user_id, signer: identity.device_id },
-      ports.serverNow(),
+      ports.time.now(),
     )
   try {
     for (const row of account.rows.slice(from)) {
@@ -112,7 +115,7 @@ async function postMissing(ports: RepairPorts, from: number): Promise<'connect' 
   await account.openKeys([log.log_seq])
   const signer = { id: identity.device_id, seed: identity.sign_seed }
   const previous = account.epochKey(log.log_seq)
-  const made = await buildEntry(crypto, log, identity.user_id, signer, { type: 'rotate_keys' }, previous, ports.serverNow())
+  const made = await buildEntry(crypto, log, identity.user_id, signer, { type: 'rotate_keys' }, previous, ports.time.now())
   const entry = { body: toBase64url(made.entry.body), sig: toBase64url(made.entry.sig) }
   try {
     await rest.appendLog({ ...entry, boxes: made.boxes, proof: await prove() })

@@ -5,6 +5,7 @@ import { deliver, entomb, NOW_MS, sealChain, sealTestEvent, testDevice } from '@
 import { type Inbox, openInbox, type RecordsMessage } from './inbox.ts'
 import type { StreamNotice } from '../notices.ts'
 import type { DeviceStore, ItemAck, ReceivedRow, StoredHead } from '../ports.ts'
+import { createServerClock } from '../connection/server-clock.ts'
 import { createMemoryStore, type MemoryStore } from '@sealpost/testing/clients/memory-store'
 import { createTestAccount, createTestClock, identityOf } from '@sealpost/testing/clients/clock-and-account'
 
@@ -34,7 +35,7 @@ async function createWorld(store: MemoryStore = createMemoryStore()) {
         clock: createTestClock(),
         identity: identityOf(self),
         account,
-        clockOffset: () => 0,
+        time: createServerClock(createTestClock()),
         withOwn: async (call) => {
           const state = await store.readReceiveState()
           const heads = new Map<string, StoredHead>()

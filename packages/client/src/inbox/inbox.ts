@@ -26,6 +26,7 @@ import type { StreamNotice } from '../notices.ts'
 import type { OwnEvents } from '../outbox/own-events.ts'
 import type { Clock, DeviceStore, HeadChange, Identity, ReceiveState, StoredCursor, StoredHead } from '../ports.ts'
 import { isSealedTo, ownRecords, toRows } from './received-rows.ts'
+import type { ServerClock } from '../connection/server-clock.ts'
 import { sleep } from '../signal.ts'
 
 export const QUEUED_MAX = 16
@@ -42,7 +43,7 @@ export type InboxPorts = {
   clock: Clock
   identity: Identity
   account: AccountLog
-  clockOffset(): number
+  time: ServerClock
   withOwn<T>(call: (own: OwnEvents) => Promise<T>): Promise<T>
   /** The own chains begin anew. */
   forgetOwnHeads(): Promise<void>
@@ -202,7 +203,7 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
       log: account.log,
       epoch_key: (epoch) => account.epochKey(epoch),
       floor,
-      now_ms: clock.now() + ports.clockOffset(),
+      now_ms: ports.time.now(),
     }
   }
 

@@ -22,8 +22,9 @@ import {
   verifyEntry,
   type WireEntry,
 } from '@sealpost/protocol'
-import type { Clock, DeviceStore, Identity, LogRow } from '../ports.ts'
+import type { DeviceStore, Identity, LogRow } from '../ports.ts'
 import { createMutex } from '../mutex.ts'
+import type { ServerClock } from '../connection/server-clock.ts'
 
 export type AppliedEntry = { log_seq: number; body: LogBody }
 
@@ -50,7 +51,12 @@ export type AccountLog = {
   refresh(): Promise<void>
 }
 
-export async function openAccountLog(crypto: Crypto, store: DeviceStore, clock: Clock, identity: Identity): Promise<AccountLog> {
+export async function openAccountLog(
+  crypto: Crypto,
+  store: DeviceStore,
+  time: Pick<ServerClock, 'now'>,
+  identity: Identity,
+): Promise<AccountLog> {
   const rows: LogRow[] = []
   let log: DeviceLog | null = null
   let sealing: SealingKey | null = null
@@ -98,7 +104,7 @@ export async function openAccountLog(crypto: Crypto, store: DeviceStore, clock: 
         entry_hash: verified.entry_hash,
         box,
         epoch_key: null,
-        first_seen: clock.now(),
+        first_seen: time.now(),
       }
       row.epoch_key = await openBox(verified.log, row)
       await store.appendLog([row])

@@ -10,6 +10,7 @@ import { toUnit } from '../connection/backoff.ts'
 import type { LogAppender } from './log-append.ts'
 import type { Clock, DeviceStore } from '../ports.ts'
 import { ROTATION_SPREAD_MS, rotationDue } from './rotation.ts'
+import type { ServerClock } from '../connection/server-clock.ts'
 
 const LOOK_EVERY_MS = 3_600_000
 const UNREADABLE_WAIT_MS = 3_000
@@ -20,6 +21,7 @@ export type KeyRotationPorts = {
   crypto: Crypto
   store: DeviceStore
   clock: Clock
+  time: ServerClock
   account: AccountLog
   appender: LogAppender
   /** A session stands. */
@@ -42,7 +44,7 @@ export type KeyRotation = {
 }
 
 export function createKeyRotation(ports: KeyRotationPorts): KeyRotation {
-  const { crypto, store, clock, account } = ports
+  const { crypto, store, clock, time, account } = ports
   let cancelLook: (() => void) | null = null
   let cancelKeyWait: (() => void) | null = null
   let ended = false
@@ -75,12 +77,12 @@ export function createKeyRotation(ports: KeyRotationPorts): KeyRotation {
     const forced = await store.readNote(FORCED_NOTE)
     return rotationDue(
       {
-        first_seen: account.rows[log_seq]?.first_seen ?? clock.now(),
+        first_seen: account.rows[log_seq]?.first_seen ?? time.now(),
         own_events: next - from,
         readable: key !== null,
         last_forced: typeof forced === 'number' ? forced : null,
       },
-      clock.now(),
+      time.now(),
     )
   }
 
@@ -108,10 +110,10 @@ export function createKeyRotation(ports: KeyRotationPorts): KeyRotation {
         // another device may have been faster: then there is nothing left to renew
         await ports.appender.append((log) => (log.log_seq === epoch ? { type: 'rotate_keys' } : null))
       } catch (error) {
-        if (forced && isAnswer(error)) await store.writeNote(FORCED_NOTE, clock.now())
+        if (forced && isAnswer(error)) await store.writeNote(FORCED_NOTE, time.now())
         throw error
       }
-      if (forced) await store.writeNote(FORCED_NOTE, clock.now())
+      if (forced) await store.writeNote(FORCED_NOTE, time.now())
     } finally {
       lookIn(LOOK_EVERY_MS)
     }

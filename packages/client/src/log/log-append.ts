@@ -7,6 +7,7 @@ import type { AccountLog } from './account-log.ts'
 import { createMutex } from '../mutex.ts'
 import type { Identity } from '../ports.ts'
 import { refusal, type Requests } from '../connection/requests.ts'
+import type { ServerClock } from '../connection/server-clock.ts'
 
 const TRIES_MAX = 8
 
@@ -27,7 +28,7 @@ export type LogAppenderPorts = {
   identity: Identity
   account: AccountLog
   requests: Requests
-  serverNow(): number
+  time: ServerClock
   requestLog(from_log_seq: number): Promise<void>
   changed(log_seq: number): void
 }
@@ -59,7 +60,7 @@ export function createLogAppender(ports: LogAppenderPorts): LogAppender {
           'the key of the current epoch cannot be opened on this device; try again after it was renewed',
         )
       const signer = { id: identity.device_id, seed: identity.sign_seed }
-      const made = await buildEntry(crypto, log, identity.user_id, signer, change, previous, ports.serverNow())
+      const made = await buildEntry(crypto, log, identity.user_id, signer, change, previous, ports.time.now())
       const body = toBase64url(made.entry.body)
       const sig = toBase64url(made.entry.sig)
       const appended = { log_seq: made.log_seq, entry_hash: made.entry_hash }

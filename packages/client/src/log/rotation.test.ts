@@ -14,3 +14,9 @@ it('the content key is renewed after 30 days or 2^24 own events, at once after 6
   expect(rotationDue({ ...epoch, readable: false, last_forced: 5 }, 5 + UNREADABLE_EVERY_MS - 1)).toBeNull()
   expect(rotationDue({ ...epoch, readable: false, last_forced: 5 }, 5 + UNREADABLE_EVERY_MS)).toBe('now')
 })
+
+it('a time that lies ahead, written while the clock was wrong, puts nothing off', () => {
+  expect(rotationDue({ ...epoch, first_seen: 400 * day }, day)).toBe('now')
+  expect(rotationDue({ ...epoch, readable: false, last_forced: 400 * day }, day)).toBe('now')
+  expect(rotationDue({ ...epoch, first_seen: day + 1_000 }, day)).toBeNull()
+})

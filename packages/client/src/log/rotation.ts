@@ -10,8 +10,13 @@ export type EpochAge = { first_seen: number; own_events: number; readable: boole
 
 /** `now`: at once. `soon`: after a random pause. */
 export function rotationDue(epoch: EpochAge, now_ms: number): 'now' | 'soon' | null {
-  const age = now_ms - epoch.first_seen
-  if (!epoch.readable) return epoch.last_forced !== null && now_ms - epoch.last_forced < UNREADABLE_EVERY_MS ? null : 'now'
+  const age = ageOf(epoch.first_seen, now_ms)
+  if (!epoch.readable) return epoch.last_forced !== null && ageOf(epoch.last_forced, now_ms) < UNREADABLE_EVERY_MS ? null : 'now'
   if (age >= LIMITS.epochForbiddenMs) return 'now'
   return age >= LIMITS.epochRotateMs || epoch.own_events >= LIMITS.epochEventsMax ? 'soon' : null
+}
+
+/** A time that lies ahead was written by a wrong clock and tells nothing. */
+function ageOf(at_ms: number, now_ms: number): number {
+  return at_ms > now_ms + LIMITS.clockSkewMs ? Infinity : now_ms - at_ms
 }

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { DeviceStore, Identity, ReceivedItem } from '../ports.ts'
 import { describeStoreContract } from '@sealpost/testing/contracts/store-contract'
 import { openDeviceStore } from './device-store.ts'
+import { APPLICATION_ID, STATE_SCHEMA } from './state-schema.ts'
 
 describeStoreContract('SQLite', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'sealpost-store-'))
@@ -131,7 +132,12 @@ describe('the file of a device', () => {
         first_seen: 1,
       },
     ])
-    await store.enqueue([{ event_id: 'e', stream_id: 'main', type: 'app', ttl: null, data: PLAIN, queued_at: 1 }])
+    const item = { stream_id: 'main', type: 'app', ttl: null, data: PLAIN, queued_at: 1 }
+    await store.enqueue([
+      { ...item, event_id: 'e' },
+      { ...item, event_id: 'aside' },
+    ])
+    await store.setAsideItems([{ item_no: 2, code: 'event_expired' }])
     await store.commitReceived({ items: [event(1)], heads: [], acks: [], alarms: [] })
     await store.wipe({ user_id: 'u', device_id: identity.device_id, by: 'd', by_name: 'phone', at: 1, log_seq: 1 })
     for (const name of [path, `${path}-wal`]) {
@@ -140,13 +146,32 @@ describe('the file of a device', () => {
       expect(bytes.includes(Buffer.from(PLAIN))).toBe(false)
     }
     expect(await store.readIdentity()).toBeNull()
-    expect(await store.readOutcomes(['e'])).toEqual([{ event_id: 'e', state: 'rejected', code: 'device_revoked' }])
+    expect(await store.readOutcomes(['e', 'aside'])).toMatchObject([
+      { event_id: 'e', state: 'rejected', code: 'device_revoked' },
+      { event_id: 'aside', state: 'rejected', code: 'device_revoked' },
+    ])
+    expect(await store.countOutbox()).toMatchObject({ pending: 0, set_aside: 0 })
+  })
+
+  test('of an older version is brought up to date and keeps what it holds', async () => {
+    const db = new DatabaseSync(path)
+    db.exec(`${STATE_SCHEMA} pragma application_id = ${APPLICATION_ID}; pragma user_version = 1;`)
+    db.exec("insert into outbox (event_id, stream_id, type, queued_at, data) values ('waits', 'main', 'app', 1, x'01')")
+    db.exec(
+      "insert into outbox (event_id, state, stream_id, type, queued_at, code) values ('refused', 2, 'main', 'app', 1, 'event_expired')",
+    )
+    db.close()
+    const [store] = [openStore(), openStore()]
+    expect(await store.readPending(0, 9, 9)).toMatchObject([{ event_id: 'waits', sealed: null }])
+    expect(await store.readOutcomes(['refused'])).toMatchObject([{ state: 'rejected', code: 'event_expired' }])
+    await store.setAsideItems([{ item_no: 1, code: 'invalid_event' }])
+    expect(await store.countOutbox()).toMatchObject({ pending: 0, set_aside: 1, rejected: 1 })
   })
 
   test('of a newer version is refused and not touched', async () => {
     await openStore().close()
     const db = new DatabaseSync(path)
-    db.exec('pragma user_version = 2')
+    db.exec('pragma user_version = 1000')
     db.close()
     expect(openStore).toThrow(expect.objectContaining({ code: 'state_newer' }))
   })

@@ -90,8 +90,12 @@ export function createIdentityTables(db: StateDatabase, path: string): Part {
       db.transaction(() => {
         db.run('delete from identity')
         db.run('update log set box = null, epoch_key = null')
-        db.run('update state set decided_items = decided_items + (select count(*) from outbox where state = ?)', ITEM.pending)
-        db.run('update outbox set state = ?, code = ? where state = ?', ITEM.rejected, 'device_revoked', ITEM.pending)
+        db.run(
+          'update state set aside_items = 0, aside_bytes = 0, decided_items = decided_items + (select count(*) from outbox where state in (?, ?))',
+          ITEM.pending,
+          ITEM.set_aside,
+        )
+        db.run('update outbox set state = ?, code = ? where state in (?, ?)', ITEM.rejected, 'device_revoked', ITEM.pending, ITEM.set_aside)
         db.run('update outbox set data = null, record = null, device_seq = null, epoch = null, event_hash = null')
         db.run(
           'update state set trimmed_row = last_row, trimmed_position = max(trimmed_position, cursor_position), received_rows = 0, received_bytes = 0',

@@ -6,7 +6,7 @@
 import { closeSync, openSync } from 'node:fs'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
 import { SealpostError } from '@sealpost/protocol'
-import { APPLICATION_ID, STATE_SCHEMA, STATE_VERSION } from './state-schema.ts'
+import { APPLICATION_ID, STATE_SCHEMA, STATE_STEPS, STATE_VERSION } from './state-schema.ts'
 
 /** How long a write waits for another process of the home. Transactions last milliseconds. */
 const BUSY_MS = 10_000
@@ -62,26 +62,36 @@ function connect(path: string, synchronous: 'full' | 'normal'): DatabaseSync {
 
 function prepareSchema(database: DatabaseSync, path: string): void {
   const fact = (pragma: string): unknown => Object.values(database.prepare(`pragma ${pragma}`).get() ?? {})[0]
-  if (fact('application_id') === 0) {
-    database.exec('begin exclusive')
-    try {
+  if (fact('application_id') === 0)
+    alone(database, () => {
       // Another process may have been first.
-      if (fact('application_id') === 0) {
-        if (database.prepare('select 1 from sqlite_schema limit 1').get() !== undefined)
-          throw damaged(path, 'it is not a state of Sealpost')
-        database.exec(`${STATE_SCHEMA} pragma application_id = ${APPLICATION_ID}; pragma user_version = ${STATE_VERSION};`)
-      }
-      database.exec('commit')
-    } catch (error) {
-      if (database.isTransaction) database.exec('rollback')
-      throw error
-    }
-  }
+      if (fact('application_id') !== 0) return
+      if (database.prepare('select 1 from sqlite_schema limit 1').get() !== undefined) throw damaged(path, 'it is not a state of Sealpost')
+      database.exec(`${STATE_SCHEMA} pragma application_id = ${APPLICATION_ID}; pragma user_version = 1;`)
+    })
   if (fact('application_id') !== APPLICATION_ID) throw damaged(path, 'it is not a state of Sealpost')
   const version = fact('user_version')
   if (typeof version !== 'number' || version > STATE_VERSION)
     throw new SealpostError('state_newer', `${path} was written by a newer version of Sealpost; update this one`)
+  if (version < 1) throw damaged(path, 'it does not say its version')
+  if (version < STATE_VERSION)
+    alone(database, () => {
+      for (const step of STATE_STEPS.slice(Number(fact('user_version')) - 1)) database.exec(step)
+      database.exec(`pragma user_version = ${STATE_VERSION}`)
+    })
   if (database.prepare('select one from state').get() === undefined) throw damaged(path, 'a part of it is missing')
+}
+
+/** One transaction that no other process reads or writes beside. */
+function alone(database: DatabaseSync, work: () => void): void {
+  database.exec('begin exclusive')
+  try {
+    work()
+    database.exec('commit')
+  } catch (error) {
+    if (database.isTransaction) database.exec('rollback')
+    throw error
+  }
 }
 
 function createStateDatabase(path: string, durable: DatabaseSync, relaxed: DatabaseSync): StateDatabase {

@@ -1,14 +1,13 @@
 /**
- * The tables of a home's `sealpost.sqlite`. `application_id` says whose file it is, `user_version` which version wrote it.
- * Bytes are blobs, ids and JSON are text, times are ms.
+ * The tables of a home's `sealpost.sqlite`. `application_id` says whose file it is, `user_version` which version wrote it: a new
+ * file begins as version 1 and goes through the same steps as an old one. Bytes are blobs, ids and JSON are text, times are ms.
  */
 
 /** "Seal" in ASCII. */
 export const APPLICATION_ID = 0x5365616c
-export const STATE_VERSION = 1
 
 /** `outbox.state`. */
-export const ITEM = { pending: 0, acked: 1, rejected: 2 } as const
+export const ITEM = { pending: 0, acked: 1, rejected: 2, set_aside: 3 } as const
 
 export const STATE_SCHEMA = `
 create table identity (
@@ -64,3 +63,16 @@ create table alarm (alarm_no integer primary key, position integer not null, dev
 
 create table note (key text primary key, value text not null) strict, without rowid;
 `
+
+/** From version 1 to 2, and so on. A step never changes. */
+export const STATE_STEPS: readonly string[] = [
+  // state 3: set aside, whole. queued_id: the event_id under which it was queued, where that is another one. aside_*: of all that is set aside.
+  `
+alter table outbox add column queued_id text;
+create unique index outbox_queued on outbox (queued_id) where queued_id is not null;
+create index outbox_set_aside on outbox (item_no) where state = 3;
+alter table state add column aside_items integer not null default 0;
+alter table state add column aside_bytes integer not null default 0;
+`,
+]
+export const STATE_VERSION: number = 1 + STATE_STEPS.length

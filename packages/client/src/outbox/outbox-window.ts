@@ -107,14 +107,19 @@ export type Nack = { code: string; device_seq: number; expected_device_seq: numb
 /** What a nack asks for. `from` is an index into the slots; the window is already rewound to it. */
 export type NackAction =
   | { do: 'resend' }
-  /** The same bytes after a pause; `tell`: a person has to know. */
-  | { do: 'pause'; ms: number; tell: boolean }
+  /** The same bytes after a pause. */
+  | { do: 'pause'; ms: number }
+  /** Nothing passes before something outside has changed: the numbers are given back meanwhile, so that what waits can be dropped. */
+  | { do: 'hold'; from: number; ms: number }
   | { do: 'reseal'; from: number; epoch: number }
-  | { do: 'reject'; index: number; code: string }
+  /** The stamp of this item lies ahead of the server's clock. */
+  | { do: 'restamp'; index: number }
+  /** This item is not taken, whatever becomes of the others. */
+  | { do: 'set_aside'; index: number; code: string }
   | { do: 'reconcile' }
 
 const PAUSE_MS = 1_000
-const PAUSE_TOLD_MS = 60_000
+const HOLD_MS = 30_000
 
 export function settleNack(window: Window, nack: Nack): { window: Window; action: NackAction } {
   const first = window.slots[0]?.sealed.device_seq ?? window.next_seq
@@ -136,25 +141,27 @@ function actionOf(window: Window, nack: Nack, from: number): NackAction {
       return { do: 'resend' }
     case 'sequence_conflict':
       return { do: 'reconcile' }
+    case 'clock_skew':
     case 'event_expired':
     case 'payload_too_large':
+    case 'too_many_streams':
     case 'invalid_event': {
       const index = window.slots.findIndex((slot) => slot.sealed.device_seq === nack.device_seq)
-      return index < 0 ? { do: 'resend' } : { do: 'reject', index, code: nack.code }
+      if (index < 0) return { do: 'resend' }
+      return nack.code === 'clock_skew' ? { do: 'restamp', index } : { do: 'set_aside', index, code: nack.code }
     }
     case 'rate_limited':
     case 'unavailable':
-      return { do: 'pause', ms: nack.retry_after_ms ?? PAUSE_MS, tell: false }
-    case 'clock_skew':
+      return { do: 'pause', ms: nack.retry_after_ms ?? PAUSE_MS }
     case 'quota_exceeded':
-      return { do: 'pause', ms: nack.retry_after_ms ?? PAUSE_TOLD_MS, tell: true }
+      return { do: 'hold', from, ms: nack.retry_after_ms ?? HOLD_MS }
     default:
       // a code of a later server: nothing is lost by waiting
-      return { do: 'pause', ms: nack.retry_after_ms ?? PAUSE_TOLD_MS, tell: true }
+      return { do: 'hold', from, ms: nack.retry_after_ms ?? HOLD_MS }
   }
 }
 
-/** What a person is told of a nack that only waiting or an update answers. */
+/** What a person is told of a nack that holds everything. */
 export function nackError(nack: Nack): SealpostError {
   if (Object.hasOwn(NACK, nack.code)) return new SealpostError(nack.code as ErrorCode, NACK[nack.code as keyof typeof NACK])
   return new SealpostError('unknown_version', `the server refused an event (${nack.code}); it stays in the outbox`)

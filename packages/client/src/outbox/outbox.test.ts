@@ -1,11 +1,12 @@
-import { decodeRecords, type EventRecord, LIMITS, receivePage, SealpostError, toHex } from '@sealpost/protocol'
+import { decodeRecords, type EventRecord, eventTimeMs, LIMITS, receivePage, SealpostError, toHex } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { deliver, NOW_MS, testContext, testDevice } from '@sealpost/testing/clients/honest-events'
 import { createEventIdMaker } from './event-id.ts'
 import { openOutbox, type Outbox } from './outbox.ts'
-import type { DeviceStore, ItemAck, OutcomeRow, StoredHead } from '../ports.ts'
+import type { DeviceStore, ItemAck, StoredHead } from '../ports.ts'
+import { createServerClock } from '../connection/server-clock.ts'
 import { createMemoryStore } from '@sealpost/testing/clients/memory-store'
 import { createTestAccount, createTestClock, identityOf } from '@sealpost/testing/clients/clock-and-account'
 
@@ -58,8 +59,10 @@ async function createWorld(store: DeviceStore = createMemoryStore()) {
   const wire: EventRecord[][] = []
   const fatal: SealpostError[] = []
   const told: SealpostError[] = []
-  const settled: OutcomeRow[] = []
-  const world = { clock, account, server, wire, fatal, told, settled, store, connected: false, reconciles: 0, epoch: 0 }
+  const settled: boolean[] = []
+  const time = createServerClock(clock)
+  time.hear(clock.now())
+  const world = { clock, time, account, server, wire, fatal, told, settled, store, connected: false, reconnects: 0, epoch: 0 }
   const open = (acked: number, heads: ReadonlyMap<string, StoredHead>): Promise<Outbox> =>
     openOutbox(
       {
@@ -68,7 +71,7 @@ async function createWorld(store: DeviceStore = createMemoryStore()) {
         clock,
         identity,
         account,
-        clockOffset: () => 0,
+        time,
         send(records) {
           if (!world.connected) return false
           wire.push(decodeRecords(records))
@@ -78,12 +81,12 @@ async function createWorld(store: DeviceStore = createMemoryStore()) {
           while (account.log.log_seq < world.epoch) account.rotate()
         },
         wantRotation: () => undefined,
-        reconcile() {
-          world.reconciles++
+        reconnect() {
+          world.reconnects++
         },
         fatal: (error) => fatal.push(error),
         tell: (error) => told.push(error),
-        settled: (rows) => settled.push(...rows),
+        settled: (acked) => settled.push(acked),
       },
       acked,
       heads,
@@ -168,7 +171,7 @@ describe('the outbox', () => {
         for (let i = 0; i < 120 && (await store.countOutbox()).pending > 0; i++) await act('deliver')
 
         expect(world.fatal).toEqual([])
-        expect(await store.countOutbox()).toMatchObject({ pending: 0, rejected: poison.size })
+        expect(await store.countOutbox()).toMatchObject({ pending: 0, set_aside: poison.size })
         expect(server.stored.map((record) => record.event_id)).toEqual(ids.filter((id) => !poison.has(id)))
         expect(server.stored.map((record) => record.device_seq)).toEqual(server.stored.map((_, i) => i + 1))
         const page = await receivePage(
@@ -286,7 +289,7 @@ describe('the outbox', () => {
       [ids[2], 4],
     ])
     expect(wire[0]?.[0]?.prev_hash).toEqual(head.event_hash)
-    expect(world.settled).toContainEqual(expect.objectContaining({ event_id: ids[0], state: 'acked' }))
+    expect(world.settled).toEqual([true])
   })
 
   it('begins its chains anew when the replay did not show all of the numbers that the server has', async () => {
@@ -310,7 +313,7 @@ describe('the outbox', () => {
     await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
     await quiet(outbox)
     await outbox.onNack(conflict)
-    expect([world.reconciles, world.fatal.length, outbox.held]).toEqual([1, 0, true])
+    expect([world.reconnects, world.fatal.length, outbox.held]).toEqual([1, 0, true])
     outbox.end()
     await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: false, resetting: false })
     await outbox.caughtUp()
@@ -397,10 +400,9 @@ describe('the outbox', () => {
     expect(wire.flat()).toHaveLength(2)
   })
 
-  it('a quota or a skewed clock pauses it and is told, an unknown code too; nothing is lost', async () => {
+  it('a quota holds all and is told, an unknown code too; the numbers are given back meanwhile, and nothing is lost', async () => {
     for (const [code, told] of [
       ['quota_exceeded', 'quota_exceeded'],
-      ['clock_skew', 'clock_skew'],
       ['something_new', 'unknown_version'],
     ] as const) {
       const { world, open, store, wire, clock } = await createWorld()
@@ -413,10 +415,134 @@ describe('the outbox', () => {
       await quiet(outbox)
       expect(world.told.map((error) => error.code)).toEqual([told])
       expect(wire.flat()).toHaveLength(2)
+      expect((await store.readOutbox(0, 9)).map((row) => row.sealed)).toEqual([false, false])
       clock.advance(60_000)
       await quiet(outbox)
-      expect(wire.flat()).toHaveLength(4)
+      expect(wire.flat().map((record) => record.device_seq)).toEqual([1, 2, 1, 2])
     }
+  })
+
+  it('what concerns one item sets it aside, whole, and the others go on under its number', async () => {
+    for (const code of ['event_expired', 'payload_too_large', 'invalid_event', 'too_many_streams', 'clock_skew']) {
+      const { world, open, store, wire } = await createWorld()
+      const ids = await enqueue(store, 3)
+      const outbox = await open(0, new Map())
+      world.connected = true
+      await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+      await quiet(outbox)
+      await outbox.onNack({ code, device_seq: 2, expected_device_seq: 2 })
+      await quiet(outbox)
+      expect(wire.flat().map((record) => [record.event_id, record.device_seq])).toEqual([...ids.map((id, i) => [id, i + 1]), [ids[2], 2]])
+      expect(world.told).toEqual([])
+      expect(await store.readOutbox(0, 9)).toMatchObject([
+        { code: null },
+        { event_id: ids[1], code, bytes: 7, sealed: false },
+        { code: null },
+      ])
+    }
+  })
+
+  it('a refusal that passes by itself is told from the second one in a row on', async () => {
+    const { world, open, store, clock } = await createWorld()
+    await enqueue(store, 1)
+    const outbox = await open(0, new Map())
+    world.connected = true
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+    await quiet(outbox)
+    const told: number[] = []
+    for (let round = 0; round < 2; round++) {
+      await outbox.onNack({ code: 'unavailable', device_seq: 1, expected_device_seq: 1 })
+      told.push(world.told.length)
+      clock.advance(2_000)
+      await quiet(outbox)
+    }
+    expect(told).toEqual([0, 1])
+  })
+
+  it('the stamp of an item with a ttl is its age, counted back from the time of the server; without a ttl it stays as it is', async () => {
+    const { world, open, store, wire, clock } = await createWorld()
+    const DAY = 86_400_000
+    const make = async (stamp: number, queued_at: number, ttl: number | null): Promise<string> => {
+      const event_id = createEventIdMaker(nodeCrypto)(stamp)
+      await store.enqueue([{ event_id, stream_id: 's', type: 'app', ttl, data: new Uint8Array(1), queued_at }])
+      return event_id
+    }
+    // queued by a clock that was 400 days ahead, and set right since
+    const ahead = await make(NOW_MS + 400 * DAY, NOW_MS + 400 * DAY, 60)
+    const plain = await make(NOW_MS + 400 * DAY, NOW_MS + 400 * DAY, null)
+    // queued half a minute ago by a clock that still is an hour behind
+    world.time.hear(NOW_MS + 3_600_000)
+    const behind = await make(NOW_MS - 30_000, NOW_MS - 30_000, 60)
+    const right = await make(NOW_MS + 3_600_000, NOW_MS, 60)
+    const outbox = await open(0, new Map())
+    world.connected = true
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+    await quiet(outbox)
+    const sent = wire.flat()
+    expect(sent.map((record) => eventTimeMs(record.event_id) - clock.now() - 3_600_000)).toEqual([0, 400 * DAY - 3_600_000, -30_000, 0])
+    expect([sent[1]?.event_id, sent[3]?.event_id]).toEqual([plain, right])
+    // each is found under both of its names
+    expect(await store.readOutcomes([ahead, behind])).toEqual([
+      { event_id: sent[0]?.event_id, queued_id: ahead, state: 'pending' },
+      { event_id: sent[2]?.event_id, queued_id: behind, state: 'pending' },
+    ])
+    await outbox.onAcks(
+      1,
+      [1, 2, 3, 4].map((n) => ({ device_seq: n, position: n, stream_seq: n })),
+    )
+    expect(await store.readOutcomes([ahead])).toMatchObject([{ queued_id: ahead, state: 'acked', position: 1 }])
+  })
+
+  it('an item that was sealed with a time ahead of the server is sealed anew with the right one', async () => {
+    const { world, open, store, wire } = await createWorld()
+    const event_id = createEventIdMaker(nodeCrypto)(NOW_MS + 3_600_000)
+    await store.enqueue([{ event_id, stream_id: 's', type: 'app', ttl: 60, data: new Uint8Array(1), queued_at: NOW_MS + 3_600_000 }])
+    const sealed = { device_seq: 1, epoch: 0, event_hash: new Uint8Array(32), record: new Uint8Array(9) }
+    await store.sealItems([{ item_no: 1, event_id, ...sealed }])
+    const outbox = await open(0, new Map())
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+    await quiet(outbox)
+    world.connected = true
+    await outbox.onNack({ code: 'clock_skew', device_seq: 1, expected_device_seq: 1 })
+    await quiet(outbox)
+    expect(wire.flat().map((record) => [eventTimeMs(record.event_id), record.device_seq])).toEqual([[NOW_MS, 1]])
+  })
+
+  it('where the clock was changed since the handshake, nothing with a ttl is sealed before another one', async () => {
+    const { world, open, store, wire } = await createWorld()
+    const event_id = createEventIdMaker(nodeCrypto)(NOW_MS)
+    await store.enqueue([{ event_id, stream_id: 's', type: 'app', ttl: 60, data: new Uint8Array(1), queued_at: NOW_MS }])
+    const outbox = await open(0, new Map())
+    world.connected = true
+    world.clock.set(NOW_MS - 600_000)
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+    await quiet(outbox)
+    expect([world.reconnects, wire.length]).toEqual([1, 0])
+    world.time.hear(NOW_MS)
+    outbox.pump()
+    await quiet(outbox)
+    expect(wire.flat().map((record) => eventTimeMs(record.event_id))).toEqual([NOW_MS])
+  })
+
+  it('an item that is dropped while it is being sealed does not leave', async () => {
+    const store = createMemoryStore()
+    const ids = await enqueue(store, 3, 1)
+    const dropping: DeviceStore = {
+      ...store,
+      async sealItems(rows) {
+        if (rows.length === 3) await store.dropItems([ids[1]!])
+        return store.sealItems(rows)
+      },
+    }
+    const { world, open, wire } = await createWorld(dropping)
+    world.connected = true
+    const outbox = await open(0, new Map())
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+    await quiet(outbox)
+    expect(wire.flat().map((record) => [record.event_id, record.device_seq])).toEqual([
+      [ids[0], 1],
+      [ids[2], 2],
+    ])
   })
 
   it('what has expired before it could be sent is refused without a number', async () => {
@@ -434,6 +560,6 @@ describe('the outbox', () => {
     })
     await quiet(outbox)
     expect(wire.flat().map((record) => [record.event_id, record.device_seq])).toEqual([[stays, 1]])
-    expect(await store.readOutcomes([gone])).toEqual([{ event_id: gone, state: 'rejected', code: 'event_expired' }])
+    expect(await store.readOutcomes([gone])).toEqual([{ event_id: gone, queued_id: gone, state: 'set_aside', code: 'event_expired' }])
   })
 })

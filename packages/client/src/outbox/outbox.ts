@@ -4,11 +4,15 @@
  *
  * Invariants: an item is sealed only while the session lets it be sent, and is on disk in its sealed form before the bytes
  * leave; a retry sends the same bytes; a number is given once the one before it is sealed and comes back when its item is
- * refused. While `held` (the server knows numbers that this device does not) nothing is sealed until the replay has shown
- * which of our events are there; between a reset and its being stored nothing leaves at all. One change at a time (`mutex`). Bound: `inflight_events`, `inflight_bytes`.
+ * refused. An item that is refused for its own sake is set aside, and the others go on; what concerns the device or the account
+ * holds all, and is told. A ttl counts by the server's clock from the time of queueing: the stamp is corrected at sealing. While
+ * `held` (the server knows numbers that this device does not) nothing is sealed until the replay has shown which of our events
+ * are there; between a reset and its being stored nothing leaves at all. One change at a time (`mutex`). Bound:
+ * `inflight_events`, `inflight_bytes`.
  */
-import { type AckRow, type Bytes, concat, type Crypto, expiresAtMs, LIMITS, SealpostError } from '@sealpost/protocol'
+import { type AckRow, type Bytes, concat, type Crypto, eventTimeMs, expiresAtMs, LIMITS, SealpostError } from '@sealpost/protocol'
 import type { AccountLog } from '../log/account-log.ts'
+import { createEventIdMaker } from './event-id.ts'
 import { createMutex } from '../mutex.ts'
 import {
   extendWindow,
@@ -27,8 +31,9 @@ import {
   type WindowLimits,
 } from './outbox-window.ts'
 import { findOwn, type OwnEvents } from './own-events.ts'
-import type { Clock, DeviceStore, HeadChange, Identity, ItemAck, NewItem, OutcomeRow, PendingItem, Sealed, StoredHead } from '../ports.ts'
+import type { Clock, DeviceStore, HeadChange, Identity, ItemAck, NewItem, PendingItem, Sealed, StoredHead } from '../ports.ts'
 import { createSealer } from './sealer.ts'
+import { CLOCK_SLACK_MS, type ServerClock } from '../connection/server-clock.ts'
 
 export type OutboxPorts = {
   crypto: Crypto
@@ -36,19 +41,20 @@ export type OutboxPorts = {
   clock: Clock
   identity: Identity
   account: AccountLog
-  /** ms to add to the clock of this device to get the server's. */
-  clockOffset(): number
+  /** The server's clock. */
+  time: ServerClock
   /** False when the session is gone. */
   send(records: Bytes): boolean
   /** Asks the server for the entries that a `stale_epoch` speaks of. */
   wantLog(): Promise<void>
   /** `unreadable`: the current epoch does not open here; `old`: it may not be sealed under any more. */
   wantRotation(why: 'unreadable' | 'old'): void
-  /** The session must begin anew, and nothing is sealed before the replay has reached live. */
-  reconcile(): void
+  /** The session must begin anew: a handshake tells how things stand, and what time it is. */
+  reconnect(): void
   fatal(error: SealpostError): void
   tell(error: SealpostError): void
-  settled(outcomes: readonly OutcomeRow[]): void
+  /** Items were decided; `acked`: they are on the server. */
+  settled(acked: boolean): void
 }
 
 /** `resetting`: a `reset` follows. */
@@ -88,7 +94,8 @@ const READ_BYTES = 1_048_576
 const STALE_PAUSE_MS = 30_000
 /** `heads`: own chains of the store, by stream. */
 export async function openOutbox(ports: OutboxPorts, acked: number, heads: ReadonlyMap<string, StoredHead>): Promise<Outbox> {
-  const { store, clock, identity, account } = ports
+  const { store, clock, time, identity, account } = ports
+  const makeEventId = createEventIdMaker(ports.crypto)
   const turns = createMutex()
   let working = 0
   const mutex: typeof turns = (call) => {
@@ -106,6 +113,8 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
   /** Set by a conflict; the next session replays before it seals. */
   let mustReconcile = false
   let conflicts = 0
+  /** Pauses since the last ack. */
+  let pauses = 0
   let seenOwn = 0
   let ackedBefore = acked
   let pumping = false
@@ -154,32 +163,51 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
   }
 
   async function sealAll(items: readonly PendingItem[]): Promise<boolean> {
-    const now = clock.now() + ports.clockOffset()
+    // the clock of this device was changed: another handshake tells the time that a ttl counts by
+    if (!time.sure && items.some((item) => item.ttl !== null)) {
+      ports.reconnect()
+      return false
+    }
     const key = await sealer.readKey()
     if (key === 'unreadable' || key === 'old') {
       ports.wantRotation(key)
       return false
     }
     const slots: Slot[] = []
+    const expired: PendingItem[] = []
     for (const item of items) {
-      const expires_at = expiresAtMs(item)
-      if (expires_at !== null && expires_at <= now) {
+      const event_id = stampOf(item)
+      const expires_at = expiresAtMs({ ...item, event_id })
+      if (expires_at !== null && expires_at <= time.now()) {
         if (slots.length > 0) break
-        await reject(item.item_no, item.event_id, 'event_expired')
-        return true
+        expired.push(item)
+        continue
       }
+      if (expired.length > 0) break
       const device_seq = window.next_seq + slots.length
-      const { item_no, event_id, stream_id } = item
-      slots.push({ item_no, event_id, stream_id, sealed: await sealer.seal(item, device_seq, key) })
+      const { item_no, stream_id } = item
+      slots.push({ item_no, event_id, stream_id, sealed: await sealer.seal({ ...item, event_id }, device_seq, key) })
+    }
+    if (expired.length > 0) {
+      await setAside(expired, 'event_expired')
+      return true
     }
     // the session ended or was reset while we sealed: the numbers were told to nobody
     if (session === null || held || resetting) {
       sealer.restart(window)
       return false
     }
-    await store.sealItems(slots.map(({ item_no, sealed }) => ({ item_no, ...sealed })))
-    window = extendWindow(window, slots)
+    if (await store.sealItems(slots.map(({ item_no, event_id, sealed }) => ({ item_no, event_id, ...sealed })))) {
+      window = extendWindow(window, slots)
+    } else sealer.restart(window)
     return true
+  }
+
+  /** The id with the time of queueing by the server's clock: what this device's clock has shown since then is the item's age. */
+  function stampOf({ event_id, ttl, queued_at }: NewItem): string {
+    if (ttl === null) return event_id
+    const stamp = time.now() - Math.max(0, clock.now() - queued_at)
+    return Math.abs(eventTimeMs(event_id) - stamp) <= CLOCK_SLACK_MS ? event_id : makeEventId(stamp)
   }
 
   async function sendNow(items: readonly NewItem[]): Promise<boolean> {
@@ -187,6 +215,7 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     const { limits } = session
     if (items.reduce((bytes, item) => bytes + item.data.length, 0) > READ_BYTES) return false
     if (items.length > limits.batch_events || window.slots.length + items.length > limits.inflight_events) return false
+    if (items.some((item) => item.ttl !== null && !(time.sure && stampOf(item) === item.event_id))) return false
     const key = await sealer.readKey()
     if (key === 'unreadable' || key === 'old') return false
     try {
@@ -207,15 +236,16 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     }
   }
 
-  async function reject(item_no: number, event_id: string, code: string): Promise<void> {
-    await store.rejectItem(item_no, code)
-    ports.settled([{ event_id, state: 'rejected', code }])
+  async function setAside(items: readonly { item_no: number }[], code: string): Promise<void> {
+    await store.setAsideItems(items.map(({ item_no }) => ({ item_no, code })))
+    ports.settled(false)
   }
 
   async function onAcks(received_at: number, rows: readonly AckRow[]): Promise<void> {
     const settled = settleAcks(window, rows)
     if (settled.acked.length === 0) return
     conflicts = 0
+    pauses = 0
     const moved = new Map<string, StoredHead>()
     const acks: ItemAck[] = []
     for (const { slot, row } of settled.acked) {
@@ -229,7 +259,7 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     acked_device_seq = Math.max(acked_device_seq, upto)
     sealer.moveHeads(moved)
     window = settled.window
-    ports.settled(acks.map((ack) => ({ state: 'acked', ...ack })))
+    ports.settled(true)
   }
 
   async function onNack(nack: Nack): Promise<void> {
@@ -239,30 +269,36 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
       case 'resend':
         return
       case 'pause':
-        if (action.tell) ports.tell(nackError(nack))
+        // one that passes with the next try is nobody's concern
+        if (++pauses > 1) ports.tell(nackError(nack))
+        pause(action.ms)
+        return
+      case 'hold':
+        ports.tell(nackError(nack))
+        await giveBack(action.from)
         pause(action.ms)
         return
       case 'reseal': {
         if (account.log.log_seq <= action.epoch) await ports.wantLog()
         if (account.log.log_seq <= action.epoch) {
-          // sealed anew it would be the same
+          // sealed anew at once it would be the same
           ports.tell(new SealpostError('log_withheld', 'the server speaks of a newer entry of the device log and does not show it'))
           pause(STALE_PAUSE_MS)
-          return
         }
-        const slot = window.slots[action.from]
-        if (slot === undefined) return
-        await store.unsealItems(slot.item_no)
-        replaceWindow(truncate(window, action.from))
+        await giveBack(action.from)
         return
       }
-      case 'reject': {
+      case 'restamp': {
         const slot = window.slots[action.index]
         if (slot === undefined) return
-        await reject(slot.item_no, slot.event_id, action.code)
-        replaceWindow(truncate(window, action.index))
+        // as this device understands the server's clock its stamp is right: sealed anew it would be refused again
+        if (time.sure && eventTimeMs(slot.event_id) - time.now() <= CLOCK_SLACK_MS) return refuse(action.index, 'clock_skew')
+        await giveBack(action.index)
+        if (!time.sure) ports.reconnect()
         return
       }
+      case 'set_aside':
+        return refuse(action.index, action.code)
       case 'reconcile':
         conflicts++
         if (conflicts >= 2) {
@@ -271,8 +307,23 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
         }
         mustReconcile = true
         held = true
-        ports.reconcile()
+        ports.reconnect()
     }
+  }
+
+  /** The server said that nothing from this slot on is stored: all of it is sealed anew. */
+  async function giveBack(index: number): Promise<void> {
+    const slot = window.slots[index]
+    if (slot === undefined) return
+    await store.unsealItems(slot.item_no)
+    replaceWindow(truncate(window, index))
+  }
+
+  async function refuse(index: number, code: string): Promise<void> {
+    const slot = window.slots[index]
+    if (slot === undefined) return
+    await setAside([slot], code)
+    replaceWindow(truncate(window, index))
   }
 
   function pause(ms: number): void {
@@ -304,7 +355,7 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
     acked_device_seq = Math.max(acked_device_seq, upto)
     const next = settleItems(window, new Set(acks.map((ack) => ack.event_id)))
     replaceWindow(next.next_seq > acked_device_seq ? next : { ...next, next_seq: acked_device_seq + 1 })
-    ports.settled(acks.map((ack) => ({ state: 'acked', ...ack })))
+    ports.settled(true)
   }
 
   async function forget(): Promise<void> {

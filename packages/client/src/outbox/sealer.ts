@@ -7,9 +7,10 @@
 import { type Bytes, type Crypto, LIMITS, sealEvent } from '@sealpost/protocol'
 import type { AccountLog, SealingKey } from '../log/account-log.ts'
 import type { Window } from './outbox-window.ts'
-import type { Clock, Identity, NewItem, Sealed, StoredHead } from '../ports.ts'
+import type { Identity, NewItem, Sealed, StoredHead } from '../ports.ts'
+import type { ServerClock } from '../connection/server-clock.ts'
 
-export type SealerPorts = { crypto: Crypto; clock: Clock; identity: Identity; account: AccountLog }
+export type SealerPorts = { crypto: Crypto; time: ServerClock; identity: Identity; account: AccountLog }
 
 export type Sealer = {
   /** Own acked chains by stream. */
@@ -26,7 +27,7 @@ export type Sealer = {
 
 /** `stored`: own chains of the store, by stream. */
 export function createSealer(ports: SealerPorts, stored: ReadonlyMap<string, StoredHead>, window: Window): Sealer {
-  const { crypto, clock, identity, account } = ports
+  const { crypto, time, identity, account } = ports
   const heads = new Map(stored)
   let tips = tipsOf(window, heads)
 
@@ -35,7 +36,7 @@ export function createSealer(ports: SealerPorts, stored: ReadonlyMap<string, Sto
     async readKey() {
       const key = await account.sealingKey()
       if (key === null) return 'unreadable'
-      return clock.now() - key.first_seen >= LIMITS.epochForbiddenMs ? 'old' : key
+      return time.now() - key.first_seen >= LIMITS.epochForbiddenMs ? 'old' : key
     },
     async seal(item, device_seq, key) {
       const { record, event_hash } = await sealEvent(crypto, {

@@ -8,6 +8,7 @@
 import { type EventRecord, type Received, receivePage, recordFromJson, SealpostError } from '@sealpost/protocol'
 import type { AccountLog } from '../log/account-log.ts'
 import type { Home, Identity, StoredHead } from '../ports.ts'
+import type { ServerClock } from '../connection/server-clock.ts'
 
 /** `unknown_epoch`: of a device list that this device has not seen; connect it, then read the file again. */
 export type ExportItem = Received | { is: 'unknown_epoch'; position: number; epoch: number }
@@ -19,6 +20,7 @@ export async function* openExport(
   home: Home,
   identity: Identity,
   account: AccountLog,
+  time: ServerClock,
   lines: AsyncIterable<string>,
 ): AsyncGenerator<ExportItem> {
   const { user_id } = identity
@@ -35,7 +37,7 @@ export async function* openExport(
     if (records.length === 0) return
     const known = records.filter((record) => record.epoch <= account.log.log_seq)
     await account.openKeys(known.map((record) => record.epoch))
-    const context = { user_id, log: account.log, epoch_key: (epoch: number) => account.epochKey(epoch), floor, now_ms: home.clock.now() }
+    const context = { user_id, log: account.log, epoch_key: (epoch: number) => account.epochKey(epoch), floor, now_ms: time.now() }
     const page = await receivePage(home.crypto, context, chains, known)
     for (const [key, head] of page.moved) chains.set(key, head)
     yield* page.items

@@ -11,6 +11,7 @@ import { revokedError } from '../log/own-revocation.ts'
 import type { ConnectionState } from '../connection/machine.ts'
 import { type Member, openMember } from '../home/member.ts'
 import type { Notice } from '../notices.ts'
+import { openOutboxItems, type OutboxItems } from '../outbox/outbox-items.ts'
 import type { Home, Identity } from '../ports.ts'
 import { openStream, type Stream, watch } from './stream.ts'
 
@@ -38,7 +39,8 @@ export type Status = {
   name: string
   role: 'leader' | 'follower'
   last_error: { code: string; message: string } | null
-  outbox: { pending: number; rejected: number }
+  /** `pending` is sent by itself; `set_aside` waits for a decision (`sealpost.outbox`); `rejected` was refused or dropped, and is gone. */
+  outbox: { pending: number; set_aside: number; rejected: number }
   /** Up to here all is received, verified and stored. */
   position: number
   /** The newest position the server told of; null before the first connection. */
@@ -52,6 +54,8 @@ export type Status = {
 export class Sealpost {
   readonly user_id: string
   readonly device_id: string
+  /** What waits to be sent and what was set aside. */
+  readonly outbox: OutboxItems
   readonly #home: Home
   readonly #identity: Identity
   readonly #member: Member
@@ -64,6 +68,7 @@ export class Sealpost {
     this.#home = home
     this.#identity = identity
     this.#member = member
+    this.outbox = openOutboxItems(home, member)
   }
 
   /**
@@ -120,7 +125,7 @@ export class Sealpost {
     return this.#member.status.terminal
   }
 
-  /** What the engine told of last and goes on after (clock_skew, quota_exceeded, log_withheld …); null once an event was acked since. `suspended` as long as it is. */
+  /** What the engine told of last and goes on after (quota_exceeded, log_withheld …); null once an event was acked since. `suspended` as long as it is. */
   get trouble(): SealpostError | null {
     const { trouble, last_error } = this.#member.status
     return last_error?.code === 'suspended' ? last_error : trouble
@@ -184,7 +189,7 @@ export class Sealpost {
 
   /** Verifies and opens the events of an export of this account with the keys of this device. */
   openExport(lines: AsyncIterable<string>): AsyncIterable<ExportItem> {
-    return openExport(this.#home, this.#identity, this.#member.account, lines)
+    return openExport(this.#home, this.#identity, this.#member.account, this.#member.time, lines)
   }
 
   /**
@@ -210,7 +215,7 @@ export class Sealpost {
     const { store } = this.#home
     const known = await this.#member.refreshStatus()
     const { cursor } = await store.readReceiveState()
-    const { pending, rejected } = await store.countOutbox()
+    const { pending, set_aside, rejected } = await store.countOutbox()
     const error = known.terminal ?? known.last_error ?? known.trouble
     const { log } = this.#member.account
     return {
@@ -222,7 +227,7 @@ export class Sealpost {
       name: log.devices.get(this.device_id)?.name ?? this.#identity.name,
       role: this.role,
       last_error: error === null ? null : { code: error.code, message: error.message },
-      outbox: { pending, rejected },
+      outbox: { pending, set_aside, rejected },
       position: cursor.position,
       head_position: known.head_position,
       log_seq: log.log_seq,
@@ -231,7 +236,7 @@ export class Sealpost {
     }
   }
 
-  /** Waits until every event queued before is acked or rejected. Throws a terminal error of the engine, or `aborted`. */
+  /** Waits until every event queued before is acked, set aside or dropped. Throws a terminal error of the engine, or `aborted`. */
   async flush(o: { signal?: AbortSignal } = {}): Promise<void> {
     const { store } = this.#home
     const { last_item } = await store.countOutbox()

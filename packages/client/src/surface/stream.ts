@@ -18,6 +18,9 @@ import { defer, orAborted, throwIfAborted } from '../signal.ts'
 export type Ack = { event_id: string; position: number; stream_seq: number; received_at: number }
 export type Outcome =
   | { event_id: string; state: 'acked' }
+  /** Refused for its own sake, and kept: `sealpost.outbox` sends it again or drops it. */
+  | { event_id: string; state: 'set_aside'; code: string }
+  /** Gone for good: dropped (`aborted`), or refused and no longer kept. */
   | { event_id: string; state: 'rejected'; code: string }
   /** Decided so long ago that the outcome is no longer kept. */
   | { event_id: string; state: 'forgotten' }
@@ -53,12 +56,15 @@ export type Stream = {
   readonly stream_id: string
   /**
    * Queued durably at once; resolves when the event is on the server's disk. Throws what the server refused it for, a terminal
-   * error of the engine, or `aborted`; unless it was refused it stays in the outbox.
+   * error of the engine, or `aborted`. It stays in the outbox: one that was refused is set aside there, and every other is sent later.
    */
   send(data: Uint8Array, o?: { type?: string; ttl?: number; signal?: AbortSignal }): Promise<Ack>
-  /** Durable in the outbox, all or nothing; returns the event_ids in order and does not wait for the server. */
+  /**
+   * Durable in the outbox, all or nothing; returns the event_ids in order and does not wait for the server. An event with a ttl that was queued
+   * while the clock of this device was wrong, or that is sent again by `sealpost.outbox`, reaches other devices under another event_id.
+   */
   enqueue(items: readonly OutgoingEvent[]): Promise<string[]>
-  /** Waits until each is acked or rejected; in the order asked. Throws `not_found` for what was never queued here. */
+  /** Waits until each is acked, set aside or rejected; in the order asked. Throws `not_found` for what was never queued here. */
   outcome(event_ids: readonly string[], o?: { signal?: AbortSignal }): Promise<Outcome[]>
   /**
    * `last` (default): where this consumer stopped. `now`: only what comes after the first session of this process began.
@@ -89,7 +95,7 @@ export function openStream(home: Home, identity: Identity, member: Member, strea
     if (!LABEL.test(type)) throw new SealpostError('invalid_request', 'a type has 1 to 64 of A-Z a-z 0-9 . _ : -')
     if (ttl !== undefined && (!Number.isSafeInteger(ttl) || ttl < LIMITS.ttlSecondsMin || ttl > 0xffff_ffff))
       throw new SealpostError('invalid_request', 'a ttl is a whole number of seconds, at least 1')
-    return { event_id: makeEventId(clock.now()), stream_id, type, ttl: ttl ?? null, data, queued_at: clock.now() }
+    return { event_id: makeEventId(member.time.now()), stream_id, type, ttl: ttl ?? null, data, queued_at: clock.now() }
   }
 
   async function enqueue(items: readonly OutgoingEvent[]): Promise<string[]> {
@@ -112,15 +118,16 @@ export function openStream(home: Home, identity: Identity, member: Member, strea
       const rows = await store.readOutcomes([...open])
       const pending = new Set<string>()
       for (const row of rows) {
-        if (row.state === 'pending') pending.add(row.event_id)
-        else done.set(row.event_id, row)
+        for (const id of [row.queued_id, row.event_id])
+          if (row.state === 'pending') pending.add(id)
+          else done.set(id, row)
       }
       for (const event_id of open) {
         if (done.has(event_id) || pending.has(event_id) || queued.has(event_id)) continue
         throw new SealpostError('not_found', 'there is no such event in the outbox of this device')
       }
-      for (const event_id of pending) queued.add(event_id)
-      open = pending
+      open = new Set([...open].filter((event_id) => pending.has(event_id)))
+      for (const event_id of open) queued.add(event_id)
       if (open.size === 0) return true
       if (member.status.terminal !== null) throw member.status.terminal
       return false
@@ -137,16 +144,17 @@ export function openStream(home: Home, identity: Identity, member: Member, strea
         { data, ...(o.type === undefined ? {} : { type: o.type }), ...(o.ttl === undefined ? {} : { ttl: o.ttl }) },
       ])
       const [row] = await settle([event_id], o.signal)
-      if (row?.state === 'rejected') throw rejection(row.code)
+      if (row?.state === 'set_aside' || row?.state === 'rejected') throw rejection(row.code)
       if (row?.state !== 'acked') throw new SealpostError('internal', 'an event has no outcome')
-      return { event_id, position: row.position, stream_seq: row.stream_seq, received_at: row.received_at }
+      return { event_id: row.event_id, position: row.position, stream_seq: row.stream_seq, received_at: row.received_at }
     },
     enqueue,
     async outcome(event_ids, o = {}) {
       const rows = await settle(event_ids, o.signal)
-      return rows.flatMap((row): Outcome[] => {
-        if (row.state === 'acked' || row.state === 'forgotten') return [{ event_id: row.event_id, state: row.state }]
-        return row.state === 'rejected' ? [{ event_id: row.event_id, state: 'rejected', code: row.code }] : []
+      return rows.flatMap((row, i): Outcome[] => {
+        const event_id = event_ids[i] ?? row.event_id
+        if (row.state === 'acked' || row.state === 'forgotten') return [{ event_id, state: row.state }]
+        return row.state === 'pending' ? [] : [{ event_id, state: row.state, code: row.code }]
       })
     },
     events: (o = {}) => readEvents(home, identity, member, stream_id, o),
@@ -286,7 +294,7 @@ async function* readEvents(
           if (row.is === 'notice' ? row.row_no <= shown.row : row.position <= shown.position) continue
           if (row.is === 'notice' && isReset(row.notice)) shown = null
         }
-        const event = toEvent(row, member, home.clock.now() + member.status.clock_offset, row.row_no <= handed_before && from === 'last')
+        const event = toEvent(row, member, member.time.now(), row.row_no <= handed_before && from === 'last')
         if (event === null) continue
         try {
           yield event
@@ -373,10 +381,19 @@ function toEvent(row: ReceivedItem, member: Member, now_ms: number, redelivered:
 function rejection(code: string): SealpostError {
   switch (code) {
     case 'event_expired':
-      return new SealpostError(code, 'the event expired before the server had it')
+      return new SealpostError(code, 'the event expired before the server had it; it is set aside in the outbox')
+    case 'clock_skew':
+      return new SealpostError(code, 'the server refuses the time of the event; it is set aside in the outbox')
     case 'payload_too_large':
       return new SealpostError(code, `the payload is above what this server takes (${LIMITS.payloadDataBytesMax} bytes)`)
+    case 'too_many_streams':
+      return new SealpostError(
+        code,
+        'the account has as many streams as the server allows, and this would be another; the event is set aside',
+      )
+    case 'aborted':
+      return new SealpostError(code, 'the event was dropped from the outbox')
     default:
-      return new SealpostError('invalid_event', 'the server refused the event')
+      return new SealpostError('invalid_event', 'the server refused the event; it is set aside in the outbox')
   }
 }

@@ -5,13 +5,15 @@ import { epochKey, NOW_MS, type TestDevice, testLog, USER_ID } from './honest-ev
 import type { AccountLog } from '../../../client/src/log/account-log.ts'
 import type { Clock, Identity } from '../../../client/src/ports.ts'
 
-export type TestClock = Clock & { advance(ms: number): void }
+/** `set`: somebody changes the clock of the device. */
+export type TestClock = Clock & { advance(ms: number): void; set(ms: number): void }
 
 export function createTestClock(): TestClock {
   let now = NOW_MS
+  let changed = 0
   let timers: { at: number; call: () => void }[] = []
   return {
-    now: () => now,
+    now: () => now + changed,
     mono: () => now,
     setTimer(ms, call) {
       const timer = { at: now + ms, call }
@@ -19,6 +21,9 @@ export function createTestClock(): TestClock {
       return () => {
         timers = timers.filter((other) => other !== timer)
       }
+    },
+    set(ms) {
+      changed = ms - now
     },
     advance(ms) {
       now += ms

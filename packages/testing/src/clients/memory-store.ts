@@ -1,25 +1,28 @@
 /** A device store in memory, for tests of the engine: the same promises as a durable one, less the disk. */
 import { equalBytes, SealpostError } from '@sealpost/protocol'
 import { isReset } from '../../../client/src/notices.ts'
-import type {
-  AlarmRow,
-  ConsumerState,
-  DeviceStore,
-  Identity,
-  LogRow,
-  NewItem,
-  OutcomeRow,
-  PendingItem,
-  ReceivedEdges,
-  ReceivedRow,
-  ReceiveState,
-  Revocation,
-  Sealed,
-  StoredCursor,
-  StoredHead,
+import {
+  ASIDE_KEPT,
+  type AlarmRow,
+  type ConsumerState,
+  type DeviceStore,
+  type Identity,
+  type LogRow,
+  type NewItem,
+  type OutcomeRow,
+  type PendingItem,
+  type ReceivedEdges,
+  type ReceivedRow,
+  type ReceiveState,
+  type Revocation,
+  type Sealed,
+  type StoredCursor,
+  type StoredHead,
 } from '../../../client/src/ports.ts'
 
-type Item = NewItem & { item_no: number; sealed: Sealed | null; outcome: OutcomeRow }
+type Decided = Pick<OutcomeRow, 'state'> &
+  Partial<Omit<Extract<OutcomeRow, { state: 'acked' }> & { code: string }, 'state' | 'event_id' | 'queued_id'>>
+type Item = NewItem & { item_no: number; queued_id: string; sealed: Sealed | null; outcome: Decided }
 
 /** What the transactions of a store left behind; `transactions` counts the writing ones. */
 export type MemoryStore = DeviceStore & { transactions(): number }
@@ -79,11 +82,18 @@ export function createMemoryStore(): MemoryStore {
 
   const pending = (): Item[] => items.filter((item) => item.outcome.state === 'pending')
 
+  const aside = (): Item[] => items.filter((item) => item.outcome.state === 'set_aside')
+  const find = (id: string): Item | undefined => items.find((item) => item.event_id === id || item.queued_id === id)
+
+  function reject(item: Item | undefined, code = ''): void {
+    if (item !== undefined) Object.assign(item, { outcome: { state: 'rejected', code }, data: new Uint8Array(0) })
+  }
+
   function ack(acks: Parameters<DeviceStore['ackItems']>[0], upto: number, moved: Parameters<DeviceStore['ackItems']>[2]): void {
     for (const { event_id, position, stream_seq, received_at } of acks) {
       const item = items.find((one) => one.event_id === event_id && one.outcome.state === 'pending')
       if (item === undefined) continue
-      item.outcome = { event_id, state: 'acked', position, stream_seq, received_at }
+      item.outcome = { state: 'acked', position, stream_seq, received_at }
       item.sealed = null
       item.data = new Uint8Array(0)
     }
@@ -128,13 +138,13 @@ export function createMemoryStore(): MemoryStore {
     enqueue: (added) =>
       write(() => {
         for (const item of added)
-          items.push({ ...item, item_no: ++last_item, sealed: null, outcome: { event_id: item.event_id, state: 'pending' } })
+          items.push({ ...item, item_no: ++last_item, queued_id: item.event_id, sealed: null, outcome: { state: 'pending' } })
       }),
     enqueueSealed: (added, after_item) =>
       write(() => {
         if (pending().some((item) => item.item_no > after_item)) return null
         return added.map((item) => {
-          items.push({ ...item, item_no: ++last_item, outcome: { event_id: item.event_id, state: 'pending' } })
+          items.push({ ...item, item_no: ++last_item, queued_id: item.event_id, outcome: { state: 'pending' } })
           return last_item
         })
       }),
@@ -145,29 +155,71 @@ export function createMemoryStore(): MemoryStore {
       }),
     sealItems: (sealed) =>
       write(() => {
-        for (const { item_no, ...form } of sealed) {
-          const item = pending().find((one) => one.item_no === item_no)
-          if (item !== undefined) item.sealed = form
-        }
+        const found = sealed.map(({ item_no }) => pending().find((one) => one.item_no === item_no))
+        if (found.includes(undefined)) return false
+        for (const [i, { item_no: _, event_id, ...form }] of sealed.entries()) Object.assign(found[i] ?? {}, { event_id, sealed: form })
+        return true
       }),
     unsealItems: (from_item) =>
       write(() => {
         for (const item of pending()) if (item.item_no >= from_item) item.sealed = null
       }),
     ackItems: (acks, upto, moved) => write(() => ack(acks, upto, moved)),
-    rejectItem: (item_no, code) =>
+    setAsideItems: (rows) =>
       write(() => {
+        const codes = new Map(rows.map(({ item_no, code }) => [item_no, code]))
+        const first = Math.min(...codes.keys())
         for (const item of pending()) {
-          if (item.item_no < item_no) continue
+          if (item.item_no < first) continue
           item.sealed = null
-          if (item.item_no === item_no) item.outcome = { event_id: item.event_id, state: 'rejected', code }
+          const code = codes.get(item.item_no)
+          if (code !== undefined) item.outcome = { state: 'set_aside', code }
         }
+        const bytes = (): number => aside().reduce((sum, item) => sum + item.data.length, 0)
+        while (aside().length > ASIDE_KEPT.items || bytes() > ASIDE_KEPT.bytes) reject(aside()[0], aside()[0]?.outcome.code)
       }),
-    readOutcomes: (event_ids) =>
-      read(() => event_ids.flatMap((event_id) => items.find((item) => item.event_id === event_id)?.outcome ?? [])),
+    renewItems: (rows, queued_at) =>
+      write(() =>
+        rows.flatMap(({ queued_id, event_id }) => {
+          const item = find(queued_id)
+          if (item?.outcome.state !== 'set_aside') return []
+          items = items.filter((one) => one !== item)
+          items.push({ ...item, item_no: ++last_item, event_id, queued_at, outcome: { state: 'pending' } })
+          return [queued_id]
+        }),
+      ),
+    dropItems: (queued_ids) =>
+      write(() =>
+        queued_ids.filter((queued_id) => {
+          const item = find(queued_id)
+          const isFree = item?.outcome.state === 'set_aside' || (item?.outcome.state === 'pending' && item.sealed === null)
+          if (isFree) reject(item, 'aborted')
+          return isFree
+        }),
+      ),
+    readOutbox: (after_item, limit) =>
+      read(() =>
+        items
+          .filter(({ item_no, outcome }) => item_no > after_item && (outcome.state === 'pending' || outcome.state === 'set_aside'))
+          .slice(0, limit)
+          .map(({ data, sealed, outcome, ...item }) => ({
+            ...item,
+            bytes: data.length,
+            code: outcome.code ?? null,
+            sealed: sealed !== null,
+          })),
+      ),
+    readOutcomes: (ids) =>
+      read(() =>
+        ids.flatMap((id) => {
+          const item = find(id)
+          return item === undefined ? [] : [{ event_id: item.event_id, queued_id: item.queued_id, ...item.outcome } as OutcomeRow]
+        }),
+      ),
     countOutbox: () =>
       read(() => ({
         pending: pending().length,
+        set_aside: aside().length,
         rejected: items.filter((item) => item.outcome.state === 'rejected').length,
         last_item,
         first_pending: pending()[0]?.item_no ?? null,

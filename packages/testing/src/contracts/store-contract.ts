@@ -1,6 +1,15 @@
 /** What every `DeviceStore` promises (`ports.ts`), as tests: run it on each implementation. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { DeviceStore, Identity, ItemAck, LogRow, NewItem, ReceivedItem, Sealed } from '../../../client/src/ports.ts'
+import {
+  ASIDE_KEPT,
+  type DeviceStore,
+  type Identity,
+  type ItemAck,
+  type LogRow,
+  type NewItem,
+  type ReceivedItem,
+  type Sealed,
+} from '../../../client/src/ports.ts'
 
 /** A store that can be closed and opened again on what it kept; `reopen` may return the same object where nothing is kept apart. */
 export type StoreUnderTest = { store: DeviceStore; reopen(): Promise<DeviceStore>; dispose(): Promise<void> }
@@ -42,6 +51,7 @@ const sealed = (device_seq: number): Sealed => ({
   event_hash: filled(32, device_seq),
   record: filled(50, device_seq),
 })
+const sealedAs = (n: number) => ({ item_no: n, event_id: uuid(n), ...sealed(n) })
 const ackOf = (n: number, device_seq: number): ItemAck => ({
   event_id: uuid(n),
   device_seq,
@@ -150,22 +160,22 @@ export function describeStoreContract(name: string, open: () => Promise<StoreUnd
       expect(await store.readPending(0, 10, 1e6)).toEqual(
         [item(1), item(2), item(3, 100), item(5)].map((one, i) => ({ ...one, item_no: i + 1, sealed: null })),
       )
-      expect(await store.countOutbox()).toEqual({ pending: 4, rejected: 0, last_item: 4, first_pending: 1 })
+      expect(await store.countOutbox()).toEqual({ pending: 4, set_aside: 0, rejected: 0, last_item: 4, first_pending: 1 })
     })
 
     it('sealed forms are kept as they are, overwritten, and taken back from an item on', async () => {
       await store.enqueue([item(1), item(2), item(3)])
-      await store.sealItems([1, 2, 3].map((n) => ({ item_no: n, ...sealed(n) })))
+      await store.sealItems([1, 2, 3].map(sealedAs))
       store = await under.reopen()
       expect((await store.readPending(0, 10, 1e6)).map((one) => one.sealed)).toEqual([sealed(1), sealed(2), sealed(3)])
       await store.unsealItems(2)
-      await store.sealItems([{ item_no: 2, ...sealed(7) }])
+      await store.sealItems([{ ...sealedAs(2), ...sealed(7) }])
       expect((await store.readPending(0, 10, 1e6)).map((one) => one.sealed)).toEqual([sealed(1), sealed(7), null])
     })
 
     it('acks, own numbers and heads move together; an acked item is pending no more', async () => {
       await store.enqueue([item(1), item(2), item(3)])
-      await store.sealItems([1, 2].map((n) => ({ item_no: n, ...sealed(n) })))
+      await store.sealItems([1, 2].map(sealedAs))
       const head = { device_seq: 2, event_hash: filled(32, 2), epoch: 2, position: 20 }
       await store.ackItems([ackOf(1, 1), ackOf(2, 2)], 2, [{ key: `${uuid(1)}/even`, head }])
       await store.ackItems([], 1, [])
@@ -175,24 +185,75 @@ export function describeStoreContract(name: string, open: () => Promise<StoreUnd
       expect(state.acked_device_seq).toBe(2)
       expect(state.heads.get(`${uuid(1)}/even`)).toEqual(head)
       expect(await store.readOutcomes([uuid(3), uuid(99), uuid(1)])).toEqual([
-        { event_id: uuid(3), state: 'pending' },
-        { event_id: uuid(1), state: 'acked', position: 10, stream_seq: 1, received_at: 7 },
+        { event_id: uuid(3), queued_id: uuid(3), state: 'pending' },
+        { event_id: uuid(1), queued_id: uuid(1), state: 'acked', position: 10, stream_seq: 1, received_at: 7 },
       ])
       await store.ackItems([], 2, [{ key: `${uuid(1)}/even`, head: null }])
       expect((await store.readReceiveState()).heads.size).toBe(0)
     })
 
-    it('a rejected item gives its number back: all behind it lose their sealed form with it', async () => {
+    it('an item that is set aside gives its number back, and stays whole: all behind it lose their sealed form with it', async () => {
       await store.enqueue([item(1), item(2), item(3)])
-      await store.sealItems([1, 2, 3].map((n) => ({ item_no: n, ...sealed(n) })))
-      await store.rejectItem(2, 'event_expired')
+      await store.sealItems([1, 2, 3].map(sealedAs))
+      await store.setAsideItems([{ item_no: 2, code: 'event_expired' }])
       store = await under.reopen()
       expect((await store.readPending(0, 10, 1e6)).map((one) => [one.item_no, one.sealed])).toEqual([
         [1, sealed(1)],
         [3, null],
       ])
-      expect(await store.readOutcomes([uuid(2)])).toEqual([{ event_id: uuid(2), state: 'rejected', code: 'event_expired' }])
-      expect(await store.countOutbox()).toEqual({ pending: 2, rejected: 1, last_item: 3, first_pending: 1 })
+      const ids = { event_id: uuid(2), queued_id: uuid(2) }
+      expect(await store.readOutcomes([uuid(2)])).toEqual([{ ...ids, state: 'set_aside', code: 'event_expired' }])
+      expect(await store.countOutbox()).toEqual({ pending: 2, set_aside: 1, rejected: 0, last_item: 3, first_pending: 1 })
+      const row = { stream_id: 'even', type: 'app', ttl: null, bytes: 3, queued_at: 2, code: 'event_expired', sealed: false }
+      expect(await store.readOutbox(1, 1)).toEqual([{ ...ids, ...row, item_no: 2 }])
+    })
+
+    it('what is set aside is queued anew as the last one, under another id, and is found under both', async () => {
+      await store.enqueue([item(1), item(2), item(3)])
+      await store.setAsideItems([1, 2].map((item_no) => ({ item_no, code: 'event_expired' })))
+      const anew = [1, 3, 9].map((n) => ({ queued_id: uuid(n), event_id: uuid(100 + n) }))
+      expect(await store.renewItems(anew, 77)).toEqual([uuid(1)])
+      store = await under.reopen()
+      expect(await store.readPending(0, 10, 1e6)).toEqual([
+        { ...item(3), item_no: 3, sealed: null },
+        { ...item(1), event_id: uuid(101), queued_at: 77, item_no: 4, sealed: null },
+      ])
+      expect(await store.countOutbox()).toEqual({ pending: 2, set_aside: 1, rejected: 0, last_item: 4, first_pending: 3 })
+      const pending = { event_id: uuid(101), queued_id: uuid(1), state: 'pending' }
+      expect(await store.readOutcomes([uuid(1), uuid(101)])).toEqual([pending, pending])
+      await store.enqueue([item(6)])
+      await store.ackItems([{ ...ackOf(1, 1), event_id: uuid(101) }], 1, [])
+      expect(await numbers()).toEqual([3, 5])
+      expect(await store.readOutcomes([uuid(1)])).toMatchObject([{ queued_id: uuid(1), state: 'acked' }])
+    })
+
+    it('what is set aside or was never sealed can be dropped, and its data is gone; what is sealed cannot', async () => {
+      await store.enqueue([item(1), item(2), item(3)])
+      await store.setAsideItems([{ item_no: 2, code: 'invalid_event' }])
+      await store.sealItems([sealedAs(1)])
+      expect(await store.dropItems([1, 2, 3, 9].map(uuid))).toEqual([uuid(2), uuid(3)])
+      store = await under.reopen()
+      expect(await numbers()).toEqual([1])
+      expect(await store.countOutbox()).toEqual({ pending: 1, set_aside: 0, rejected: 2, last_item: 3, first_pending: 1 })
+      expect(await store.readOutcomes([uuid(2)])).toMatchObject([{ state: 'rejected', code: 'aborted' }])
+      expect(await store.renewItems([{ queued_id: uuid(2), event_id: uuid(102) }], 1)).toEqual([])
+    })
+
+    it('an item that another process dropped is not sealed, nor what was to be sealed with it', async () => {
+      await store.enqueue([item(1), item(2)])
+      await store.dropItems([uuid(2)])
+      expect(await store.sealItems([1, 2].map(sealedAs))).toBe(false)
+      expect((await store.readPending(0, 10, 1e6)).map((one) => one.sealed)).toEqual([null])
+    })
+
+    it('above the bound the oldest that are set aside go, as rejected with their code', async () => {
+      const large = Math.ceil(ASIDE_KEPT.bytes / 4)
+      for (const n of [1, 2, 3, 4, 5]) {
+        await store.enqueue([item(n, large)])
+        await store.setAsideItems([{ item_no: n, code: 'event_expired' }])
+      }
+      expect(await store.countOutbox()).toMatchObject({ set_aside: 4, rejected: 1 })
+      expect(await store.readOutcomes([uuid(1)])).toMatchObject([{ state: 'rejected', code: 'event_expired' }])
     })
 
     it('a message is stored whole: rows, cursor, heads, own acks and alarms', async () => {
