@@ -1,16 +1,17 @@
 /**
  * Waiting for the server without waiting for ever: work goes on while a connection stands or comes back soon; it ends with
  * the engine's terminal error, or with `unreachable` once the connection has been away for the grace. What waits for acks
- * also ends with a trouble that lasts (a wrong clock, a quota): the connection stands then and nothing moves.
+ * also ends with a trouble that lasts (a quota): the connection stands then and nothing moves.
  */
 import type { Notice, Sealpost } from '@sealpost/client'
-import { SealpostError } from '@sealpost/protocol'
+import { type ErrorCode, SealpostError } from '@sealpost/protocol'
 import { OUTCOMES } from './exit-codes.ts'
 
 /** For a server that has not answered yet, and for one that this command has already talked to (it may be restarting). */
 const GRACE_MS = { first: 3_000, later: 15_000 } as const
-/** A trouble that is over by then was none. */
+/** A trouble that is over by then was none; one that passes by itself, at a time that the server gives, gets longer. */
 const TROUBLE_MS = 2_000
+const PASSING_MS: Partial<Record<ErrorCode, number>> = { rate_limited: 90_000, unavailable: 90_000 }
 const LOOK_MS = 50
 
 export type ConnectionWatch = {
@@ -90,7 +91,11 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
       const check = (): void => {
         if (isGone())
           end(sealpost.trouble?.code === 'suspended' ? sealpost.trouble : new SealpostError('unreachable', 'the server cannot be reached'))
-        else if (waitsFor === 'acks' && trouble !== null && performance.now() - Math.max(began, trouble.since) > TROUBLE_MS)
+        else if (
+          waitsFor === 'acks' &&
+          trouble !== null &&
+          performance.now() - Math.max(began, trouble.since) > (PASSING_MS[trouble.error.code] ?? TROUBLE_MS)
+        )
           end(trouble.error)
       }
       const timer = setInterval(check, LOOK_MS)

@@ -8,6 +8,7 @@ import { addDoctor } from './commands/doctor.ts'
 import { addExport } from './commands/export.ts'
 import { addInit } from './commands/init.ts'
 import { addJoin } from './commands/join.ts'
+import { addOutbox } from './commands/outbox.ts'
 import { addPair } from './commands/pair.ts'
 import { addRecover } from './commands/recover.ts'
 import { addRename } from './commands/rename.ts'
@@ -47,6 +48,7 @@ export function createProgram(): Command {
     addJoin,
     addSend,
     addTail,
+    addOutbox,
     addDevices,
     addRename,
     addRevoke,

@@ -9,8 +9,10 @@ import type { Context } from './command.ts'
 import { type ConnectionWatch, watchConnection } from './connection-watch.ts'
 import { say } from './output.ts'
 
-/** `left`: what earlier commands had left in the outbox when this one began. */
-export type Session = { sealpost: Sealpost; watch: ConnectionWatch; signal: AbortSignal; left: number }
+/** What earlier commands had left in the outbox when this one began. */
+type Left = { pending: number; set_aside: number }
+
+export type Session = { sealpost: Sealpost; watch: ConnectionWatch; signal: AbortSignal; left: Left }
 
 /**
  * Opens or makes the home for a device that comes into it, runs `work`, closes. Where that fails, a home that was not there before and
@@ -63,9 +65,9 @@ export async function withSession<T>({ home, signal }: Context, work: (session: 
   }
 }
 
-async function openDevice(home: Home, connect: boolean, signal: AbortSignal): Promise<{ sealpost: Sealpost; left: number }> {
+async function openDevice(home: Home, connect: boolean, signal: AbortSignal): Promise<{ sealpost: Sealpost; left: Left }> {
   // counted before the engine runs: it may have sent everything by the time somebody asks
-  const { pending: left } = await home.store.countOutbox()
+  const left = await home.store.countOutbox()
   return { sealpost: await Sealpost.open({ home, connect, signal }), left }
 }
 
@@ -77,7 +79,7 @@ const LEFTOVERS_MS = 5_000
  * command; the terminal error of the engine is, and is thrown.
  */
 export async function sendLeftovers({ sealpost, watch, signal, left }: Session, done?: AbortSignal): Promise<void> {
-  if (left === 0) return
+  if (left.pending === 0) return
   const late = AbortSignal.timeout(LEFTOVERS_MS)
   const ended = AbortSignal.any(done === undefined ? [signal, late] : [signal, late, done])
   try {
@@ -85,6 +87,14 @@ export async function sendLeftovers({ sealpost, watch, signal, left }: Session, 
   } catch (error) {
     if (watch.failure !== null || !(error instanceof SealpostError)) throw error
   }
-  const { pending } = (await sealpost.status()).outbox
-  if (left > pending) say(`sent ${left - pending} from the outbox`)
+  const { pending, set_aside } = (await sealpost.status()).outbox
+  const aside = Math.max(0, set_aside - left.set_aside)
+  const sent = left.pending - pending - aside
+  if (sent > 0) say(`sent ${sent} from the outbox`)
+  sayAside(aside)
+}
+
+/** What an earlier command left in the outbox was not taken. */
+export function sayAside(count: number): void {
+  if (count > 0) say(`sealpost: ${count} in the outbox ${count === 1 ? 'was' : 'were'} refused and set aside\n  sealpost outbox shows why`)
 }

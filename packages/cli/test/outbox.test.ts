@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { run, sealpost, startSealpost, useWorld } from '@sealpost/testing/clients/cli-world'
+import { run, sealpost, startSealpost, useWorld, wrongClock } from '@sealpost/testing/clients/cli-world'
 
 const world = useWorld()
 
@@ -46,6 +46,79 @@ describe('without the server', () => {
     const status = await sealpost(['status', '--home', world.laptop, '--json'])
     expect(status.stderr).toMatch(/sent 1 from the outbox/)
     expect(JSON.parse(status.stdout.toString())).toMatchObject({ state: 'live', outbox: { pending: 0, rejected: 0 } })
+  })
+
+  test.each([3_600_000, 400 * 86_400_000])(
+    'what was queued with a ttl by a clock that was %i ms ahead, and is right again, is sent and holds up nothing',
+    async (ms) => {
+      const stream = `ahead${ms}`
+      const wrong = { env: { NODE_OPTIONS: `--import=${wrongClock(ms)}` } }
+      const send = ['send', '--home', world.laptop, '--stream', stream]
+      expect((await run([...send, '--ttl', '1h'], { input: '1', ...wrong })).code).toBe(75)
+      await world.relay.start()
+      await sealpost(send, { input: '2' })
+      expect((await sealpost(['tail', '--home', world.phone, '--stream', stream, '--count', '2'])).stdout.toString()).toBe('12')
+    },
+  )
+
+  test('what waits is listed and can be dropped, by its id or all of it, without a connection', async () => {
+    const queue = (input: string) => run(['send', '--home', world.laptop, '--stream', 'drop', '--lines', '--queue'], { input })
+    const outbox = (...args: string[]) => run(['outbox', ...args, '--home', world.laptop])
+    await queue('1\n2\n')
+    const rows = (await outbox('--json')).stdout
+      .toString()
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { event_id: string })
+    expect(rows).toMatchObject([
+      { stream_id: 'drop', bytes: 2, state: 'pending', code: null, sent: false },
+      { stream_id: 'drop', bytes: 2, state: 'pending', code: null, sent: false },
+    ])
+    expect((await outbox()).stdout.toString()).toMatch(/^ID +STREAM +BYTES +QUEUED +STATE\n[^]* waits\n$/)
+    expect(await outbox('drop', rows[0]!.event_id)).toMatchObject({ code: 2, stderr: expect.stringContaining('--yes') as string })
+    expect(await outbox('drop', rows[0]!.event_id, '--yes')).toMatchObject({ code: 0, stderr: 'dropped 1\n' })
+    expect(await outbox('drop', rows[0]!.event_id, '--yes')).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(/is not in the outbox of this device\n {2}sealpost outbox shows/) as string,
+    })
+    expect((await outbox('drop', '--yes')).code).toBe(2)
+    expect(await outbox('drop', '--all', '--yes')).toMatchObject({ code: 0, stderr: 'dropped 1\n' })
+    expect(await outbox()).toMatchObject({ code: 0, stderr: 'the outbox is empty\n' })
+  })
+
+  test('what has expired is set aside, the others go on; it is shown with its reason, and sent again by retry', async () => {
+    const late = { env: { NODE_OPTIONS: `--import=${wrongClock(-3_600_000)}` } }
+    const queue = ['send', '--home', world.laptop, '--stream', 'late', '--queue']
+    await run([...queue, '--ttl', '1m'], { input: 'expired', ...late })
+    await run(queue, { input: 'behind' })
+    const outbox = (...args: string[]) => run(['outbox', ...args, '--home', world.laptop])
+    await world.relay.start()
+    const status = await sealpost(['status', '--home', world.laptop, '--json'])
+    expect(status.stderr).toMatch(/sent 1 from the outbox\n[^]*1 in the outbox was refused and set aside\n {2}sealpost outbox shows why\n$/)
+    expect(JSON.parse(status.stdout.toString())).toMatchObject({ outbox: { pending: 0, set_aside: 1 } })
+    expect((await outbox()).stdout.toString()).toMatch(/late +7 .*set aside \(event_expired\): The event had expired/)
+    await world.relay.stop()
+    expect((await outbox('retry', '--all')).code).toBe(75)
+    await world.relay.start()
+    expect(await outbox('retry', '--all')).toMatchObject({ code: 0, stderr: 'nothing is set aside\n' })
+    await sealpost(['status', '--home', world.laptop])
+    const tail = await sealpost(['tail', '--home', world.phone, '--stream', 'late', '--count', '2'])
+    expect(tail.stdout.toString()).toBe('behindexpired')
+  })
+
+  test('send ends with 3 when its event was refused, says where it is, and retry ends with 3 when it is refused again', async () => {
+    await world.relay.start({ SEALPOST_QUOTA_STREAMS: '1' })
+    const home = join(world.folder, 'one-stream')
+    await sealpost(['init', '--home', home, '--server', world.relay.url, '--name', 'x', '--recovery-file', join(world.folder, 'one-words')])
+    await sealpost(['send', '--home', home], { input: '1' })
+    const refused = await run(['send', '--home', home, '--stream', 'other'], { input: 'x' })
+    expect(refused).toMatchObject({ code: 3, stderr: expect.stringMatching(/1 refused \(too_many_streams\)\n.*sealpost outbox/) as string })
+    await sealpost(['send', '--home', home], { input: '2' })
+    expect(await run(['outbox', 'retry', '--all', '--home', home])).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(/sent 0\n[^]*1 refused again/) as string,
+    })
+    expect((await run(['outbox', 'drop', '--all', '--yes', '--home', home])).stderr).toBe('dropped 1\n')
   })
 
   test('a send that was waiting for the server goes on when it comes', async () => {

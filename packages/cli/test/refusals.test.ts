@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { toBase64url } from '@sealpost/protocol'
 import { describe, expect, test } from 'vitest'
-import { copyHome, run, sealpost, startSealpost, useWorld } from '@sealpost/testing/clients/cli-world'
+import { copyHome, run, sealpost, startSealpost, useWorld, wrongClock } from '@sealpost/testing/clients/cli-world'
 
 const world = useWorld()
 
@@ -248,21 +248,19 @@ describe.concurrent('the home', () => {
   })
 })
 
-describe('a clock that is an hour ahead', () => {
-  /** Loaded before the command: the device's clock is wrong from the first line on. */
-  const ahead = `data:text/javascript,${encodeURIComponent('const now = Date.now; Date.now = () => now() + 3_600_000')}`
-  const env = { NODE_OPTIONS: `--import=${ahead}` }
+describe('a wrong clock', () => {
+  const HOUR = 3_600_000
+  const wrongBy = (ms: number): { env: NodeJS.ProcessEnv } => ({ env: { NODE_OPTIONS: `--import=${wrongClock(ms)}` } })
 
-  test('send says so and keeps the event (75); commands behind it still do their work (G07, B04)', async () => {
-    const home = await world.addDevice('ahead')
-    await world.addDevice('unwanted')
-    const sent = await run(['send', '--home', home, '--ttl', '1h'], { input: 'too early', env })
-    expect(sent.code).toBe(75)
-    expect(sent.stderr).toMatch(/clock[^]*\(1 in the outbox\)\n {2}set the clock/)
-    expect((await run(['revoke', 'unwanted', '--home', home], { env })).stderr).toMatch(/^revoked "unwanted"/)
-    const db = new DatabaseSync(join(home, 'sealpost.sqlite'), { readOnly: true })
-    expect(db.prepare('select count(*) as n from outbox where state = 0').get()).toEqual({ n: 1 })
-    db.close()
+  test.each([HOUR, -HOUR, 400 * 24 * HOUR])('by %i ms: send with a ttl, token, export and revoke do their work (G07, B04)', async (ms) => {
+    const home = await world.addDevice(`wrong ${ms}`)
+    await world.addDevice(`unwanted ${ms}`)
+    const stream = `wrong${ms}`
+    await sealpost(['send', '--home', home, '--stream', stream, '--ttl', '1h'], { input: 'in time', ...wrongBy(ms) })
+    expect((await sealpost(['tail', '--home', world.laptop, '--stream', stream, '--count', '1'])).stdout.toString()).toBe('in time')
+    expect((await sealpost(['token', '--home', home], wrongBy(ms))).stdout.length).toBeGreaterThan(100)
+    expect((await sealpost(['export', '--home', home, '-'], wrongBy(ms))).stdout.toString()).toContain('"kind":"end"')
+    expect((await run(['revoke', `unwanted ${ms}`, '--home', home], wrongBy(ms))).stderr).toMatch(/^revoked "unwanted/)
   })
 })
 

@@ -5,6 +5,7 @@
  */
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { createServerClock, nodeClock, type ServerClock } from '@sealpost/client/node'
 import {
   ADMIN_ROUTES,
   type AdminRouteName,
@@ -26,6 +27,8 @@ export type AdminAsk = { params?: Record<string, string>; query?: Record<string,
 
 export type AdminClient = {
   readonly server_key: Bytes
+  /** ms, the relay's clock. */
+  now(): number
   // oxlint-disable-next-line typescript/no-explicit-any -- what an answer holds is shown as it is
   call(name: AdminRouteName, ask?: AdminAsk): Promise<any>
   /** The items of a list, page by page; where it asks too often it waits as long as it is told. */
@@ -42,7 +45,10 @@ const RETRY_MS_MAX = 60_000
 
 export async function openAdminClient(url: string, key: AdminKey, signal: AbortSignal): Promise<AdminClient> {
   const base = url.replace(/\/$/, '')
-  const server_key = readServerKey(base, await ask(base, 'read_server', {}, null, signal))
+  const time = createServerClock(nodeClock)
+  // oxlint-disable-next-line typescript/no-explicit-any -- as above
+  const ask = (name: AdminRouteName, what: AdminAsk, token: string | null): Promise<any> => askOnce(base, name, what, token, time, signal)
+  const server_key = readServerKey(base, await ask('read_server', {}, null))
   const hash = createHash('sha256').update(server_key).digest()
   if (key.server_key_hash === null) await pinServer(key, hash)
   else if (!equalBytes(key.server_key_hash, hash))
@@ -53,12 +59,12 @@ export async function openAdminClient(url: string, key: AdminKey, signal: AbortS
     const isFresh = token === null
     token ??= await createToken()
     try {
-      return await ask(base, name, o, token, signal)
+      return await ask(name, o, token)
     } catch (error) {
       if (isFresh || !(error instanceof SealpostError && error.code === 'not_admin')) throw error
       // its time is over; whoever is an admin no more gets no other
       token = await createToken()
-      return ask(base, name, o, token, signal)
+      return ask(name, o, token)
     }
   }
   const patiently: AdminClient['call'] = async (name, o) => {
@@ -74,12 +80,13 @@ export async function openAdminClient(url: string, key: AdminKey, signal: AbortS
     }
   }
   async function createToken(): Promise<string> {
-    const signed = await createAdminAssertion(nodeCrypto, key.sign_seed, server_key, Date.now())
-    return String((await ask(base, 'create_admin_token', { body: signed }, null, signal)).access_token)
+    const signed = await createAdminAssertion(nodeCrypto, key.sign_seed, server_key, time.now())
+    return String((await ask('create_admin_token', { body: signed }, null)).access_token)
   }
 
   return {
     server_key,
+    now: () => time.now(),
     call,
     async *all(name, member, o = {}, { paged = true, max = Infinity } = {}) {
       let left = max
@@ -95,11 +102,12 @@ export async function openAdminClient(url: string, key: AdminKey, signal: AbortS
   }
 }
 
-async function ask(
+async function askOnce(
   base: string,
   name: AdminRouteName,
   { params, query, body }: AdminAsk,
   token: string | null,
+  time: ServerClock,
   signal: AbortSignal,
   // oxlint-disable-next-line typescript/no-explicit-any -- as above
 ): Promise<any> {
@@ -120,6 +128,7 @@ async function ask(
       redirect: 'error',
       signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
     })
+    time.hearDate(response.headers.get('date') ?? undefined)
     text = await readText(response)
   } catch (cause) {
     if (signal.aborted) throw new SealpostError('aborted', 'ended', { cause })

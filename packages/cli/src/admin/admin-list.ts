@@ -21,7 +21,7 @@ export type AdminCommand = {
   sets?: AdminRouteName
   ask?(args: readonly string[], options: Options): AdminAsk
   /** A list: the member that holds the rows, all pages of it; and the columns of the table. */
-  list?: { member: string; paged?: true; columns: readonly (readonly [title: string, cell: (row: Row) => unknown])[] }
+  list?: { member: string; paged?: true; columns: readonly (readonly [title: string, cell: (row: Row, now_ms: number) => unknown])[] }
   /** Asks before it does it. */
   confirm?(args: readonly string[]): string
   /** What is said to a person when it was done; otherwise the answer is shown as it is. */
@@ -247,8 +247,8 @@ export const ADMIN_COMMANDS: readonly AdminCommand[] = [
         ['USES', (row) => `${row.uses} of ${row.uses_max}`],
         [
           'STATE',
-          (row) =>
-            row.revoked_at !== null ? 'revoked' : row.uses === row.uses_max ? 'used up' : row.expires_at < Date.now() ? 'expired' : 'open',
+          (row, now_ms) =>
+            row.revoked_at !== null ? 'revoked' : row.uses === row.uses_max ? 'used up' : row.expires_at < now_ms ? 'expired' : 'open',
         ],
         ['NOTE', (row) => row.note ?? ''],
       ],

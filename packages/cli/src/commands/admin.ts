@@ -109,8 +109,8 @@ function addAudit(admin: Command): void {
         const { newest, action, admin: admin_id, user, count } = options
         const query = { order: newest === true ? 'newest' : 'oldest', action: text(action), admin_id: text(admin_id), user_id: text(user) }
         const max = parseCount(text(count) ?? '100', '--count', 1)
-        const rows = (await client()).all('list_audit', 'rows', { query }, { max })
-        await printList(rows, AUDIT_COLUMNS, options.json === true)
+        const opened = await client()
+        await printList(opened.all('list_audit', 'rows', { query }, { max }), AUDIT_COLUMNS, opened.now(), options.json === true)
         return 'ok'
       }),
     )
@@ -184,7 +184,7 @@ function addListed(admin: Command, row: AdminCommand): void {
       if (row.list !== undefined) {
         const { member, columns, paged = false } = row.list
         const max = typeof options.count === 'string' ? parseCount(options.count, '--count', 1) : undefined
-        await printList(opened.all(route, member, wanted, { paged, max }), columns, options.json === true)
+        await printList(opened.all(route, member, wanted, { paged, max }), columns, opened.now(), options.json === true)
         return 'ok'
       }
       const answer = (await opened.call(route, wanted)) as object
@@ -201,12 +201,17 @@ function routeOf({ route, sets }: AdminCommand, options: Options, hasBody: boole
   return typeof route === 'function' ? route(options) : route
 }
 
-// oxlint-disable-next-line typescript/no-explicit-any -- rows of an answer, as the contract of its route says
-async function printList(rows: AsyncIterable<any>, columns: NonNullable<AdminCommand['list']>['columns'], json: boolean): Promise<void> {
+async function printList(
+  // oxlint-disable-next-line typescript/no-explicit-any -- rows of an answer, as the contract of its route says
+  rows: AsyncIterable<any>,
+  columns: NonNullable<AdminCommand['list']>['columns'],
+  now_ms: number,
+  json: boolean,
+): Promise<void> {
   const table: string[][] = [columns.map(([title]) => title)]
   for await (const row of rows) {
     if (json) await print(`${JSON.stringify(row)}\n`)
-    else table.push(columns.map(([, cell]) => String(cell(row))))
+    else table.push(columns.map(([, cell]) => String(cell(row, now_ms))))
   }
   if (!json) await print(`${plain(formatTable(table))}\n`)
 }

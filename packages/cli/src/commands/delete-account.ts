@@ -35,8 +35,8 @@ async function deleteAccount(context: Context, options: { yes?: boolean }): Prom
   if (options.yes !== true && !isInteractive())
     throw new UsageError('delete-account asks before it deletes, which needs a terminal', 'use --yes to delete without being asked')
   return withSession<Exit>(context, async ({ sealpost, signal }) => {
-    const { pending } = (await sealpost.status()).outbox
-    if (pending > 0) say(`${pending} events in the outbox were not sent and will be lost`)
+    const { pending, set_aside } = (await sealpost.status()).outbox
+    if (pending + set_aside > 0) say(`${pending + set_aside} events in the outbox were not sent and will be lost`)
     if (options.yes !== true && !(await confirmed(sealpost.user_id, signal))) throw new SealpostError('aborted', 'nothing was deleted')
     const deleted = await sealpost.deleteAccount({ signal })
     if (deleted === null) {

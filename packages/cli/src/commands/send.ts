@@ -15,7 +15,7 @@ import { parseDuration } from '../duration.ts'
 import { type Exit, OUTCOMES, UsageError } from '../exit-codes.ts'
 import { createLineSplitter } from '../line-splitter.ts'
 import { say } from '../output.ts'
-import { type Session, withSession } from '../session.ts'
+import { sayAside, type Session, withSession } from '../session.ts'
 
 type Options = { stream: string; type: string; ttl?: string; lines?: boolean; queue?: boolean }
 type Item = { data: Bytes; type: string; ttl?: number }
@@ -34,7 +34,7 @@ export function addSend(program: Command): void {
     .description(
       'Sends stdin or FILE as one event (at most 262140 bytes), or with --lines each line as an event; a line keeps its line feed.\n' +
         'Ends with 0 once the server has everything on disk. Interrupted or offline, what is not acknowledged stays in the outbox:\n' +
-        'exit 75, and the next command sends it first.',
+        'exit 75, and the next command sends it first. An event that is refused is set aside there: exit 3, and sealpost outbox shows it.',
     )
     .argument('[file]', 'what to send; - or nothing is stdin')
     .option('--stream <name>', 'stream to send to', 'main')
@@ -80,7 +80,11 @@ async function send(context: Context, file: string | undefined, options: Options
       say(`queued ${sending.queued}`)
       return sending.queued === 0 ? 'ok' : 'queued'
     }
-    return report(sending, session, await settle(sending))
+    const failure = await settle(sending)
+    const { set_aside } = (await session.sealpost.status()).outbox
+    const own = [...sending.refused.values()].reduce((sum, count) => sum + count, 0)
+    sayAside(set_aside - session.left.set_aside - own)
+    return report(sending, session, failure)
   })
 }
 
@@ -107,7 +111,7 @@ function createSending(session: Session, stream: Stream): Sending {
     for (const outcome of await stream.outcome(event_ids, { signal: ended })) {
       sending.decided += 1
       // What was forgotten was decided among so many that refusals would be the exception.
-      if (outcome.state !== 'rejected') sending.sent += 1
+      if (outcome.state === 'acked' || outcome.state === 'forgotten') sending.sent += 1
       else sending.refused.set(outcome.code, (sending.refused.get(outcome.code) ?? 0) + 1)
     }
   }

@@ -19,7 +19,7 @@ export type TestRelay = {
   port: number
   server_key: Uint8Array
   stop(): Promise<void>
-  start(): Promise<void>
+  start(env?: Record<string, string>): Promise<void>
 }
 
 export type World = {
@@ -66,6 +66,11 @@ export function run(args: readonly string[], options?: ProgramOptions): Promise<
   return startSealpost(args, options).ended
 }
 
+/** Loaded before the command (`--import`): the device's clock is wrong from the first line on. */
+export function wrongClock(ms: number): string {
+  return `data:text/javascript,${encodeURIComponent(`const now = Date.now; Date.now = () => now() + ${ms}`)}`
+}
+
 /** A copy of a home that no process uses, private as the original. */
 export async function copyHome(home: string, to: string): Promise<string> {
   await cp(home, to, { recursive: true })
@@ -78,12 +83,13 @@ async function makeWorld(): Promise<World & { end(): Promise<void> }> {
   const database = await createTestDatabase()
   let server: RunningServer | null = null
   const port = await findFreePort()
-  const start = async (): Promise<void> => {
+  const start = async (env: Record<string, string> = {}): Promise<void> => {
     const config = readConfig({
       SEALPOST_ADMIN_PORT: '0',
       SEALPOST_PORT: String(port),
       SEALPOST_DATA: join(folder, 'data'),
       DATABASE_URL: database.url,
+      ...env,
     })
     server = await startServer(config, { logger: silent, test: true })
   }
