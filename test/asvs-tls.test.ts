@@ -157,7 +157,7 @@ describe('the connection to the database', () => {
     async (answer, mode) => {
       const { port, heard } = await startDatabase(answer)
       const url = `postgresql://canary-user:canary-password@127.0.0.1:${port}/canary-database?sslmode=${mode}`
-      await expect(openExternalDatabase(url, silent, 0)).rejects.toMatchObject({ code: 'unreachable' })
+      await expect(openExternalDatabase(url, silent, 0)).rejects.toMatchObject({ code: 'invalid_config' })
       expect(heard()).toBe('')
     },
   )

@@ -4,7 +4,7 @@ export type { CreateOptions, JoinOptions, PairOptions, ShownPhrase } from './acc
 export type { ExportItem } from './surface/export.ts'
 export type { ConnectionState } from './connection/machine.ts'
 export type { AlarmNotice, GapNotice, Notice, ResetNotice, StreamNotice } from './notices.ts'
-export type { OutboxItem, OutboxItems } from './outbox/outbox-items.ts'
+export type { OutboxItem, OutboxItems } from './home/outbox-items.ts'
 export type * from './ports.ts'
 export type { RecoverOptions } from './account/recover.ts'
 export { type Device, Sealpost, type Status } from './surface/sealpost.ts'

@@ -87,6 +87,7 @@ describe('what is run', () => {
       'packages/server/src/store/postgres/embedded-postgres.ts',
       'packages/server/src/store/postgres/postgres-account.ts',
       'packages/server/src/store/postgres/postgres-binaries.ts',
+      'packages/server/src/store/postgres/postmaster.ts',
     ])
     for (const line of imports) expect(line).not.toMatch(/\bexec\b|execSync|spawnSync|fork/)
     expect(find(shipped, /\bshell\s*:/g)).toEqual([])
@@ -225,6 +226,8 @@ describe('cryptography', () => {
 })
 
 describe('connections that are opened', () => {
+  const POSTMASTER = 'packages/server/src/store/postgres/postmaster.ts'
+
   it('a relay opens none but to its database and its Redis: no address that somebody sent is ever called (1.3.6, 13.2.4, 13.2.5, 14.2.3, 15.3.2)', () => {
     const outbound =
       /\bfetch\(|\bnew WebSocket\(|\b(http|https|net|tls|dgram|http2)\.(request|get|connect|createConnection|createSocket)\(|\bcreateConnection\(|\bnew EventSource\(|axios|undici|\bgot\(/g
@@ -232,7 +235,9 @@ describe('connections that are opened', () => {
     const own = /from '\.\/connection\.ts'|export function createConnection\(/
     const calls = relay.filter(({ text }) => !own.test(text))
     expect(relay.length - calls.length).toBe(2)
-    expect(find(calls, outbound)).toEqual([])
+    // the Unix socket of its own PostgreSQL, in its data folder
+    expect(find(calls, outbound)).toEqual([`${POSTMASTER}: createConnection(`])
+    expect(find(calls, /createConnection\(join\(sockets, SOCKET_FILE\)\)/g)).toHaveLength(1)
     for (const bad of ['fetch(url)', 'new WebSocket(url)', 'https.request(o)', 'createConnection(p)'])
       expect(find([{ path: 'x', text: bad }], outbound)).toHaveLength(1)
     const able = /^(request|get|connect|createConnection|createSocket|Socket|TLSSocket|Agent|ClientRequest|fetch|resolve\w*|lookup)$/
@@ -250,7 +255,7 @@ describe('connections that are opened', () => {
     const [asks, database, pipe] = ['http/export/answer.ts', 'store/postgres/database.ts', 'workers/worker.ts'].map(
       (path) => `packages/server/src/${path}`,
     )
-    expect(imports).toEqual([`${asks}: Socket`, `${database}: Socket`, `${pipe}: Socket`])
+    expect(imports).toEqual([`${asks}: Socket`, `${database}: Socket`, `${POSTMASTER}: createConnection`, `${pipe}: Socket`])
     expect(find(relay, /\bnew Socket\([^)]*/g)).toEqual([`${database}: new Socket(`, `${pipe}: new Socket({ fd: LINE_FD }`])
     const outside = new Set(find(server, /from '[a-z@][^']*'/g).map((line) => line.split(': ')[1]))
     for (const name of outside)

@@ -12,8 +12,9 @@ import { type Known, requestOf } from '@sealpost/testing/forgeries/schema-values
 import { createPerson, step } from '@sealpost/testing/clients/signed-requests'
 import { roundsOf } from '@sealpost/testing/tier'
 
-const RUNS = Number(process.env['FUZZ_RUNS'] ?? roundsOf({ quick: 4_000, system: 50_000 }))
-const SIGNED = Math.ceil(RUNS / 16)
+const RUNS = Number(process.env['FUZZ_RUNS'] ?? roundsOf({ quick: 5_000, system: 50_000 }))
+/** Enough for each kind of refusal to come up. */
+const SIGNED = Math.max(1_500, Math.ceil(RUNS / 16))
 const SEED = Number(process.env['FUZZ_SEED'] ?? Date.now() % 2 ** 31)
 const AT_ONCE = 8
 /** Of what is made of the document: every so many goes over a socket. */

@@ -6,7 +6,7 @@
 import { equalBytes, type ErrorCode, LIMITS, type PairingKeys, type PairingSlot, SealpostError } from '@sealpost/protocol'
 import type { Clock, Home } from '../ports.ts'
 import { createRest, type Rest } from '../connection/rest.ts'
-import { hearing, type ServerClock } from '../connection/server-clock.ts'
+import { clockError, hearing, type ServerClock } from '../connection/server-clock.ts'
 import { sleep, throwIfAborted } from '../signal.ts'
 
 const PAUSE_MS = { first: 250, last: 4_000 } as const
@@ -44,21 +44,6 @@ export function openContact({ clock, http }: Pick<Home, 'clock' | 'http'>, url: 
       }
     },
   }
-}
-
-/** The server refuses the time of what is signed here, also as it told it itself. */
-export function clockError(cause: SealpostError, time: ServerClock): SealpostError {
-  const ms = Math.abs(time.offset)
-  const way = time.offset < 0 ? 'ahead of' : 'behind'
-  const says = ms < 60_000 ? cause.message : `the clock of this device is ${spanOf(ms)} ${way} the server's; set it`
-  return new SealpostError('clock_skew', says, { cause })
-}
-
-function spanOf(ms: number): string {
-  const minutes = Math.round(ms / 60_000)
-  if (minutes < 120) return `${minutes} minute${minutes === 1 ? '' : 's'}`
-  const hours = Math.round(minutes / 60)
-  return hours < 48 ? `${hours} hours` : `${Math.round(hours / 24)} days`
 }
 
 export function isFinal(error: unknown): boolean {

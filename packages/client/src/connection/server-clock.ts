@@ -6,6 +6,7 @@
  * shows that (a sleep of the machine looks the same). What an earlier process was told, and the `date` of an answer that nobody
  * signed, are hints: the next handshake corrects them. Bound: one note in the store.
  */
+import { SealpostError } from '@sealpost/protocol'
 import type { Clock, DeviceStore, Http } from '../ports.ts'
 
 /** Clocks that are kept in step, and an answer that was late, differ by less. */
@@ -91,6 +92,21 @@ export function hearing(http: Http, time: ServerClock): Http {
       return response
     },
   }
+}
+
+/** The server refuses the time of what is signed here, also as it told it itself. */
+export function clockError(cause: SealpostError, time: ServerClock): SealpostError {
+  const ms = Math.abs(time.offset)
+  const way = time.offset < 0 ? 'ahead of' : 'behind'
+  const says = ms < 60_000 ? cause.message : `the clock of this device is ${spanOf(ms)} ${way} the server's; set it`
+  return new SealpostError('clock_skew', says, { cause })
+}
+
+function spanOf(ms: number): string {
+  const minutes = Math.round(ms / 60_000)
+  if (minutes < 120) return `${minutes} minute${minutes === 1 ? '' : 's'}`
+  const hours = Math.round(minutes / 60)
+  return hours < 48 ? `${hours} hours` : `${Math.round(hours / 24)} days`
 }
 
 function toHint(note: unknown): Hint | null {

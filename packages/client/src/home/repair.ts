@@ -5,11 +5,10 @@
  */
 import { buildEntry, createAssertion, type Crypto, equalBytes, type ErrorCode, SealpostError, toBase64url } from '@sealpost/protocol'
 import type { AccountLog } from '../log/account-log.ts'
-import { clockError } from '../account/contact.ts'
 import type { CheckReason } from '../connection/machine.ts'
 import type { Clock, DeviceStore, Identity } from '../ports.ts'
 import { followsChain, type Rest } from '../connection/rest.ts'
-import type { ServerClock } from '../connection/server-clock.ts'
+import { clockError, type ServerClock } from '../connection/server-clock.ts'
 
 export type RepairPorts = {
   crypto: Crypto

