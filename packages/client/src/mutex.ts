@@ -9,3 +9,26 @@ export function createMutex(): Mutex {
     return next
   }
 }
+
+/**
+ * One run answers all who asked before it began; whoever asks while it runs may need what it has not seen, and gets the next run.
+ * Bound: one run at a time, and one behind it.
+ */
+export function createShared(run: () => Promise<void>): () => Promise<void> {
+  let running: Promise<void> | null = null
+  let next: Promise<void> | null = null
+
+  function begin(): Promise<void> {
+    next = null
+    running = run().finally(() => {
+      running = null
+    })
+    return running
+  }
+
+  return () => {
+    if (running === null) return begin()
+    next ??= running.then(begin, begin)
+    return next
+  }
+}

@@ -41,6 +41,64 @@ describe('the device list', () => {
     await expect(Sealpost.open({ home: await openHome(folder) })).rejects.toMatchObject({ code: 'device_revoked' })
   })
 
+  it('a device that was away finds with its first call what was added meanwhile: it renames it, pairs beside it, revokes it', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    await (await relay.pair(laptop, 'desk')).close()
+    const away = async (): Promise<Sealpost> => relay.keep(await Sealpost.open({ home: await openHome(folderOf('desk')) }))
+    const phone = await relay.pair(laptop, 'phone')
+
+    let desk = await away()
+    await desk.refreshDevices()
+    expect((await desk.devices()).map(({ name }) => name)).toEqual(['laptop', 'desk', 'phone'])
+    await desk.close()
+
+    const tablet = await relay.pair(laptop, 'tablet')
+    desk = await away()
+    expect(await desk.rename(tablet.device_id, 'slate')).toBe('slate')
+    await desk.close()
+
+    await laptop.rename(tablet.device_id, 'tablet')
+    desk = await away()
+    const watch = await relay.pair(desk, 'watch')
+    await desk.close()
+
+    await laptop.rename(watch.device_id, 'clock')
+    desk = await away()
+    await desk.revoke(phone.device_id)
+    await settled(() => phone.failure?.code).toBe('device_revoked')
+    await desk.close()
+
+    const stolen = await relay.pair(laptop, 'stolen')
+    desk = await away()
+    await desk.revoke(stolen.device_id)
+    await settled(() => stolen.failure?.code).toBe('device_revoked')
+  })
+
+  it('a second process of a home finds what was added a moment ago, and shows what it changed as soon as that is done', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    const desk = await relay.pair(laptop, 'desk')
+    const second = relay.keep(await Sealpost.open({ home: await openHome(folderOf('desk')) }))
+    expect([desk.role, second.role]).toEqual(['leader', 'follower'])
+    for (const name of ['a', 'b', 'c']) {
+      const added = await relay.pair(laptop, name)
+      if (name === 'b') await second.refreshDevices()
+      if (name === 'b') expect((await second.devices()).some((device) => device.device_id === added.device_id)).toBe(true)
+      await second.revoke(added.device_id)
+      const listed = (await second.devices()).find((device) => device.device_id === added.device_id)
+      expect(listed).toMatchObject({ name, revoked: { by_name: 'desk' } })
+    }
+    const paired = await relay.pair(second, 'd')
+    expect((await second.devices()).map(({ device_id }) => device_id)).toContain(paired.device_id)
+  })
+
+  it('without a connection the list is what is known, and to refresh it says that the server cannot be reached', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    await laptop.close()
+    const alone = relay.keep(await Sealpost.open({ home: await openHome(folderOf('laptop')), connect: false }))
+    expect(await alone.devices()).toMatchObject([{ name: 'laptop', self: true }])
+    await expect(alone.refreshDevices()).rejects.toMatchObject({ code: 'unreachable' })
+  })
+
   it('revoking a device that goes on sending ends, and a doubled revocation is fine', async () => {
     const { sealpost: laptop } = await relay.create('laptop')
     const phone = await relay.pair(laptop, 'phone')

@@ -142,17 +142,21 @@ describe('a bad network', () => {
 
   it('a change of the device list outlives its connection, whether it had left or was stored without its answer (R07)', async () => {
     const { sender, network } = await openCuttable()
-    for (const when of ['before', 'answered'] as const) {
-      const { sockets } = network
-      network.cutAt = { frame: 1, when }
-      expect(await sender.rename(sender.device_id, when)).toBe(when)
-      expect(network.sockets).toBeGreaterThan(sockets)
-      expect((await sender.devices()).map((device) => device.name)).toEqual([when])
-    }
-    network.cutAt = { frame: 1, when: 'answered' }
+    // the log is read first, then changed
+    for (const frame of [1, 2])
+      for (const when of ['before', 'answered'] as const) {
+        const { sockets } = network
+        network.cutAt = { frame, when }
+        expect(await sender.rename(sender.device_id, `${when} ${frame}`)).toBe(`${when} ${frame}`)
+        expect(network.sockets).toBeGreaterThan(sockets)
+        expect((await sender.devices()).map((device) => device.name)).toEqual([`${when} ${frame}`])
+      }
+    // read for the offer, and again for the change
+    network.cutAt = { frame: 3, when: 'answered' }
     const phone = await relay.pair(sender, 'phone')
-    // the tips of what it sent are asked for before
-    network.cutAt = { frame: 2, when: 'answered' }
+    expect(network.cutAt).toBeNull()
+    // the tips of what it sent are asked for in between
+    network.cutAt = { frame: 3, when: 'answered' }
     await sender.revoke(phone.device_id)
     expect(network.cutAt).toBeNull()
     const revoked = (await sender.devices()).find((device) => device.device_id === phone.device_id)
@@ -163,7 +167,7 @@ describe('a bad network', () => {
     const { sender, network } = await openCuttable()
     const phone = await relay.pair(sender, 'phone')
     await settled(() => sender.state).toBe('live')
-    network.cutAt = { frame: 1, when: 'answered' }
+    network.cutAt = { frame: 2, when: 'answered' }
     network.held = Promise.withResolvers<void>()
     const renaming = sender.rename(phone.device_id, 'first')
     await settled(async () => (await phone.devices()).some(({ name }) => name === 'first')).toBe(true)

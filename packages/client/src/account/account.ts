@@ -168,13 +168,14 @@ export type PairOptions = {
   signal?: AbortSignal
 }
 
-/** Shows a code, waits for the new device, adds it after the phrase was confirmed. Returns its device_id. */
+/** Shows a code, waits for the new device, adds it after the phrase was confirmed. Returns its device_id. The offer names the newest entry of the log. */
 export async function pairDevice(home: Home, identity: Identity, member: Member, o: PairOptions): Promise<string> {
   const { crypto, clock } = home
   const { signal } = o
   const { time } = member
   const { rest, again } = openContact(home, identity.server_url, time)
   await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readServer(signal))
+  await member.readLog(signal)
   const code = createPairingCode(crypto)
   const keys = await derivePairingKeys(crypto, code)
   const nonce = crypto.random(32)

@@ -1,12 +1,14 @@
 import {
   buildEntry,
   type Bytes,
+  type ClientMessage,
   createDeviceKeys,
   type DeviceKeys,
   deriveRootKeys,
   type DeviceLog,
   encodeRecord,
   encodeWireEntry,
+  fromBase64url,
   introduceDevice,
   type LogChange,
   type NewEntry,
@@ -26,7 +28,13 @@ import type { Identity } from '../ports.ts'
 import { createServerClock, type ServerClock } from '../connection/server-clock.ts'
 import { createMemoryHome } from '@sealpost/testing/clients/memory-home'
 import { createMemoryStore, type MemoryStore } from '@sealpost/testing/clients/memory-store'
-import { createScriptedServer, HISTORY, type ScriptedServer, SERVER_KEY } from '@sealpost/testing/relays/scripted-server'
+import {
+  createScriptedServer,
+  HISTORY,
+  type ScriptedServer,
+  type ScriptedSession,
+  SERVER_KEY,
+} from '@sealpost/testing/relays/scripted-server'
 import { createTestClock, type TestClock } from '@sealpost/testing/clients/clock-and-account'
 
 const makeEventId = createEventIdMaker(nodeCrypto)
@@ -236,6 +244,66 @@ describe('the leader', () => {
     expect([codes(), server.last.closed]).toEqual([[], null])
   })
 
+  /** Answers as a server that has all entries of `made` and tells of none by itself. */
+  const answerAll = (session: ScriptedSession, { head }: ClientMessage): void => {
+    if (head.type === 'log_request') {
+      const entries = made.slice(head.from_log_seq).map((_, i) => wire(head.from_log_seq + i))
+      session.send({ type: 'log_entries', id: head.id, entries, has_more: false })
+    }
+    if (head.type === 'tips_request') session.send({ type: 'tips', id: head.id, last_device_seq: 0, complete: true })
+    if (head.type === 'log_append') session.send({ type: 'log_result', id: head.id, ok: true, ...headOf(made.length - 1) })
+  }
+  const appended = (): { log_seq: number; type: string }[] =>
+    server.last.received.flatMap(({ head }) =>
+      head.type === 'log_append' ? [JSON.parse(new TextDecoder().decode(fromBase64url(head.body)))] : [],
+    )
+
+  it('a device that the server has not told of yet is revoked by the first call', async () => {
+    server.onMessage = answerAll
+    await start()
+    const tablet = await createDeviceKeys(nodeCrypto)
+    await build({ type: 'add_device', device: await introduceDevice(nodeCrypto, user_id, tablet, 'tablet', 'mobile') }, phone)
+    await leader.revoke(tablet.device_id)
+    expect(appended()).toMatchObject([{ log_seq: 3, type: 'revoke_device', revoked: [{ device_id: tablet.device_id }] }])
+    await expect(leader.revoke('00000000-0000-4000-8000-000000000000')).rejects.toMatchObject({ code: 'not_found' })
+  })
+
+  it('who asks for the log while it is read gets what the server has after that', async () => {
+    const asked: number[] = []
+    server.onMessage = (_session, { head }) => {
+      if (head.type === 'log_request') asked.push(head.id)
+    }
+    await start()
+    const before = leader.readLog()
+    await settled(() => asked.length).toBe(1)
+    await build({ type: 'rotate_keys' }, phone)
+    const after = [leader.readLog(), leader.readLog()]
+    server.last.send({ type: 'log_entries', id: asked[0]!, entries: [], has_more: false })
+    await before
+    await settled(() => asked.length).toBe(2)
+    server.last.send({ type: 'log_entries', id: asked[1]!, entries: [wire(2)], has_more: false })
+    await Promise.all(after)
+    expect([leader.account.log.log_seq, asked.length]).toEqual([2, 2])
+  })
+
+  it('an answer that leaves entries out, or shows known ones as new, is log_withheld and not asked for without end', async () => {
+    await build({ type: 'rotate_keys' }, phone)
+    await build({ type: 'rotate_keys' }, phone)
+    for (const n of [1, 3]) {
+      let requests = 0
+      server.onMessage = (session, { head }) => {
+        if (head.type !== 'log_request') return
+        requests++
+        session.send({ type: 'log_entries', id: head.id, entries: [wire(n)], has_more: true })
+      }
+      await start()
+      await expect(leader.readLog()).rejects.toMatchObject({ code: 'log_withheld' })
+      expect(requests).toBe(1)
+      await leader.close()
+    }
+    await start()
+  })
+
   it('an announced head that is not the one of its entry is a fork, below, at and above what this device knows', async () => {
     await build({ type: 'rotate_keys' }, phone)
     for (const log_seq of [0, 1, 2]) {
@@ -290,6 +358,7 @@ describe('the leader', () => {
     let appends = 0
     server.onMessage = (session, { head }) => {
       if (head.type === 'ping') session.send({ type: 'pong', t: head.t })
+      if (head.type === 'log_request') session.send({ type: 'log_entries', id: head.id, entries: [], has_more: false })
       if (head.type !== 'log_append') return
       appends++
       if (appends === 1) session.close(1006)

@@ -35,8 +35,8 @@ import { createTopic, orAborted, type Topic, until, within } from '../signal.ts'
 
 const CLIENT = { name: '@sealpost/client', version: '0.1.0' } as const
 const CONNECT_WAIT_MS = 20_000
-/** Sessions that one change of the log may see end. */
-const APPEND_TRIES = 3
+/** Sessions that one call about the log may see end. */
+const LOG_TRIES = 3
 /** While a request for log entries is open the receive path may wait for its answer, so the socket is read further, up to here. */
 const QUEUED_HOLDING_MAX = 4 * QUEUED_MAX
 
@@ -62,6 +62,8 @@ export type Leader = {
   /** Durable in the outbox when it resolves, in the order of the calls; sent at once when nothing stands before it. */
   enqueue(items: readonly NewItem[]): Promise<void>
   query(request: QueryRequest, signal?: AbortSignal): Promise<QueryPage>
+  /** The device log is as new as the server's at the time of the call. Throws `unreachable`, `timeout`, `log_withheld`. */
+  readLog(signal?: AbortSignal): Promise<void>
   append: LogAppender['append']
   revoke(device_id: string, signal?: AbortSignal): Promise<void>
   close(): Promise<void>
@@ -115,7 +117,8 @@ export async function openLeader(home: Home, stored: Identity, time: ServerClock
       account,
       time,
       send: (records) => session !== null && connection.send({ type: 'event' }, records),
-      wantLog: () => log.request(account.log.log_seq + 1),
+      logBehind: () => log.behind,
+      wantLog: () => log.request(),
       wantRotation: (why) => rotation.want(why),
       reconnect: () => connection.reconnect(null),
       fatal,
@@ -140,7 +143,7 @@ export async function openLeader(home: Home, stored: Identity, time: ServerClock
       withOwn: (call) => outbox.withOwn(call),
       forgetOwnHeads: () => outbox.forgetHeads(),
       resetStored: () => outbox.resetStored(),
-      requestLog: (from) => log.request(from),
+      requestLog: () => log.request(),
       acksStored: () => router.acksStored,
       tell: (notice) => notices.emit(notice),
       stored(moved) {
@@ -174,7 +177,7 @@ export async function openLeader(home: Home, stored: Identity, time: ServerClock
     account,
     requests,
     time,
-    requestLog: (from) => log.request(from),
+    readLog: () => log.read(),
     changed: logChanged,
   })
 
@@ -185,7 +188,7 @@ export async function openLeader(home: Home, stored: Identity, time: ServerClock
     time,
     account,
     appender,
-    online: () => session !== null,
+    online: () => session !== null && !log.behind,
     nextSeq: () => outbox.next_seq,
     readable: () => outbox.pump(),
     unreadable: () => tell(new SealpostError('epoch_unreadable', 'the key of the current epoch cannot be opened on this device')),
@@ -359,18 +362,21 @@ export async function openLeader(home: Home, stored: Identity, time: ServerClock
     )
   }
 
-  /** A session that ends before the answer leaves it open whether the entry is stored: the log of the next one shows it. */
-  const append: LogAppender['append'] = async (decide, signal) => {
+  /** Calls again in the next session when one ends before the answer. */
+  async function overSessions<T>(signal: AbortSignal | undefined, call: () => Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
       await untilOpen(signal)
       try {
-        return await appender.append(decide, signal)
+        return await call()
       } catch (error) {
         const lost = error instanceof SealpostError && error.code === 'unreachable'
-        if (!lost || ending.signal.aborted || tries === APPEND_TRIES) throw error
+        if (!lost || ending.signal.aborted || tries === LOG_TRIES) throw error
       }
     }
   }
+
+  /** A session that ends before the answer leaves it open whether the entry is stored: the log of the next one shows it. */
+  const append: LogAppender['append'] = (decide, signal) => overSessions(signal, () => appender.append(decide, signal))
 
   return {
     account,
@@ -391,6 +397,7 @@ export async function openLeader(home: Home, stored: Identity, time: ServerClock
       await untilOpen(signal)
       return askPage(requests, request, session?.limits.replay_events, signal)
     },
+    readLog: (signal) => overSessions(signal, () => orAborted(log.read(), signal)),
     append,
     async revoke(device_id, signal) {
       await append(decideRevocation(crypto, requests, device_id, identity.device_id, signal), signal)

@@ -2,8 +2,8 @@
  * One process of a home, whatever its role (protocol-free): as the leader it runs the engine, as a follower it asks the leader. When
  * the leader ends, a follower takes its place; what was asked meanwhile is asked again.
  *
- * Requests of followers are small JSON heads: `status`, `query`, `revoke`, `rename`, `add_device`. A query's page travels as the server
- * sent it and is verified by whoever asked.
+ * Requests of followers are small JSON heads: `status`, `query`, `read_log`, `revoke`, `rename`, `add_device`. A query's page travels as
+ * the server sent it and is verified by whoever asked.
  */
 import { type DeviceIntroduction, EMPTY, ERROR, type ErrorCode, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type AccountLog, openAccountLog } from '../log/account-log.ts'
@@ -11,6 +11,7 @@ import { toError } from '../failure.ts'
 import { type Leader, openLeader } from './leader.ts'
 import type { Decide } from '../log/log-append.ts'
 import type { ConnectionState } from '../connection/machine.ts'
+import { createShared } from '../mutex.ts'
 import type { Notice } from '../notices.ts'
 import type { Home, HomeMessage, Identity, LeaderLink, LeaderSeat, NewItem } from '../ports.ts'
 import { revokedError } from '../log/own-revocation.ts'
@@ -53,6 +54,8 @@ export type Member = {
   /** Durable in the outbox when it resolves. */
   enqueue(items: readonly NewItem[]): Promise<void>
   query(request: QueryRequest, signal?: AbortSignal): Promise<QueryPage>
+  /** `account` is as new as the server's log at the time of the call. Throws `unreachable`, `timeout`, `log_withheld`. */
+  readLog(signal?: AbortSignal): Promise<void>
   revoke(device_id: string, signal?: AbortSignal): Promise<void>
   rename(device_id: string, name: string, signal?: AbortSignal): Promise<void>
   addDevice(device: DeviceIntroduction, signal?: AbortSignal): Promise<AppendedEntry>
@@ -141,9 +144,9 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
     role = { is: 'follower', link }
     link.onWake(() => {
       changed.emit()
-      void refresh(link)
+      void refresh()
     })
-    void refresh(link)
+    void refresh()
     link.wake()
     void link.ended.then(() => {
       if (closed) return
@@ -180,23 +183,25 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
     changed.emit()
   }
 
-  let refreshing: Promise<void> | null = null
+  /** Status and log as the leader has them now. */
+  const refresh = createShared(async () => {
+    if (role.is !== 'follower') return
+    const { link } = role
+    try {
+      const late = (): SealpostError => new SealpostError('timeout', 'the leading process of this home does not answer')
+      const reply = await within(home.clock, STATUS_MS, link.request({ head: { op: 'status' }, body: EMPTY }), late)
+      if (reply.head['log_seq'] !== account.log.log_seq) await account.refresh()
+      if (role.is === 'follower' && role.link === link && !closed) setStatus(readStatus(reply.head))
+    } catch {
+      // a leader that goes is noticed by `ended`; one that does not answer is asked again on the next wake
+    }
+  })
 
-  /** Status and log as the leader has them; one at a time, it is asked on every wake. */
-  function refresh(link: LeaderLink): Promise<void> {
-    refreshing ??= (async () => {
-      try {
-        const late = (): SealpostError => new SealpostError('timeout', 'the leading process of this home does not answer')
-        const reply = await within(home.clock, STATUS_MS, link.request({ head: { op: 'status' }, body: EMPTY }), late)
-        if (reply.head['log_seq'] !== account.log.log_seq) await account.refresh()
-        if (role.is === 'follower' && role.link === link && !closed) setStatus(readStatus(reply.head))
-      } catch {
-        // a leader that goes is noticed by `ended`; one that does not answer is asked again on the next wake
-      } finally {
-        refreshing = null
-      }
-    })()
-    return refreshing
+  /** What the leader read or changed of the device log is in the store: here as well when it resolves. */
+  async function askAboutLog(link: LeaderLink, head: HomeMessage['head'], signal?: AbortSignal): Promise<HomeMessage['head']> {
+    const reply = await link.request({ head, body: EMPTY }, signal)
+    await account.refresh()
+    return reply.head
   }
 
   /** Asks whoever leads now; a leader that went before its answer is asked again as its successor. */
@@ -240,7 +245,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
       return role.is === 'leader' ? statusOf(role.leader, trouble, time) : status
     },
     async refreshStatus() {
-      if (role.is === 'follower') await refresh(role.link)
+      await refresh()
       return role.is === 'leader' ? statusOf(role.leader, trouble, time) : status
     },
     wake() {
@@ -263,12 +268,20 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
           return { ...(head as Omit<QueryPage, 'body'>), body }
         },
       ),
+    readLog: (gone) =>
+      ask(
+        gone,
+        (leader) => leader.readLog(gone),
+        async (link) => {
+          await askAboutLog(link, { op: 'read_log' }, gone)
+        },
+      ),
     revoke: (device_id, gone) =>
       ask(
         gone,
         (leader) => leader.revoke(device_id, gone),
         async (link) => {
-          await link.request({ head: { op: 'revoke', device_id }, body: EMPTY }, gone)
+          await askAboutLog(link, { op: 'revoke', device_id }, gone)
         },
       ),
     rename: (device_id, name, gone) =>
@@ -278,7 +291,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
           await leader.append(decideRename(device_id, name), gone)
         },
         async (link) => {
-          await link.request({ head: { op: 'rename', device_id, name }, body: EMPTY }, gone)
+          await askAboutLog(link, { op: 'rename', device_id, name }, gone)
         },
       ),
     addDevice: (device, gone) =>
@@ -286,7 +299,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
         gone,
         (leader) => addDevice(leader, device, gone),
         async (link) => {
-          const { head } = await link.request({ head: { op: 'add_device', device }, body: EMPTY }, gone)
+          const head = await askAboutLog(link, { op: 'add_device', device }, gone)
           return { log_seq: Number(head['log_seq']), entry_hash: fromBase64url(String(head['entry_hash']), 32) }
         },
       ),
@@ -316,6 +329,9 @@ async function answerFollower(leader: Leader, known: MemberStatus, request: Home
       const { body, ...page } = await leader.query(head as unknown as QueryRequest, signal)
       return { head: page, body }
     }
+    case 'read_log':
+      await leader.readLog(signal)
+      return { head: {}, body: EMPTY }
     case 'revoke':
       await leader.revoke(String(head['device_id']), signal)
       return { head: {}, body: EMPTY }

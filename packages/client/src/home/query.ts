@@ -5,13 +5,12 @@
  */
 import { decodeRecords, type ErrorCode, LIMITS, type Received, receivePage, SealpostError } from '@sealpost/protocol'
 import { checkPositions } from '../inbox/cursor.ts'
+import { lateIsWithheld, withheld } from '../log/log-reading.ts'
 import type { QueryPage } from '../inbox/query-page.ts'
 import type { Member } from './member.ts'
 import type { Home, Identity, StoredHead } from '../ports.ts'
 import { sleep } from '../signal.ts'
 
-const LOG_TRIES = 50
-const LOG_PAUSE_MS = 200
 const AGAIN_MS = 250
 /** What passes, or ends with the engine's terminal error. */
 const AGAIN: ReadonlySet<ErrorCode> = new Set(['unreachable', 'timeout', 'invalid_token', 'unavailable', 'overloaded', 'rate_limited'])
@@ -35,17 +34,25 @@ export async function* queryStream(
 ): AsyncGenerator<QueriedPage> {
   const chains = new Map<string, StoredHead>()
   let floor = 0
-  const ask = async (after_position: number, token: string | null): Promise<QueryPage> => {
-    for (let continuation_token = token; ; continuation_token = null) {
+  const again = async <T>(call: () => Promise<T>): Promise<T> => {
+    for (;;) {
       try {
-        const { stream_id } = range
-        return await member.query({ after_position, streams: [stream_id], limit: LIMITS.replayEventsMax, continuation_token }, signal)
+        return await call()
       } catch (error) {
         if (member.alone || !(error instanceof SealpostError) || !AGAIN.has(error.code)) throw error
         if (member.status.terminal !== null) throw member.status.terminal
         await sleep(home.clock, AGAIN_MS, signal)
       }
     }
+  }
+  const ask = (after_position: number, token: string | null): Promise<QueryPage> => {
+    const request = { after_position, streams: [range.stream_id], limit: LIMITS.replayEventsMax }
+    let given = token
+    return again(() => {
+      const continuation_token = given
+      given = null
+      return member.query({ ...request, continuation_token }, signal)
+    })
   }
   let at = range.after
   let next: Promise<QueryPage> | null = ask(at, null)
@@ -65,7 +72,7 @@ export async function* queryStream(
       throw new SealpostError('invalid_message', 'the server sent events of another stream')
     rest = rest.filter((record) => range.upto === null || (record.server?.position ?? 0) <= range.upto)
     const items: Received[] = []
-    for (let tries = 0; rest.length > 0; tries++) {
+    for (let read = false; rest.length > 0; read = true) {
       const { account } = member
       await account.openKeys(rest.map((record) => record.epoch).filter((epoch) => epoch <= account.log.log_seq))
       const now_ms = member.time.now()
@@ -75,11 +82,8 @@ export async function* queryStream(
       for (const [key, head] of verified.moved) chains.set(key, head)
       if (verified.unknown_epoch === null) break
       rest = rest.slice(verified.unknown_epoch.index)
-      if (tries >= LOG_TRIES)
-        throw new SealpostError('log_withheld', 'the server withholds entries of the device log; nothing of it is handed over')
-      // the leader may be storing the entry right now
-      await sleep(home.clock, LOG_PAUSE_MS, signal)
-      if (member.role === 'follower') await account.refresh()
+      if (read) throw withheld()
+      await again(() => member.readLog(signal).catch(lateIsWithheld))
     }
     yield { items, upto: page.upto }
   }

@@ -22,6 +22,7 @@ import {
 } from '@sealpost/protocol'
 import type { AccountLog } from '../log/account-log.ts'
 import { checkPositions, cursorAfter } from './cursor.ts'
+import { withheld } from '../log/log-reading.ts'
 import type { StreamNotice } from '../notices.ts'
 import type { OwnEvents } from '../outbox/own-events.ts'
 import type { Clock, DeviceStore, HeadChange, Identity, ReceiveState, StoredCursor, StoredHead } from '../ports.ts'
@@ -49,8 +50,8 @@ export type InboxPorts = {
   forgetOwnHeads(): Promise<void>
   /** A reset is stored: what is sent from here on belongs to the new history. */
   resetStored(): void
-  /** Resolves when the entries from there on were applied. Throws `log_withheld`. */
-  requestLog(from_log_seq: number): Promise<void>
+  /** Resolves when the entries that are missing here were applied. Throws `log_withheld`. */
+  requestLog(): Promise<void>
   tell(notice: StreamNotice): void
   /** Resolves when the acks that came before are on disk: no cursor passes an own event that is still unacked there (protocol.md §5). */
   acksStored(): Promise<void>
@@ -224,9 +225,8 @@ export async function openInbox(ports: InboxPorts, state: ReceiveState): Promise
   }
 
   async function holdForEpoch(epoch: number): Promise<void> {
-    if (account.log.log_seq < epoch) await ports.requestLog(account.log.log_seq + 1)
-    if (account.log.log_seq < epoch)
-      throw new SealpostError('log_withheld', 'the server withholds entries of the device log; nothing of it is handed over')
+    if (account.log.log_seq < epoch) await ports.requestLog()
+    if (account.log.log_seq < epoch) throw withheld()
   }
 
   async function applyReset(message: ResetMessage): Promise<void> {

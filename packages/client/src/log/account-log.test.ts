@@ -82,7 +82,7 @@ describe('the device log of this device', () => {
     await account.apply([wire(made, laptop.device_id)])
     const third = await build({ type: 'rotate_keys' }, made.epoch_key)
     const behind = await openAccountLog(nodeCrypto, await copyOf(1), clock, (await store.readIdentity())!)
-    expect((await behind.apply([wire(third, laptop.device_id)])).missing).toEqual({ from_log_seq: 1 })
+    expect((await behind.apply([wire(third, laptop.device_id)])).missing).toBe(true)
   })
 
   it('keys of epochs without a box for it are opened down the chain from a later one', async () => {

@@ -28,8 +28,8 @@ import type { ServerClock } from '../connection/server-clock.ts'
 
 export type AppliedEntry = { log_seq: number; body: LogBody }
 
-/** `missing`: the entries begin above what is known; the ones from `from_log_seq` on are needed first. */
-export type Applied = { applied: AppliedEntry[]; missing: { from_log_seq: number } | null }
+/** `missing`: the entries begin above what is known; the ones between are needed first. */
+export type Applied = { applied: AppliedEntry[]; missing: boolean }
 
 /** What sealing needs of the current epoch. */
 export type SealingKey = { epoch: number; key: Bytes; first_seen: number }
@@ -90,7 +90,7 @@ export async function openAccountLog(
         if (!equalBytes(same.entry_hash, await hashEntry(crypto, entry.body))) throw forked()
         continue
       }
-      if (log_seq !== null && log_seq > known().log_seq + 1) return { applied, missing: { from_log_seq: known().log_seq + 1 } }
+      if (log_seq !== null && log_seq > known().log_seq + 1) return { applied, missing: true }
       const verified = await verifyEntry(crypto, known(), identity.user_id, entry)
       if (!verified.ok) {
         // the next number on another predecessor: two histories of one account
@@ -115,7 +115,7 @@ export async function openAccountLog(
       if (row.epoch_key !== null) keys.set(row.log_seq, row.epoch_key)
       applied.push({ log_seq: row.log_seq, body: verified.body })
     }
-    return { applied, missing: null }
+    return { applied, missing: false }
   }
 
   async function openBox(at: DeviceLog, row: LogRow): Promise<Bytes | null> {

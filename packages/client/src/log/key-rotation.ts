@@ -24,7 +24,7 @@ export type KeyRotationPorts = {
   time: ServerClock
   account: AccountLog
   appender: LogAppender
-  /** A session stands. */
+  /** A session stands, and the log is as new as it said. */
   online(): boolean
   /** Number of the next event of this device. */
   nextSeq(): number

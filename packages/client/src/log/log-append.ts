@@ -1,6 +1,8 @@
 /**
- * Changes of the device log from this device (protocol.md §2): compare-and-swap; a loser has the newer entries by then and
+ * Changes of the device log from this device (protocol.md §2): read up to the server's head, decide, compare-and-swap; a loser reads and
  * decides again. One change at a time. Bound: `TRIES_MAX` rounds.
+ *
+ * Invariant: `decide` sees the log as the server has it, so that it denies no device that another one added meanwhile.
  */
 import { type Crypto, buildEntry, type DeviceLog, EMPTY, equalBytes, type LogChange, SealpostError, toBase64url } from '@sealpost/protocol'
 import type { AccountLog } from './account-log.ts'
@@ -8,6 +10,7 @@ import { createMutex } from '../mutex.ts'
 import type { Identity } from '../ports.ts'
 import { refusal, type Requests } from '../connection/requests.ts'
 import type { ServerClock } from '../connection/server-clock.ts'
+import { orAborted } from '../signal.ts'
 
 const TRIES_MAX = 8
 
@@ -29,7 +32,8 @@ export type LogAppenderPorts = {
   account: AccountLog
   requests: Requests
   time: ServerClock
-  requestLog(from_log_seq: number): Promise<void>
+  /** The log is as new as the server's. */
+  readLog(): Promise<void>
   changed(log_seq: number): void
 }
 
@@ -46,6 +50,7 @@ export function createLogAppender(ports: LogAppenderPorts): LogAppender {
   async function append(decide: Decide, signal?: AbortSignal): Promise<Appended | null> {
     const refusals = { heads_stale: 0 }
     for (let tries = 0; tries < TRIES_MAX; tries++) {
+      await orAborted(ports.readLog(), signal)
       const sent = unanswered.get(decide) ?? []
       const stored = findStored(sent)
       if (stored !== undefined) return stored
@@ -74,7 +79,6 @@ export function createLogAppender(ports: LogAppenderPorts): LogAppender {
       }
       if (head.code === 'heads_stale') refusals.heads_stale++
       else if (head.code !== 'log_conflict') throw refusal(head.code ?? 'invalid_entry')
-      if (head.log_seq > account.log.log_seq) await ports.requestLog(account.log.log_seq + 1)
     }
     throw new SealpostError('log_conflict', 'other devices change the device list all the time; try again')
   }

@@ -62,7 +62,7 @@ async function createWorld(store: DeviceStore = createMemoryStore()) {
   const settled: boolean[] = []
   const time = createServerClock(clock)
   time.hear(clock.now())
-  const world = { clock, time, account, server, wire, fatal, told, settled, store, connected: false, reconnects: 0, epoch: 0 }
+  const world = { clock, time, account, server, wire, fatal, told, settled, store, connected: false, reconnects: 0, epoch: 0, announced: 0 }
   const open = (acked: number, heads: ReadonlyMap<string, StoredHead>): Promise<Outbox> =>
     openOutbox(
       {
@@ -77,6 +77,7 @@ async function createWorld(store: DeviceStore = createMemoryStore()) {
           wire.push(decodeRecords(records))
           return true
         },
+        logBehind: () => account.log.log_seq < world.announced,
         async wantLog() {
           while (account.log.log_seq < world.epoch) account.rotate()
         },
@@ -247,6 +248,23 @@ describe('the outbox', () => {
     expect(page.items.map((one) => one.is)).toEqual(['event', 'event', 'event'])
     outbox.holdForReset()
     expect(await outbox.sendNow([item()])).toBe(false)
+  })
+
+  it('seals nothing while an entry that the server announced is not here, and then under its epoch', async () => {
+    const { world, open, store, wire, account } = await createWorld()
+    const [event_id] = await enqueue(store, 1)
+    const outbox = await open(0, new Map())
+    world.connected = true
+    world.announced = 1
+    await outbox.begin({ last_device_seq: 0, limits: LIMITS_SMALL, caught_up: true, resetting: false })
+    await quiet(outbox)
+    const item = { event_id: makeEventId(NOW_MS), stream_id: 's0', type: 'app', ttl: null, data: new Uint8Array(3), queued_at: NOW_MS }
+    expect(await outbox.sendNow([item])).toBe(false)
+    expect([wire.length, outbox.next_seq]).toEqual([0, 1])
+    account.rotate()
+    outbox.pump()
+    await quiet(outbox)
+    expect(wire.flat().map((record) => [record.event_id, record.epoch])).toEqual([[event_id, 1]])
   })
 
   it('holds what is unacked to the limits of the session', async () => {

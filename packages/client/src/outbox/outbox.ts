@@ -5,10 +5,10 @@
  * Invariants: an item is sealed only while the session lets it be sent, and is on disk in its sealed form before the bytes
  * leave; a retry sends the same bytes; a number is given once the one before it is sealed and comes back when its item is
  * refused. An item that is refused for its own sake is set aside, and the others go on; what concerns the device or the account
- * holds all, and is told. A ttl counts by the server's clock from the time of queueing: the stamp is corrected at sealing. While
- * `held` (the server knows numbers that this device does not) nothing is sealed until the replay has shown which of our events
- * are there; between a reset and its being stored nothing leaves at all. One change at a time (`mutex`). Bound:
- * `inflight_events`, `inflight_bytes`.
+ * holds all, and is told. A ttl counts by the server's clock from the time of queueing: the stamp is corrected at sealing. Nothing
+ * is sealed while an announced entry of the device log is missing here: its key would be the old one. While `held` (the server
+ * knows numbers that this device does not) nothing is sealed until the replay has shown which of our events are there; between
+ * a reset and its being stored nothing leaves at all. One change at a time (`mutex`). Bound: `inflight_events`, `inflight_bytes`.
  */
 import { type AckRow, type Bytes, concat, type Crypto, eventTimeMs, expiresAtMs, LIMITS, SealpostError } from '@sealpost/protocol'
 import type { AccountLog } from '../log/account-log.ts'
@@ -45,6 +45,8 @@ export type OutboxPorts = {
   time: ServerClock
   /** False when the session is gone. */
   send(records: Bytes): boolean
+  /** The server announced entries of the device log that are not here yet: the current epoch is not the one known. */
+  logBehind(): boolean
   /** Asks the server for the entries that a `stale_epoch` speaks of. */
   wantLog(): Promise<void>
   /** `unreadable`: the current epoch does not open here; `old`: it may not be sealed under any more. */
@@ -163,6 +165,7 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
   }
 
   async function sealAll(items: readonly PendingItem[]): Promise<boolean> {
+    if (ports.logBehind()) return false
     // the clock of this device was changed: another handshake tells the time that a ttl counts by
     if (!time.sure && items.some((item) => item.ttl !== null)) {
       ports.reconnect()
@@ -212,6 +215,7 @@ export async function openOutbox(ports: OutboxPorts, acked: number, heads: Reado
 
   async function sendNow(items: readonly NewItem[]): Promise<boolean> {
     if (session === null || held || resetting || cancelPause !== null || window.sent < window.slots.length) return false
+    if (ports.logBehind()) return false
     const { limits } = session
     if (items.reduce((bytes, item) => bytes + item.data.length, 0) > READ_BYTES) return false
     if (items.length > limits.batch_events || window.slots.length + items.length > limits.inflight_events) return false

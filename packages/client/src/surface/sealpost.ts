@@ -144,6 +144,15 @@ export class Sealpost {
     return this.#member.notices.on(listener)
   }
 
+  /**
+   * Reads the device list up to what the server has now; `devices()` and `status()` show it then. To be called before a device is looked
+   * up: another device may have added it a moment ago. Throws `unreachable`, `timeout`, `log_withheld`.
+   */
+  async refreshDevices(o: { signal?: AbortSignal } = {}): Promise<void> {
+    await this.#member.readLog(o.signal)
+  }
+
+  /** The devices of the account, as far as this device knows; also without a connection. */
   async devices(): Promise<Device[]> {
     const { presence } = await this.#member.refreshStatus()
     const { account } = this.#member

@@ -277,6 +277,8 @@ async function* readEvents(
         })
         continue
       }
+      // the leading process stores an entry before an event that needs it; this one may not have read it yet
+      if (rows.some((row) => row.is === 'event' && !member.account.log.devices.has(row.device_id))) await member.account.refresh()
       // before they are handed over: after a crash they are known as possibly seen
       await store.saveConsumer(consumer, stream_id, { ...done, handed_row: last.row_no })
       read_ahead = last.row_no

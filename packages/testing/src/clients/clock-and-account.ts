@@ -61,7 +61,7 @@ export function createTestAccount(self: TestDevice, devices: readonly TestDevice
     rotate() {
       log = testLog(log.log_seq + 1, devices)
     },
-    apply: () => Promise.resolve({ applied: [], missing: null }),
+    apply: () => Promise.resolve({ applied: [], missing: false }),
     openKeys: () => Promise.resolve(),
     epochKey: (epoch) => (epoch <= log.log_seq ? epochKey(epoch) : null),
     async sealingKey() {
