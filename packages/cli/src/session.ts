@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { readdir, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Home, Sealpost } from '@sealpost/client'
+import { type Device, type Home, Sealpost } from '@sealpost/client'
 import { openHome } from '@sealpost/client/node'
 import { SealpostError } from '@sealpost/protocol'
 import type { Context } from './command.ts'
@@ -69,6 +69,31 @@ async function openDevice(home: Home, connect: boolean, signal: AbortSignal): Pr
   // counted before the engine runs: it may have sent everything by the time somebody asks
   const left = await home.store.countOutbox()
   return { sealpost: await Sealpost.open({ home, connect, signal }), left }
+}
+
+/** The devices as the server has them now: another device may have added one a moment ago. Throws `unreachable` when it cannot be asked. */
+export async function readDevices({ sealpost, watch, signal }: Session): Promise<Device[]> {
+  await watch.during((ended) => sealpost.refreshDevices({ signal: ended }), signal)
+  return sealpost.devices()
+}
+
+/** Failures that keep a command from the newest device list and not from showing the one that is known. */
+const SHOWN_ALL_THE_SAME: ReadonlySet<string> = new Set(['unreachable', 'timeout', 'log_withheld'])
+
+/** For commands that show what is known in any case: connects, sends what was left, reads the device list. Null, or why the list may be old. */
+export async function catchUp(session: Session, ms: number): Promise<SealpostError | null> {
+  const { watch, signal } = session
+  const connected = await watch.settle(ms, signal)
+  if (watch.failure !== null) throw watch.failure
+  if (!connected) return new SealpostError('unreachable', 'offline')
+  await sendLeftovers(session)
+  try {
+    await readDevices(session)
+    return null
+  } catch (error) {
+    if (watch.failure !== null || !(error instanceof SealpostError) || !SHOWN_ALL_THE_SAME.has(error.code)) throw error
+    return error
+  }
 }
 
 /** No command waits longer for what an earlier one left behind; the engine goes on with it meanwhile. */

@@ -5,7 +5,7 @@ import type { Command } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
 import type { Exit } from '../exit-codes.ts'
 import { formatTable, plain, print, say } from '../output.ts'
-import { sendLeftovers, type Session, withSession } from '../session.ts'
+import { catchUp, type Session, withSession } from '../session.ts'
 
 /** Presence comes right after the handshake. */
 const PRESENCE_MS = 3_000
@@ -26,13 +26,11 @@ export function addDevices(program: Command): void {
 
 async function listDevices(context: Context, options: { json?: boolean }): Promise<Exit> {
   return withSession<Exit>(context, async (session) => {
-    const connected = await session.watch.settle(PRESENCE_MS, session.signal)
-    if (session.watch.failure !== null) throw session.watch.failure
-    if (connected) await sendLeftovers(session)
-    else say('offline: this is what this device knows')
-    const devices = connected ? await devicesWithPresence(session) : await session.sealpost.devices()
+    const behind = await catchUp(session, PRESENCE_MS)
+    if (behind !== null) say(`${behind.message}: this is what this device knows`)
+    const devices = behind === null ? await devicesWithPresence(session) : await session.sealpost.devices()
     await print(options.json === true ? devices.map((device) => `${JSON.stringify(device)}\n`).join('') : `${plain(describe(devices))}\n`)
-    return 'ok'
+    return behind?.code === 'log_withheld' ? 'integrity' : 'ok'
   })
 }
 

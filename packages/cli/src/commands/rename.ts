@@ -5,7 +5,7 @@ import { readDeviceName } from '../device-name.ts'
 import { LISTED, selectDevice } from '../device-selection.ts'
 import { advise, type Exit } from '../exit-codes.ts'
 import { say } from '../output.ts'
-import { sendLeftovers, withSession } from '../session.ts'
+import { readDevices, sendLeftovers, withSession } from '../session.ts'
 
 export function addRename(program: Command): void {
   program
@@ -16,6 +16,7 @@ export function addRename(program: Command): void {
     )
     .argument('<device>', 'its name, its id, or at least the first 6 characters of its id')
     .argument('<name>', 'the new name')
+    .option('--id', 'DEVICE is an id, whatever devices are called')
     .addHelpText(
       'after',
       examples(['sealpost rename phone "old phone"', 'by name'], ['sealpost rename 0198c2 tablet', 'by the start of its id']),
@@ -23,12 +24,11 @@ export function addRename(program: Command): void {
     .action(endWith(rename))
 }
 
-async function rename(context: Context, text: string, raw: string): Promise<Exit> {
+async function rename(context: Context, text: string, raw: string, options: { id?: boolean }): Promise<Exit> {
   const name = readDeviceName(raw)
   return withSession<Exit>(context, async (session) => {
     const { sealpost, watch, signal } = session
-    await watch.settle(5_000, signal)
-    const device = selectDevice(await sealpost.devices(), text)
+    const device = selectDevice(await readDevices(session), text, options.id)
     const given = await watch
       .during((ended) => sealpost.rename(device.device_id, name, { signal: ended }), signal)
       .catch(advise({ invalid_request: { hint: LISTED } }))

@@ -2,8 +2,8 @@
 import type { Command } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
 import type { Exit } from '../exit-codes.ts'
-import { formatTable, plain, print } from '../output.ts'
-import { sendLeftovers, withSession } from '../session.ts'
+import { formatTable, plain, print, say } from '../output.ts'
+import { catchUp, withSession } from '../session.ts'
 
 const CONNECT_MS = 3_000
 
@@ -19,12 +19,11 @@ export function addStatus(program: Command): void {
 
 async function showStatus(context: Context, options: { json?: boolean }): Promise<Exit> {
   return withSession(context, async (session) => {
-    const connected = await session.watch.settle(CONNECT_MS, session.signal)
-    if (session.watch.failure !== null) throw session.watch.failure
-    if (connected) await sendLeftovers(session)
+    const behind = await catchUp(session, CONNECT_MS)
+    if (behind !== null) say(`${behind.message}: the device list is what this device knows`)
     const status = await session.sealpost.status()
     await print(options.json === true ? `${JSON.stringify(status)}\n` : `${plain(formatTable(rowsOf('', status)))}\n`)
-    return status.alarms > 0 ? 'integrity' : 'ok'
+    return status.alarms > 0 || behind?.code === 'log_withheld' ? 'integrity' : 'ok'
   })
 }
 
