@@ -15,6 +15,7 @@ import { addRename } from './commands/rename.ts'
 import { addRevoke } from './commands/revoke.ts'
 import { addSend } from './commands/send.ts'
 import { addServe } from './commands/serve.ts'
+import { addServer } from './commands/server.ts'
 import { addStatus } from './commands/status.ts'
 import { addTail } from './commands/tail.ts'
 import { addToken } from './commands/token.ts'
@@ -53,6 +54,7 @@ export function createProgram(): Command {
     addRename,
     addRevoke,
     addStatus,
+    addServer,
     addToken,
     addExport,
     addRecover,

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { type Notice, Sealpost } from '../src/index.ts'
 import { openHome } from '../src/node.ts'
+import { findFreePort } from '@sealpost/testing/components/free-port'
 import { bytes, settled, take, text, useRelay } from '@sealpost/testing/relays/relay-with-homes'
 
 const relay = useRelay()
@@ -168,6 +169,34 @@ describe('a home', () => {
     await second.stream('main').send(bytes('as the leader'))
     await second.revoke(phone.device_id)
     await settled(() => phone.failure?.code).toBe('device_revoked')
+  })
+
+  it('follows its server to another address, in all its processes, with the first one that is told', async () => {
+    const { sealpost: laptop } = await relay.create('laptop')
+    const phone = await relay.pair(laptop, 'phone')
+    const second = relay.keep(await Sealpost.open({ home: await openHome(folderOf('laptop')) }))
+    const old = relay.url
+    await relay.stop()
+    await laptop.stream('main').enqueue([{ data: bytes('on the way') }])
+    await relay.start({ SEALPOST_PORT: String(await findFreePort()) })
+    try {
+      await expect(second.moveServer(old)).rejects.toMatchObject({ code: 'unreachable' })
+      await second.moveServer(relay.url)
+      await phone.moveServer(`${relay.url}/#${(await phone.status()).server_key}`)
+      expect((await take(phone.stream('main').events(), 1)).map(text)).toEqual(['on the way'])
+      for (const one of [laptop, second, phone]) {
+        await settled(() => one.state).toBe('live')
+        expect((await one.status()).server).toBe(relay.url)
+        expect(await one.accessToken()).toMatchObject({ expires_in: 600 })
+      }
+      // a follower that heard of it from its leader, and a later start
+      await Promise.all([laptop.close(), second.close()])
+      const again = relay.keep(await Sealpost.open({ home: await openHome(folderOf('laptop')) }))
+      await settled(() => again.state).toBe('live')
+    } finally {
+      await relay.stop()
+      await relay.start()
+    }
   })
 
   it('a copied home supersedes the first and is superseded in turn; the loser says so and nothing is lost', async () => {

@@ -2,7 +2,7 @@
 import { type Bytes, createAssertion, type ErrorCode, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type Contact, FIRST_TRIES_MS, openContact } from './contact.ts'
 import type { Member } from '../home/member.ts'
-import type { Home, Identity } from '../ports.ts'
+import type { Home } from '../ports.ts'
 import { orAborted, throwIfAborted, until, within } from '../signal.ts'
 
 /** For the connection to find out whether there still is an account. */
@@ -12,28 +12,22 @@ const UNSURE: ReadonlySet<ErrorCode> = new Set(['unauthorized', 'unreachable', '
 
 export async function createAccessToken(
   home: Home,
-  identity: Identity,
   member: Member,
   signal?: AbortSignal,
 ): Promise<{ access_token: string; expires_in: number }> {
-  const { contact, assert } = openCalls(home, identity, member)
+  const { contact, assert } = openCalls(home, member)
   return contact.again(home.clock.mono() + FIRST_TRIES_MS, signal, async () => contact.rest.createToken(await assert('token'), signal))
 }
 
-export async function* exportAccount(home: Home, identity: Identity, member: Member, signal?: AbortSignal): AsyncGenerator<Bytes> {
-  const { contact } = openCalls(home, identity, member)
-  const { access_token } = await createAccessToken(home, identity, member, signal)
+export async function* exportAccount(home: Home, member: Member, signal?: AbortSignal): AsyncGenerator<Bytes> {
+  const { contact } = openCalls(home, member)
+  const { access_token } = await createAccessToken(home, member, signal)
   yield* await contact.rest.exportUser(access_token, signal)
 }
 
 /** Rows per table; null: the account is gone, and whoever had the answer with them has lost it. What throws may be called again. */
-export async function deleteAccount(
-  home: Home,
-  identity: Identity,
-  member: Member,
-  signal?: AbortSignal,
-): Promise<Record<string, number> | null> {
-  const { contact, assert } = openCalls(home, identity, member)
+export async function deleteAccount(home: Home, member: Member, signal?: AbortSignal): Promise<Record<string, number> | null> {
+  const { contact, assert } = openCalls(home, member)
   // a refusal of the time is corrected, but nothing else is tried twice: the first try may have deleted it
   await contact.again(home.clock.mono() + FIRST_TRIES_MS, signal, () => contact.rest.readServer(signal))
   try {
@@ -54,13 +48,9 @@ async function isGone(home: Home, member: Member, signal: AbortSignal | undefine
   return verdict() === 'account_gone'
 }
 
-function openCalls(
-  home: Home,
-  identity: Identity,
-  member: Member,
-): { contact: Contact; assert(purpose: string): ReturnType<typeof createAssertion> } {
-  const contact = openContact(home, identity.server_url, member.time)
-  const { user_id, device_id: signer, server_key, sign_seed } = identity
+function openCalls(home: Home, member: Member): { contact: Contact; assert(purpose: string): ReturnType<typeof createAssertion> } {
+  const { user_id, device_id: signer, server_url, server_key, sign_seed } = member.identity
+  const contact = openContact(home, server_url, member.time)
   const assert = (purpose: string) =>
     createAssertion(home.crypto, sign_seed, { purpose, aud: toBase64url(server_key), user_id, signer }, member.time.now())
   return { contact, assert }

@@ -45,7 +45,7 @@ import type { AppendedEntry, Member } from '../home/member.ts'
 import type { Clock, Home, Identity, LogRow } from '../ports.ts'
 import type { Rest } from '../connection/rest.ts'
 import { createServerClock, type ServerClock } from '../connection/server-clock.ts'
-import { parseServerUrl } from '../connection/server-url.ts'
+import { keyTail, parseServerUrl } from '../connection/server-url.ts'
 import { throwIfAborted } from '../signal.ts'
 
 /** For the account to be made. */
@@ -169,10 +169,10 @@ export type PairOptions = {
 }
 
 /** Shows a code, waits for the new device, adds it after the phrase was confirmed. Returns its device_id. The offer names the newest entry of the log. */
-export async function pairDevice(home: Home, identity: Identity, member: Member, o: PairOptions): Promise<string> {
+export async function pairDevice(home: Home, member: Member, o: PairOptions): Promise<string> {
   const { crypto, clock } = home
   const { signal } = o
-  const { time } = member
+  const { time, identity } = member
   const { rest, again } = openContact(home, identity.server_url, time)
   await again(clock.mono() + FIRST_TRIES_MS, signal, () => rest.readServer(signal))
   await member.readLog(signal)
@@ -374,10 +374,9 @@ export function toIdentity(
 }
 
 export function otherKey(found: Uint8Array, expected: Uint8Array): SealpostError {
-  const tail = (key: Uint8Array): string => `…${toBase64url(key).slice(-4)}`
   return new SealpostError(
     'server_identity',
-    `the server's key is not the expected one (${tail(found)}, expected ${tail(expected)}); nothing was sent`,
+    `the server's key is not the expected one (${keyTail(found)}, expected ${keyTail(expected)}); nothing was sent`,
   )
 }
 

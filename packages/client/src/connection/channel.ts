@@ -8,7 +8,7 @@
 import type { Bytes } from '@sealpost/protocol'
 import type { Transport } from '../ports.ts'
 
-const SUBPROTOCOL = 'sealpost.1'
+export const SUBPROTOCOL = 'sealpost.1'
 const FRAMES_MAX = 64
 
 export type ChannelPorts = {

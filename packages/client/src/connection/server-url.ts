@@ -1,5 +1,5 @@
 /** Addresses of a server: `https://host[:port]`, `http` on loopback only, optionally with the pinned key as the fragment. */
-import { type Bytes, fromBase64url, SealpostError } from '@sealpost/protocol'
+import { type Bytes, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
 
 /** `url` without path and fragment; `pin` 32 bytes, or null. Throws `invalid_request`. */
 export function parseServerUrl(text: string): { url: string; pin: Bytes | null } {
@@ -16,6 +16,11 @@ export function parseServerUrl(text: string): { url: string; pin: Bytes | null }
 /** The address of the socket: wss, or ws on loopback. */
 export function socketUrl(server_url: string): string {
   return `${server_url.replace(/^http/, 'ws')}/api/socket`
+}
+
+/** The end of a server's key, for sentences. */
+export function keyTail(key: Bytes): string {
+  return `…${toBase64url(key).slice(-4)}`
 }
 
 function isLoopback(host: string): boolean {

@@ -24,7 +24,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createEventIdMaker } from '../outbox/event-id.ts'
 import { type Leader, openLeader } from './leader.ts'
 import type { Notice } from '../notices.ts'
-import type { Identity } from '../ports.ts'
+import type { Http, Identity } from '../ports.ts'
 import { createServerClock, type ServerClock } from '../connection/server-clock.ts'
 import { createMemoryHome } from '@sealpost/testing/clients/memory-home'
 import { createMemoryStore, type MemoryStore } from '@sealpost/testing/clients/memory-store'
@@ -34,6 +34,7 @@ import {
   type ScriptedServer,
   type ScriptedSession,
   SERVER_KEY,
+  SERVER_SEED,
 } from '@sealpost/testing/relays/scripted-server'
 import { createTestClock, type TestClock } from '@sealpost/testing/clients/clock-and-account'
 
@@ -109,9 +110,9 @@ beforeEach(async () => {
 })
 afterEach(() => leader.close())
 
-async function start(): Promise<void> {
-  const nobody = () => Promise.reject(new SealpostError('unreachable', 'nobody is there'))
-  const http = { request: nobody, stream: nobody }
+const nobody = () => Promise.reject(new SealpostError('unreachable', 'nobody is there'))
+
+async function start(http: Http = { request: nobody, stream: nobody }): Promise<void> {
   const stored = (await store.readIdentity()) ?? identity
   time = createServerClock(clock)
   leader = await openLeader(createMemoryHome({ store, transport: server, http, clock }), stored, time)
@@ -147,6 +148,54 @@ const alarms = async (): Promise<string[]> => (await store.readAlarms(10)).map((
 const codes = (): string[] => notices.flatMap((notice) => (notice.is === 'error' ? [notice.error.code] : []))
 
 describe('the leader', () => {
+  describe('follows its server to another address', () => {
+    const NEW_URL = 'http://127.0.0.1:2'
+    const other = new Uint8Array(32).fill(9)
+    const storedUrl = async (): Promise<string | undefined> => (await store.readIdentity())?.server_url
+
+    it('also when what stands at the old one has another key, which had ended it', async () => {
+      const foreign = { server_key: toBase64url(nodeCrypto.ed25519Public(other)), chain: [] }
+      const body = new TextEncoder().encode(JSON.stringify(foreign))
+      server.seed = other
+      await start({ request: () => Promise.resolve({ status: 200, headers: {}, body }), stream: nobody })
+      await settled(() => leader.status().terminal?.code).toBe('server_identity')
+      server.seed = SERVER_SEED
+      await leader.moveServer(NEW_URL)
+      await settled(() => leader.status().state).toBe('live')
+      expect([leader.status().terminal, leader.identity.server_url, await storedUrl()]).toEqual([null, NEW_URL, NEW_URL])
+    })
+
+    it.each([
+      ['has another key', other, null, 'server_identity'],
+      ['names the known key and does not hold it', other, SERVER_KEY, 'server_identity'],
+    ] as const)('not when the server there %s: the session stands as it was', async (_, seed, named, code) => {
+      await start()
+      const session = server.last
+      Object.assign(server, { seed, named })
+      await expect(leader.moveServer(NEW_URL)).rejects.toMatchObject({ code })
+      expect([leader.status().state, leader.status().terminal, session.closed]).toEqual(['live', null, null])
+      expect([server.last.auth, server.last.received, server.last.closed]).toEqual([null, [], 1000])
+      expect(await storedUrl()).toBe('http://127.0.0.1:1')
+    })
+
+    it('not when the key that comes with the address is another one: nobody is asked', async () => {
+      await start()
+      await expect(leader.moveServer(`${NEW_URL}/#${toBase64url(other)}`)).rejects.toMatchObject({ code: 'server_identity' })
+      await expect(leader.moveServer('http://relay.example')).rejects.toMatchObject({ code: 'invalid_request' })
+      expect(server.sessions).toHaveLength(1)
+      await leader.moveServer(`${NEW_URL}/#${toBase64url(SERVER_KEY)}`)
+      expect(await storedUrl()).toBe(NEW_URL)
+    })
+
+    it('not when this device has ended for a reason of its own', async () => {
+      server.onAuth = (session) => session.establish({ log_head: HISTORY })
+      await start()
+      await settled(() => leader.status().terminal?.code).toBe('log_fork')
+      await expect(leader.moveServer(NEW_URL)).rejects.toMatchObject({ code: 'log_fork' })
+      expect(await storedUrl()).toBe('http://127.0.0.1:1')
+    })
+  })
+
   it('a hole in the stream begins the session anew once; the second one is an alarm in the store, and pauses grow (C6)', async () => {
     await start()
     for (let i = 0; i < 6; i++) {

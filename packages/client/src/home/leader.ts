@@ -31,6 +31,7 @@ import { createRest } from '../connection/rest.ts'
 import { decideRevocation } from '../log/revoke.ts'
 import { createRouter, type Presence } from './router.ts'
 import { hearing, type ServerClock } from '../connection/server-clock.ts'
+import { proveServer } from '../connection/server-move.ts'
 import { createTopic, orAborted, type Topic, until, within } from '../signal.ts'
 
 const CLIENT = { name: '@sealpost/client', version: '0.1.0' } as const
@@ -49,6 +50,8 @@ export type LeaderStatus = {
 
 export type Leader = {
   readonly account: AccountLog
+  /** As stored now. */
+  readonly identity: Identity
   readonly notices: Topic<Notice>
   /** Items of the outbox were decided; true: they are on the server. */
   readonly settled: Topic<boolean>
@@ -66,6 +69,8 @@ export type Leader = {
   readLog(signal?: AbortSignal): Promise<void>
   append: LogAppender['append']
   revoke(device_id: string, signal?: AbortSignal): Promise<void>
+  /** Connects to the server at that address from here on, once it has proved itself. Throws what `proveServer` does, and what has ended this device. */
+  moveServer(server: string, signal?: AbortSignal): Promise<void>
   close(): Promise<void>
 }
 
@@ -378,8 +383,23 @@ export async function openLeader(home: Home, stored: Identity, time: ServerClock
   /** A session that ends before the answer leaves it open whether the entry is stored: the log of the next one shows it. */
   const append: LogAppender['append'] = (decide, signal) => overSessions(signal, () => appender.append(decide, signal))
 
+  async function moveServer(server: string, signal?: AbortSignal): Promise<void> {
+    // what is wrong with this device is wrong at every address
+    if (terminal !== null && terminal.code !== 'server_identity' && TERMINAL.has(terminal.code)) throw terminal
+    const server_url = await proveServer(home, identity, server, signal)
+    await store.updateIdentity({ server_url })
+    identity = { ...identity, server_url }
+    if (ending.signal.aborted) return
+    terminal = null
+    connection.end()
+    connection.start()
+  }
+
   return {
     account,
+    get identity() {
+      return identity
+    },
     notices,
     settled,
     changed,
@@ -402,6 +422,7 @@ export async function openLeader(home: Home, stored: Identity, time: ServerClock
     async revoke(device_id, signal) {
       await append(decideRevocation(crypto, requests, device_id, identity.device_id, signal), signal)
     },
+    moveServer,
     async close() {
       ending.abort()
       opened.emit()

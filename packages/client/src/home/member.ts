@@ -2,7 +2,7 @@
  * One process of a home, whatever its role (protocol-free): as the leader it runs the engine, as a follower it asks the leader. When
  * the leader ends, a follower takes its place; what was asked meanwhile is asked again.
  *
- * Requests of followers are small JSON heads: `status`, `query`, `read_log`, `revoke`, `rename`, `add_device`. A query's page travels as
+ * Requests of followers are small JSON heads: `status`, `query`, `read_log`, `revoke`, `rename`, `add_device`, `move_server`. A query's page travels as
  * the server sent it and is verified by whoever asked.
  */
 import { type DeviceIntroduction, EMPTY, ERROR, type ErrorCode, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
@@ -43,6 +43,8 @@ export type Member = {
   readonly account: AccountLog
   /** The server's clock. */
   readonly time: ServerClock
+  /** As stored: address and key of the server may change. */
+  readonly identity: Identity
   readonly notices: Topic<Notice>
   /** Rows of the store changed: events, outcomes, log, or the status. */
   readonly changed: Topic<void>
@@ -59,6 +61,7 @@ export type Member = {
   revoke(device_id: string, signal?: AbortSignal): Promise<void>
   rename(device_id: string, name: string, signal?: AbortSignal): Promise<void>
   addDevice(device: DeviceIntroduction, signal?: AbortSignal): Promise<AppendedEntry>
+  moveServer(server: string, signal?: AbortSignal): Promise<void>
   close(): Promise<void>
 }
 
@@ -82,7 +85,7 @@ const FINAL: ReadonlySet<ErrorCode> = new Set(['device_revoked', 'not_paired', '
 type Role = { is: 'leader'; seat: LeaderSeat; leader: Leader } | { is: 'follower'; link: LeaderLink } | { is: 'alone' }
 
 /** `connect` false: reads and writes the store, asks nobody and leads nothing. */
-export async function openMember(home: Home, identity: Identity, connect: boolean, signal?: AbortSignal): Promise<Member> {
+export async function openMember(home: Home, stored: Identity, connect: boolean, signal?: AbortSignal): Promise<Member> {
   const notices = createTopic<Notice>()
   const changed = createTopic<void>()
   let role: Role = { is: 'alone' }
@@ -92,6 +95,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
   let changing: Promise<void> = Promise.resolve()
   let trouble: SealpostError | null = null
   const time = await openServerClock(home)
+  let identity = stored
   let account = await openAccountLog(home.crypto, home.store, time, identity)
 
   async function take(waiting?: AbortSignal): Promise<void> {
@@ -191,6 +195,7 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
       const late = (): SealpostError => new SealpostError('timeout', 'the leading process of this home does not answer')
       const reply = await within(home.clock, STATUS_MS, link.request({ head: { op: 'status' }, body: EMPTY }), late)
       if (reply.head['log_seq'] !== account.log.log_seq) await account.refresh()
+      if (reply.head['server'] !== serverOf(identity)) await rereadIdentity()
       if (role.is === 'follower' && role.link === link && !closed) setStatus(readStatus(reply.head))
     } catch {
       // a leader that goes is noticed by `ended`; one that does not answer is asked again on the next wake
@@ -204,6 +209,10 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
     return reply.head
   }
 
+  async function rereadIdentity(): Promise<void> {
+    identity = (await home.store.readIdentity()) ?? identity
+  }
+
   /** Asks whoever leads now; a leader that went before its answer is asked again as its successor. */
   async function ask<T>(
     signal: AbortSignal | undefined,
@@ -213,13 +222,13 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
     for (let tries = 1; ; tries++) {
       await orAborted(changing, signal)
       const now = role
-      if (now.is !== 'leader' && status.terminal !== null) throw status.terminal
-      if (now.is === 'alone') throw new SealpostError('unreachable', 'this process was opened without a connection')
+      if (now.is === 'alone') throw status.terminal ?? new SealpostError('unreachable', 'this process was opened without a connection')
       if (now.is === 'leader') return asLeader(now.leader)
       try {
         return await asFollower(now.link)
       } catch (error) {
-        if (closed || tries >= ASK_TRIES || !(error instanceof SealpostError) || error.code !== 'unreachable') throw error
+        if (closed || !(error instanceof SealpostError) || error.code !== 'unreachable') throw error
+        if (tries >= ASK_TRIES) throw status.terminal ?? error
         const gone = await Promise.race([now.link.ended.then(() => true), sleep(home.clock, GONE_MS, signal).then(() => false)])
         if (!gone) throw error
       }
@@ -239,6 +248,9 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
       return account
     },
     time,
+    get identity() {
+      return role.is === 'leader' ? role.leader.identity : identity
+    },
     notices,
     changed,
     get status() {
@@ -303,6 +315,15 @@ export async function openMember(home: Home, identity: Identity, connect: boolea
           return { log_seq: Number(head['log_seq']), entry_hash: fromBase64url(String(head['entry_hash']), 32) }
         },
       ),
+    moveServer: (server, gone) =>
+      ask(
+        gone,
+        (leader) => leader.moveServer(server, gone),
+        async (link) => {
+          await link.request({ head: { op: 'move_server', server }, body: EMPTY }, gone)
+          await rereadIdentity()
+        },
+      ),
     async close() {
       closed = true
       closing.abort()
@@ -323,7 +344,7 @@ async function answerFollower(leader: Leader, known: MemberStatus, request: Home
     case 'status': {
       const { last_error, terminal, trouble, ...plain } = known
       const status = { ...plain, last_error: toWire(last_error), terminal: toWire(terminal), trouble: toWire(trouble) }
-      return { head: { ...status, log_seq: leader.account.log.log_seq }, body: EMPTY }
+      return { head: { ...status, log_seq: leader.account.log.log_seq, server: serverOf(leader.identity) }, body: EMPTY }
     }
     case 'query': {
       const { body, ...page } = await leader.query(head as unknown as QueryRequest, signal)
@@ -342,9 +363,17 @@ async function answerFollower(leader: Leader, known: MemberStatus, request: Home
       const added = await addDevice(leader, head['device'] as DeviceIntroduction, signal)
       return { head: { log_seq: added.log_seq, entry_hash: toBase64url(added.entry_hash) }, body: EMPTY }
     }
+    case 'move_server':
+      await leader.moveServer(String(head['server']), signal)
+      return { head: {}, body: EMPTY }
     default:
       throw new SealpostError('invalid_request', 'the leader of this home is of another version')
   }
+}
+
+/** What of the identity may change while processes run. */
+function serverOf({ server_url, server_key }: Identity): string {
+  return `${server_url}/#${toBase64url(server_key)}`
 }
 
 async function addDevice(leader: Leader, device: DeviceIntroduction, signal: AbortSignal | undefined): Promise<AppendedEntry> {

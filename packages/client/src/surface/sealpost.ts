@@ -57,16 +57,14 @@ export class Sealpost {
   /** What waits to be sent and what was set aside. */
   readonly outbox: OutboxItems
   readonly #home: Home
-  readonly #identity: Identity
   readonly #member: Member
   readonly #streams = new Map<string, Stream>()
   #closing: Promise<void> | null = null
 
-  private constructor(home: Home, identity: Identity, member: Member) {
-    this.user_id = identity.user_id
-    this.device_id = identity.device_id
+  private constructor(home: Home, member: Member) {
+    this.user_id = member.identity.user_id
+    this.device_id = member.identity.device_id
     this.#home = home
-    this.#identity = identity
     this.#member = member
     this.outbox = openOutboxItems(home, member)
   }
@@ -109,7 +107,7 @@ export class Sealpost {
   }
 
   static async #open(home: Home, identity: Identity, o: { connect?: boolean; signal?: AbortSignal }): Promise<Sealpost> {
-    return new Sealpost(home, identity, await openMember(home, identity, o.connect ?? true, o.signal))
+    return new Sealpost(home, await openMember(home, identity, o.connect ?? true, o.signal))
   }
 
   get role(): 'leader' | 'follower' {
@@ -134,7 +132,7 @@ export class Sealpost {
   stream(stream_id: string): Stream {
     const known = this.#streams.get(stream_id)
     if (known !== undefined) return known
-    const stream = openStream(this.#home, this.#identity, this.#member, stream_id)
+    const stream = openStream(this.#home, this.#member.identity, this.#member, stream_id)
     this.#streams.set(stream_id, stream)
     return stream
   }
@@ -186,19 +184,28 @@ export class Sealpost {
     return safe
   }
 
+  /**
+   * Follows the server to another address, `https://host[:port]`, with its key after `#` if you have it. It is stored, and every process of
+   * this home takes it, once the server there has proved in a handshake that it holds the key that this account knows. Works also where the
+   * connection has ended with `server_identity`. Throws `server_identity`, `unreachable`, `invalid_request`.
+   */
+  async moveServer(server: string, o: { signal?: AbortSignal } = {}): Promise<void> {
+    await this.#member.moveServer(server, o.signal)
+  }
+
   /** An access token for REST, good for `expires_in` seconds: a secret. */
   accessToken(o: { signal?: AbortSignal } = {}): Promise<{ access_token: string; expires_in: number }> {
-    return createAccessToken(this.#home, this.#identity, this.#member, o.signal)
+    return createAccessToken(this.#home, this.#member, o.signal)
   }
 
   /** Everything that the server holds about this account, as lines of JSON (docs/export.md). */
   exportAccount(o: { signal?: AbortSignal } = {}): AsyncIterable<Bytes> {
-    return exportAccount(this.#home, this.#identity, this.#member, o.signal)
+    return exportAccount(this.#home, this.#member, o.signal)
   }
 
   /** Verifies and opens the events of an export of this account with the keys of this device. */
   openExport(lines: AsyncIterable<string>): AsyncIterable<ExportItem> {
-    return openExport(this.#home, this.#identity, this.#member.account, this.#member.time, lines)
+    return openExport(this.#home, this.#member.identity, this.#member.account, this.#member.time, lines)
   }
 
   /**
@@ -206,7 +213,7 @@ export class Sealpost {
    * already, or the answer was lost. What was broken off is simply called again.
    */
   async deleteAccount(o: { signal?: AbortSignal } = {}): Promise<Record<string, number> | null> {
-    const deleted = await deleteAccount(this.#home, this.#identity, this.#member, o.signal)
+    const deleted = await deleteAccount(this.#home, this.#member, o.signal)
     await this.#member.close()
     await this.#home.store.wipe(null)
     return deleted
@@ -214,7 +221,7 @@ export class Sealpost {
 
   /** Adds a device: shows a code, waits, lets a person compare the phrase. Throws `expired`, `check_phrase_mismatch`, `unreachable`. */
   async pair(o: PairOptions): Promise<Device> {
-    const device_id = await pairDevice(this.#home, this.#identity, this.#member, o)
+    const device_id = await pairDevice(this.#home, this.#member, o)
     const device = (await this.devices()).find((known) => known.device_id === device_id)
     if (device === undefined) throw new SealpostError('internal', 'the new device is not in the list')
     return device
@@ -226,14 +233,15 @@ export class Sealpost {
     const { cursor } = await store.readReceiveState()
     const { pending, set_aside, rejected } = await store.countOutbox()
     const error = known.terminal ?? known.last_error ?? known.trouble
-    const { log } = this.#member.account
+    const { account, identity } = this.#member
+    const { log } = account
     return {
       state: known.state,
-      server: this.#identity.server_url,
-      server_key: toBase64url(this.#identity.server_key),
+      server: identity.server_url,
+      server_key: toBase64url(identity.server_key),
       user_id: this.user_id,
       device_id: this.device_id,
-      name: log.devices.get(this.device_id)?.name ?? this.#identity.name,
+      name: log.devices.get(this.device_id)?.name ?? identity.name,
       role: this.role,
       last_error: error === null ? null : { code: error.code, message: error.message },
       outbox: { pending, set_aside, rejected },

@@ -52,6 +52,8 @@ export type ScriptedServer = Transport & {
   readonly last: ScriptedSession
   /** What the next server_hello is signed with. */
   seed: Bytes
+  /** The key that it names; null: the one that it signs with. */
+  named: Bytes | null
   /** Called with each session once its client_auth is there. */
   onAuth: (session: ScriptedSession) => void
   /** Called with each message of the client after it. */
@@ -68,6 +70,7 @@ export function createScriptedServer(): ScriptedServer {
       return session
     },
     seed: SERVER_SEED,
+    named: null,
     onAuth: (session) => session.establish(),
     onMessage: () => undefined,
     connect(_url, _protocols, handlers) {
@@ -145,7 +148,7 @@ function createSession(server: ScriptedServer, handlers: TransportHandlers): { s
     async answerRekey() {
       if (hello === null || keys === null) throw new Error('no rekey hello came')
       const basis: RekeyBasis = { session_id, prev_th: keys.th, gen: keys.gen + 1 }
-      const answer = await answerClientHello(nodeCrypto, hello, identityOf(server.seed), NOW_MS, basis)
+      const answer = await answerClientHello(nodeCrypto, hello, identityOf(server), NOW_MS, basis)
       next = answer.keys
       sealNext = new SealCipher(nodeCrypto.aesGcmKey(next.s2c), next.gen)
       session.send(answer.hello)
@@ -162,7 +165,7 @@ function createSession(server: ScriptedServer, handlers: TransportHandlers): { s
 
   const socket: Connection = {
     sendText(text) {
-      void answerClientHello(nodeCrypto, utf8(text), identityOf(server.seed), NOW_MS).then((answer) => {
+      void answerClientHello(nodeCrypto, utf8(text), identityOf(server), NOW_MS).then((answer) => {
         keys = answer.keys
         seal = new SealCipher(nodeCrypto.aesGcmKey(keys.s2c), keys.gen)
         open = new OpenCipher(nodeCrypto.aesGcmKey(keys.c2s), keys.gen)
@@ -207,6 +210,6 @@ function createSession(server: ScriptedServer, handlers: TransportHandlers): { s
   return { session, socket }
 }
 
-function identityOf(sign_seed: Bytes): { sign_seed: Bytes; server_key: Bytes } {
-  return { sign_seed, server_key: nodeCrypto.ed25519Public(sign_seed) }
+function identityOf({ seed, named }: ScriptedServer): { sign_seed: Bytes; server_key: Bytes } {
+  return { sign_seed: seed, server_key: named ?? nodeCrypto.ed25519Public(seed) }
 }
