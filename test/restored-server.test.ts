@@ -1,6 +1,6 @@
 import { fromBase64url } from '@sealpost/protocol'
 import { describe, expect, test } from 'vitest'
-import { hear, listen, say, type Seat, until, useRelayWorld } from '@sealpost/testing/relays/hostile-relay'
+import { hear, listen, say, type Seat, show, until, useRelayWorld } from '@sealpost/testing/relays/hostile-relay'
 
 const world = useRelayWorld()
 
@@ -72,6 +72,45 @@ describe.each([
     await say(laptop, 'notes', '7')
     expect(await hear(tablet, 'notes', '7')).toEqual(['back', '7'])
     expect(await hear(phone, 'notes', '7')).toEqual(['7'])
+  })
+
+  test('an acknowledged event that the copy lacks is not put back: who received it keeps it, and can send it again', async () => {
+    const laptop = await world.create('laptop')
+    const phone = await world.pair(laptop, 'phone')
+    const tablet = await world.pair(laptop, 'tablet')
+    await say(laptop, 'notes', '1')
+    expect(await hear(tablet, 'notes', '1')).toEqual(['1'])
+    await closeAll(laptop, phone, tablet)
+    const backup = await world.backUp()
+    await laptop.open()
+    await phone.open()
+    await say(laptop, 'notes', '2', '3')
+    expect(await hear(phone, 'notes', '3')).toEqual(['1', '2', '3'])
+    await closeAll(laptop, phone)
+
+    await world.swapTo(backup, restored)
+    await laptop.open()
+    await phone.open()
+    await say(laptop, 'notes', '4')
+    expect((await hear(phone, 'notes', '4')).at(-1)).toBe('4')
+    const user = userOf(laptop)
+    expect((await storedOf(user)).map(({ device_seq }) => device_seq)).toEqual([1, 4])
+    await tablet.open()
+    const gap = expect.stringMatching(/^gap (unexplained|restart) from 2$/)
+    expect(await hear(tablet, 'notes', '4')).toEqual([gap, '4'])
+    const later = await world.pair(laptop, 'later')
+    expect(await hear(later, 'notes', '4', 'start')).toEqual(['1', gap, '4'])
+
+    // a consumer of another name reads from the beginning what this device has received
+    const kept: string[] = []
+    for await (const event of phone.device.stream('notes').events({ consumer: 'rescue', signal: AbortSignal.timeout(10_000) })) {
+      if (event.is === 'reset') break
+      kept.push(show(event))
+    }
+    expect(kept).toEqual(['1', '2', '3'])
+    await say(phone, 'notes', '2', '3')
+    expect(await hear(tablet, 'notes', '3')).toEqual(['2', '3'])
+    expect((await hear(laptop, 'notes', '3')).slice(-2)).toEqual(['2', '3'])
   })
 
   test('positions that were given again to other events are not taken for the known ones', async () => {
