@@ -2,8 +2,8 @@
  * One process of a home, whatever its role (protocol-free): as the leader it runs the engine, as a follower it asks the leader. When
  * the leader ends, a follower takes its place; what was asked meanwhile is asked again.
  *
- * Requests of followers are small JSON heads: `status`, `query`, `read_log`, `revoke`, `rename`, `add_device`, `move_server`. A query's page travels as
- * the server sent it and is verified by whoever asked.
+ * Requests of followers are small JSON heads: `status`, `query`, `read_log`, `revoke`, `rename`, `add_device`, `move_server`. A
+ * query's page travels as the server sent it and is verified by whoever asked.
  */
 import { type DeviceIntroduction, EMPTY, ERROR, type ErrorCode, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type AccountLog, openAccountLog } from '../log/account-log.ts'
