@@ -71,7 +71,7 @@ test('so is each way of an admin: a key, a token of minutes, a role; and there i
   expect(page).toContain('An admin is an Ed25519 key.')
   expect(numberIn(page, 'is good for # minutes')).toBe(LIMITS.adminTokenSeconds / 60)
   for (const role of ROLES) expect(page).toMatch(new RegExp(`\\| ${role} \\| \\S`))
-  expect(page).toContain('nothing that a device holds is worth anything there, nor the other way round')
+  expect(page).toContain('Device tokens are not valid on the admin listener, and admin tokens are not valid for devices.')
 })
 
 test('times in which a vulnerable package is mended, and what is asked before each release, are promised (15.1.1)', () => {
