@@ -350,11 +350,12 @@ describe('the checks', () => {
     expect(run('synchronous-commit', set({ synchronous_commit: ['off', source] })).advice).toMatch(advice)
   })
 
-  test('are on the page, in their order, with what they look at, what it endangers and what to do', () => {
+  test('are on the page, in their order, with what they check, what is at stake and what to do', () => {
     const page = readFileSync(new URL('../../../../docs/operations/doctor.md', import.meta.url), 'utf8')
-    const rows = [...page.matchAll(/^\| `([\w-]+)` \| (.+) \| (.+) \| (.+) \|$/gm)]
+    const sections = page.split(/^### /m).slice(1)
+    const rows = sections.map(
+      (text) => /^`([\w-]+)` - Checks: (.+)\. - At stake: (\w.+) - To do: (\S.+)/.exec(text.replace(/\s+/g, ' ')) ?? [],
+    )
     expect(rows.map(([, name, says]) => [name, says])).toEqual(CHECKS.map(({ name, says }) => [name, says]))
-    for (const [, name, , endangers, advice] of rows)
-      expect([name, endangers, advice]).toEqual([name, expect.stringMatching(/\w/), expect.stringMatching(/\w/)])
   })
 })

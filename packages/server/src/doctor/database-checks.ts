@@ -40,13 +40,13 @@ export const DATABASE_CHECKS: readonly Check[] = [
   check('database-encoding', 'the encoding of the database', ({ encoding }) =>
     encoding === 'UTF8' ? ok(encoding) : fail(`${encoding}: the relay does not start`, MAKE_UTF8),
   ),
-  check('database-primary', 'that the database is no replica and takes writes', ({ replica, settings }) => {
+  check('database-primary', 'that the database is the primary and takes writes', ({ replica, settings }) => {
     if (replica) return fail('a replica: nothing can be stored, and what is read may be old', 'give the primary in DATABASE_URL')
     if (settings.default_transaction_read_only?.value === 'on')
       return fail('read only', resetAdvice('default_transaction_read_only', 'off', settings))
     return ok('the primary')
   }),
-  own('migrations', 'the migrations that the database has, against those of this version', ({ migrations }) => {
+  own('migrations', 'the migrations in the database against those of this version', ({ migrations }) => {
     const newest = MIGRATIONS.at(-1)?.version ?? 0
     const above = Math.max(0, ...migrations)
     if (above > newest)
@@ -64,11 +64,7 @@ export const DATABASE_CHECKS: readonly Check[] = [
     'that PostgreSQL makes the disk write',
     'a power cut takes back what was acknowledged, or leaves a database that cannot be used',
   ),
-  onlyOn(
-    'full_page_writes',
-    'that a page which was half written can be repaired',
-    'a power cut leaves pages that are half old and half new',
-  ),
+  onlyOn('full_page_writes', 'that PostgreSQL can repair a half-written page', 'a power cut leaves pages that are half old and half new'),
   check('synchronous-commit', 'that a commit waits for the disk, for this user in this database', ({ settings }) => {
     const { value = 'unknown', source = 'nobody' } = settings.synchronous_commit ?? {}
     if (value !== 'off' && value !== 'unknown') return ok(value)
@@ -77,17 +73,17 @@ export const DATABASE_CHECKS: readonly Check[] = [
       `${resetAdvice('synchronous_commit', 'on', settings)}; ${OVERRIDDEN}`,
     )
   }),
-  check('wal-level', 'that backups by log and replicas are possible', ({ settings }) => {
+  check('wal-level', 'that replicas and backups from the log are possible', ({ settings }) => {
     const { value = 'unknown' } = settings.wal_level ?? {}
     if (value !== 'minimal') return ok(value)
     return warn('minimal: no replica, and no restore to a point in time', 'alter system set wal_level = replica, then restart PostgreSQL')
   }),
-  check('data-checksums', 'that PostgreSQL notices what the disk got wrong', ({ settings }) =>
+  check('data-checksums', 'that PostgreSQL notices pages that the disk damaged', ({ settings }) =>
     settings.data_checksums?.value === 'on'
       ? ok('on')
       : warn('off: a page that the disk damaged is read as if it were right', 'stop PostgreSQL and run: pg_checksums --enable'),
   ),
-  check('autovacuum', 'that PostgreSQL cleans up', ({ settings }) => {
+  check('autovacuum', 'that PostgreSQL removes dead rows', ({ settings }) => {
     const off = (['autovacuum', 'track_counts'] as const).filter((name) => settings[name]?.value !== 'on')
     if (off.length === 0) return ok('on')
     return warn(
@@ -95,7 +91,7 @@ export const DATABASE_CHECKS: readonly Check[] = [
       off.map((name) => resetAdvice(name, 'on', settings)).join('; '),
     )
   }),
-  check('connections', 'how many connections are allowed, against what a relay opens', judgeConnections),
+  check('connections', 'the allowed number of connections against the number that the relay opens', judgeConnections),
   check('timeouts', 'timeouts of PostgreSQL that cut migrations and idle connections', ({ settings }) => {
     const names = ['statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout'] as const
     const short = names.filter((name) => {
@@ -108,7 +104,7 @@ export const DATABASE_CHECKS: readonly Check[] = [
       `${short.map((name) => resetAdvice(name, '0', settings)).join('; ')}; the relay sets timeouts of its own`,
     )
   }),
-  check('database-user', 'what the database user may do: enough, and no more', ({ role, external, own }) => {
+  check('database-user', 'that the database user has enough rights, and not too many', ({ role, external, own }) => {
     if (role.may_write === false) return fail('may not write to the tables of the relay', 'let the user of DATABASE_URL own them')
     if (!role.may_create && 'seen' in own && pendingOf(own.seen.migrations).length > 0)
       return fail('may not make tables, and a start has to', MAY_NOT_CREATE.advice)
@@ -119,7 +115,7 @@ export const DATABASE_CHECKS: readonly Check[] = [
       )
     return ok(external ? 'enough, and no superuser' : 'of the embedded PostgreSQL, by its socket alone')
   }),
-  check('database-tls', 'that nobody between hears or changes what goes to the database', ({ link, server_tls }) => {
+  check('database-tls', 'that the connection to the database is encrypted and verified', ({ link, server_tls }) => {
     if (link.over === 'socket') return ok('a Unix socket')
     if (link.over === 'loopback') return ok('this machine')
     if (link.tls === 'none')
@@ -128,8 +124,8 @@ export const DATABASE_CHECKS: readonly Check[] = [
       return warn('TLS, but who answers is not verified', 'use sslmode=verify-full, and sslrootcert for a certificate of your own')
     return ok(server_tls ?? 'TLS, up to a pooler: what is between it and the database is not seen from here')
   }),
-  check('database-pooler', 'that a pooler between is the one that is configured', judgePooler),
-  check('clock', 'the clock of this machine against the database’s', ({ clock_ahead_ms, round_trip_ms }, { config }) => {
+  check('database-pooler', 'that a pooler in front of the database is configured correctly', judgePooler),
+  check('clock', 'the clock of this machine against the clock of the database', ({ clock_ahead_ms, round_trip_ms }, { config }) => {
     // what a round trip leaves open is no difference
     const apart = Math.max(0, Math.abs(clock_ahead_ms) - round_trip_ms / 2)
     const tolerance = Math.max(CLOCK_MS_MAX, 'seen' in config ? config.seen.clock_skew_ms : 0)
@@ -138,26 +134,30 @@ export const DATABASE_CHECKS: readonly Check[] = [
     if (apart > tolerance) return fail(`${found}, more than the tolerance of ${secondsText(tolerance / 1000)}`, advice)
     return apart > CLOCK_MS_MAX ? warn(found, advice) : ok(found)
   }),
-  check('old-transactions', 'transactions that keep PostgreSQL from cleaning up', ({ oldest_transaction_s: oldest, prepared }) => {
-    if (prepared.oldest_s > TRANSACTION_S_MAX)
-      return warn(
-        `${prepared.count} prepared, the oldest for ${secondsText(prepared.oldest_s)}`,
-        'end what nobody will finish (select * from pg_prepared_xacts): rollback prepared …; the relay prepares none',
-      )
-    if (oldest > TRANSACTION_S_MAX)
-      return warn(
-        `one is open for ${secondsText(oldest)}`,
-        'find it: select pid, usename, xact_start, query from pg_stat_activity order by xact_start; end it: select pg_terminate_backend(pid)',
-      )
-    return ok(`the oldest: ${secondsText(oldest)}`)
-  }),
-  own('server-key', 'that secrets and database belong to one relay', judgeKey),
-  own('audit-log', 'that the audit log ends where it was written last', ({ audit }) => {
+  check(
+    'old-transactions',
+    'old transactions that keep PostgreSQL from removing dead rows',
+    ({ oldest_transaction_s: oldest, prepared }) => {
+      if (prepared.oldest_s > TRANSACTION_S_MAX)
+        return warn(
+          `${prepared.count} prepared, the oldest for ${secondsText(prepared.oldest_s)}`,
+          'end what nobody will finish (select * from pg_prepared_xacts): rollback prepared …; the relay prepares none',
+        )
+      if (oldest > TRANSACTION_S_MAX)
+        return warn(
+          `one is open for ${secondsText(oldest)}`,
+          'find it: select pid, usename, xact_start, query from pg_stat_activity order by xact_start; end it: select pg_terminate_backend(pid)',
+        )
+      return ok(`the oldest: ${secondsText(oldest)}`)
+    },
+  ),
+  own('server-key', 'that secrets and database belong to the same relay', judgeKey),
+  own('audit-log', 'that the audit log ends with the row that was written last', ({ audit }) => {
     if (audit === null) return skipped('there is none yet')
     if (audit === 'whole') return ok('whole at its end')
     return fail('its last row is not the one that was written last', 'rows were cut off or changed: sealpost admin audit verify says which')
   }),
-  own('admin-owner', 'that somebody may operate the relay', ({ owners }) => {
+  own('admin-owner', 'that the relay has an owner among its admins', ({ owners }) => {
     if (owners === null) return skipped('this database knows no admins yet')
     return owners > 0 ? ok(`owners: ${owners}`) : warn('there is none', 'make the first owner: sealpost admin init')
   }),

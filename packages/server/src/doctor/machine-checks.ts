@@ -15,7 +15,7 @@ const INODES_MIN = 1_000
 export const MACHINE_CHECKS: readonly Check[] = [
   {
     name: 'configuration',
-    says: 'the variables and options of the relay: each known, each understood',
+    says: 'the variables and options of the relay: known names, valid values',
     run: ({ config, mistakes }) =>
       'seen' in config ? ok('understood') : fail(`mistakes: ${mistakes.length}; a relay does not start`, mistakes.join('\n')),
   },
@@ -41,7 +41,7 @@ export const MACHINE_CHECKS: readonly Check[] = [
   },
   {
     name: 'memory',
-    says: 'the memory of the machine or container against what may wait in the relay',
+    says: 'the memory of the machine or container against the queues of the relay',
     run: ({ machine: { memory_bytes }, config }) =>
       seen(config, ({ limits, database_url, workers }) => {
         const wanted = workers * (2 * limits.queueBytesMax + MEMORY_BESIDE) + (database_url === null ? MEMORY_BESIDE : 0)
@@ -54,14 +54,14 @@ export const MACHINE_CHECKS: readonly Check[] = [
   },
   {
     name: 'data-folder',
-    says: 'the data folder: there, its own user’s, closed to others',
+    says: 'the data folder: it exists, belongs to the right user and is closed to others',
     run: ({ folder, machine }) => seen(folder, (value) => judgeFolder(value, machine.uid)),
   },
-  { name: 'disk', says: 'free space where the data is', run: (facts) => onDisk(facts, judgeSpace) },
-  { name: 'inodes', says: 'free inodes where the data is', run: (facts) => onDisk(facts, judgeInodes) },
+  { name: 'disk', says: 'the free space of the data folder', run: (facts) => onDisk(facts, judgeSpace) },
+  { name: 'inodes', says: 'the free inodes of the data folder', run: (facts) => onDisk(facts, judgeInodes) },
   {
     name: 'secrets',
-    says: 'the file with the keys of the relay: there, closed to others, whole',
+    says: 'the file with the keys of the relay: it exists, is intact and is closed to others',
     run: ({ secrets, folder }) => seen(secrets, (file) => judgeSecrets(file, 'seen' in folder ? folder.seen : null)),
   },
 ]

@@ -14,7 +14,7 @@ const OTHER_KEY = 'devices of this relay refuse it'
 export const NETWORK_CHECKS: readonly Check[] = [
   {
     name: 'port',
-    says: 'who answers where the relay listens',
+    says: 'which server answers at the address of the relay',
     run: ({ port }) =>
       seen(port, (value) => {
         const { at } = value
@@ -28,13 +28,13 @@ export const NETWORK_CHECKS: readonly Check[] = [
   },
   {
     name: 'relay-key',
-    says: 'that the relay at the port is the one of these secrets',
+    says: 'that the relay at the port uses these secrets',
     run: (facts) =>
       seen(facts.port, (value) => (value.is === 'relay' ? judgeKey(facts, value.server_key) : skipped('no relay answers at the port'))),
   },
   {
     name: 'admin-port',
-    says: 'that the door of the operators is closed to other machines',
+    says: 'that the admin listener is closed to other machines',
     run: ({ admin_port }) =>
       seen(admin_port, ({ host, port, reached }) => {
         const advice = 'keep it on 127.0.0.1, and come in by a tunnel: ssh -L'
@@ -43,15 +43,15 @@ export const NETWORK_CHECKS: readonly Check[] = [
         return fail(`configured for ${host}, and something answers at port ${port} of ${reached.join(', ')}`, advice)
       }),
   },
-  { name: 'public-url', says: 'that the URL of the devices leads to this relay, by https', run: (facts) => onPublic(facts, judgeUrl) },
+  { name: 'public-url', says: 'that the URL of the devices leads to this relay over https', run: (facts) => onPublic(facts, judgeUrl) },
   {
     name: 'certificate',
-    says: 'the certificate at that URL, and how long it holds',
+    says: 'the certificate of that URL, and how long it is valid',
     run: (facts) => onTls(facts, (tls) => judgeCertificate(tls, facts.now)),
   },
   {
     name: 'tls-version',
-    says: 'the versions of TLS that are taken there',
+    says: 'the TLS versions that this URL accepts',
     run: (facts) =>
       onTls(facts, ({ version, old_version }) =>
         old_version === null
@@ -72,12 +72,12 @@ export const NETWORK_CHECKS: readonly Check[] = [
   },
   {
     name: 'forwarded-for',
-    says: 'whose word is taken for where a request comes from',
+    says: 'which proxies the relay trusts to name the address of a client',
     run: ({ config }) => seen(config, judgeProxies),
   },
   {
     name: 'sign-up',
-    says: 'who may make accounts, on a relay that strangers reach',
+    says: 'who may create accounts on a relay that strangers can reach',
     run: ({ config, database }) =>
       seen(config, (value) => {
         const own = 'seen' in database && database.seen.is === 'reached' ? database.seen.own : null
@@ -88,7 +88,7 @@ export const NETWORK_CHECKS: readonly Check[] = [
   },
   {
     name: 'retention',
-    says: 'what bounds the events that are kept',
+    says: 'the bounds on stored events',
     run: ({ config, folder }) =>
       seen(config, ({ retention, quota_bytes, database_url }) => {
         const { age_ms, bytes } = retention

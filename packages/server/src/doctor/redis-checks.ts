@@ -32,7 +32,7 @@ export const REDIS_CHECKS: readonly Check[] = [
   },
   {
     name: 'redis-tls',
-    says: 'that nobody between reads who is active when',
+    says: 'that the connection to Redis is encrypted',
     run: ({ redis }) =>
       seen(redis, ({ over, tls }) => {
         if (over === 'loopback') return ok('on this machine')
