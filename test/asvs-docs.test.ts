@@ -94,11 +94,11 @@ test('the threat model names who holds which key, and what each opens (11.1.1, 1
   for (const said of [
     "## The operator's secrets",
     '`secrets.json` in the data folder (0600)',
-    'stolen recovery words',
-    'stolen access token',
-    'stolen refresh token',
+    '### Stolen recovery words',
+    '### Stolen access token',
+    '### Stolen refresh token',
     '## What the server sees',
-    'copied home folder',
+    '### Copied home folder',
   ])
     expect(threats).toContain(said)
   expect(numberIn(threats, 'call REST as that device for at most # minutes')).toBe(LIMITS.accessTokenSeconds / 60)
