@@ -1,7 +1,8 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { EXIT } from './exit-codes.ts'
 import { createProgram, report } from './program.ts'
 
 const NAMES = createProgram().commands.map((command) => [command.name()])
@@ -99,5 +100,23 @@ describe('the command line', () => {
   test.each([...NAMES, ['export', 'decrypt']])('%s %s --help has examples', async (...command) => {
     expect(await runHere(...command, '--help')).toBe(0)
     expect(stdout).toMatch(/Examples:\n {2}\$ \S+/)
+  })
+})
+
+describe('docs/cli.md', () => {
+  const page = readFileSync(join(import.meta.dirname, '../../../docs/cli.md'), 'utf8')
+
+  test('names every command with each of its options', () => {
+    for (const command of createProgram().commands) {
+      expect(page).toMatch(new RegExp(`\`${command.name()}[ \`]`))
+      if (command.name() === 'admin') continue
+      for (const { long } of command.options)
+        expect(`${command.name()}: ${page.includes(`${long}`) ? long : 'missing'}`).toBe(`${command.name()}: ${long}`)
+    }
+  })
+
+  test('has the exit codes with their meaning', () => {
+    const rows = [...page.matchAll(/^\| (\d+) +\| (.*?) +\|$/gm)].map(([, code, says]) => [Number(code), says?.replaceAll('`', '')])
+    expect(rows).toEqual(Object.values(EXIT).map(({ code, says }) => [code, says]))
   })
 })

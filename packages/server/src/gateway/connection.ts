@@ -4,7 +4,7 @@
  * frames could not be handed over, and the clocks of the peer (ping, rekey) stand still meanwhile.
  *
  * Bound: `inboundMessagesMax` frames that were not handed over (G03), or what was in one chunk of the socket when a pause began
- * that the client could not foresee; outbound that of `relay/follow/outflow.ts`, and at four times `outboundHighBytes` nothing more is
+ * that the client could not foresee; outbound that of `relay/load/outflow.ts`, and at four times `outboundHighBytes` nothing more is
  * read; before authentication two handshake frames in bytes.
  */
 import {
@@ -24,7 +24,7 @@ import type { Socket } from 'node:net'
 import type { WebSocket } from 'ws'
 import type { Timer } from '../core/state.ts'
 import type { EventEncoder } from '../relay/replay/event-message.ts'
-import { createOutflow } from '../relay/follow/outflow.ts'
+import { createOutflow } from '../relay/load/outflow.ts'
 import { AT_ONCE, createTimers, CUT_OFF_MS, type Listener, type Outlet } from '../relay/sessions/outlet.ts'
 import type { GatewayLimits } from './limits.ts'
 

@@ -7,7 +7,7 @@
  */
 import type { ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
-import { createOutflow } from '../../relay/follow/outflow.ts'
+import { createOutflow } from '../../relay/load/outflow.ts'
 import type { Relay } from '../../relay/relay.ts'
 import type { Media } from '../contract.ts'
 
