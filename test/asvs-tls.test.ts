@@ -8,11 +8,11 @@ import { createSecureContext, TLSSocket } from 'node:tls'
 import { afterEach, describe, expect, test } from 'vitest'
 import { nodeHttp } from '../packages/client/src/node/http.ts'
 import { nodeTransport } from '../packages/client/src/node/transport.ts'
-import { parseServerUrl } from '../packages/client/src/connection/server-url.ts'
 import { openExternalDatabase } from '../packages/server/src/store/postgres/database.ts'
 import { silent } from '@sealpost/testing/relays/silent-log'
 import { makeCertificate } from '@sealpost/testing/components/certificate'
 import { listen as listenOn } from '@sealpost/testing/components/listen'
+import { parseServerUrl } from '@sealpost/protocol'
 
 /** Of nobody. */
 const identity = makeCertificate(new Date('2020-01-01'), new Date('2090-01-01'))

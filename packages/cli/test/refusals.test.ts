@@ -119,7 +119,7 @@ describe.concurrent('the server (B01)', () => {
       env: { DATABASE_URL: world.relay.database_url, SEALPOST_SECRETS_FILE: world.relay.secrets_file, SEALPOST_LOG_LEVEL: 'silent' },
     })
     expect(ended.code).toBe(3)
-    expect(ended.stderr).toMatch(/is taken[^]*--port 0/)
+    expect(ended.stderr).toMatch(/is taken\n {2}choose another port with --port \(0 takes a free one\)/)
   })
 })
 

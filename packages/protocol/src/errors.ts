@@ -9,11 +9,18 @@ export class SealpostError extends Error {
   readonly code: ErrorCode
   /** What the server said of when to try again, also through errors that were made of that one. */
   readonly retry_after_ms: number | undefined
+  /** What a person can do, where the cause tells more than the code; also through errors of the same code that were made of it. */
+  readonly hint: string | undefined
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; retry_after_ms?: number | undefined }) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options?: { cause?: unknown; retry_after_ms?: number | undefined; hint?: string | undefined },
+  ) {
     super(message, options)
     const cause = options?.cause
     this.code = code
+    this.hint = options?.hint ?? (cause instanceof SealpostError && cause.code === code ? cause.hint : undefined)
     this.retry_after_ms = options?.retry_after_ms ?? (cause instanceof SealpostError ? cause.retry_after_ms : undefined)
   }
 }

@@ -1,5 +1,5 @@
 /** What people compare by eye: short prefixes of hashes in groups of four hexadecimal digits. The same on every end. */
-import { type Bytes, toHex } from './bytes.ts'
+import { type Bytes, toBase64url, toHex } from './bytes.ts'
 import type { Crypto } from './crypto.ts'
 
 /** 64 bits of SHA-256 of a server key (32 bytes): `0123 4567 89ab cdef`. */
@@ -10,6 +10,11 @@ export async function serverKeyFingerprint(crypto: Pick<Crypto, 'sha256'>, serve
 /** The first 80 bits of the head hash of a device log: equal on all devices that see the same device list. */
 export function deviceListFingerprint(log_head: Bytes): string {
   return inGroups(log_head.subarray(0, 10))
+}
+
+/** The end of a server's key, for sentences that show two keys: `…x9Qk`. */
+export function keyTail(key: Bytes): string {
+  return `…${toBase64url(key).slice(-4)}`
 }
 
 function inGroups(bytes: Bytes): string {

@@ -7,8 +7,9 @@
  * ends the process at once (PostgreSQL follows by itself, and recovers at the next start).
  */
 import { readFileSync } from 'node:fs'
-import { SealpostError, serverKeyFingerprint, toBase64url } from '@sealpost/protocol'
+import { SealpostError, serverKeyFingerprint } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
+import { announce } from './config/announcement.ts'
 import { type Config, readConfig } from './config/config.ts'
 import type { ConfigFlags } from './config/variables.ts'
 import { createLog, type LeveledLog } from './telemetry/log.ts'
@@ -16,6 +17,7 @@ import { type RunningServer, startServer } from './server.ts'
 import { startWorkers } from './workers/primary.ts'
 
 const SAME_SIGNAL_MS = 1000
+const LATE_HINT = 'nothing acknowledged is lost; raise SEALPOST_STOP_S where its stops need longer'
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export type ServeOptions = {
@@ -36,7 +38,7 @@ export async function serve(options: ServeOptions = {}): Promise<void> {
     await Promise.race([starting, ending.asked])
     const server = await (ending.signal.aborted ? inTime(starting, config) : starting)
     if (server === null) return
-    if (!ending.signal.aborted) write(await describe(config, server))
+    if (!ending.signal.aborted) write(announce(config, server, await serverKeyFingerprint(nodeCrypto, server.server_key)))
     await Promise.race([ending.asked, server.stopped])
     logger.info('stopping')
     await inTime(server.stop(), config)
@@ -47,14 +49,6 @@ export async function serve(options: ServeOptions = {}): Promise<void> {
     ending.close()
     logger.close()
   }
-}
-
-async function describe(config: Config, server: RunningServer): Promise<string> {
-  return `listening on ${server.url}
-server key fingerprint: ${await serverKeyFingerprint(nodeCrypto, server.server_key)}
-next, on the first device:
-  npx sealpost init --name laptop --server ${config.public_url ?? server.url}/#${toBase64url(server.server_key)}
-${server.admin_url === null ? '' : `for admins: ${server.admin_url} (the first owner: npx sealpost admin init --name NAME)\n`}`
 }
 
 /** Null when the signal came before there was anything to stop. */
@@ -71,7 +65,7 @@ async function start(config: Config, logger: LeveledLog, signal: AbortSignal): P
 async function inTime<T>(work: Promise<T>, { stop_ms_max }: Config): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    const error = new SealpostError('internal', `the relay did not stop within ${stop_ms_max / 1000} s`)
+    const error = new SealpostError('internal', `the relay did not stop within ${stop_ms_max / 1000} s, and was ended`, { hint: LATE_HINT })
     timer = setTimeout(() => reject(error), stop_ms_max)
   })
   return Promise.race([work, late]).finally(() => clearTimeout(timer))

@@ -207,7 +207,7 @@ describe('a start', () => {
     expect(second.server_key).toEqual(first.server_key)
     await expect(start('three', { DATABASE_URL })).rejects.toMatchObject({
       code: 'server_identity',
-      message: expect.stringContaining('secrets.json'),
+      hint: expect.stringContaining('secrets.json'),
     })
   })
 

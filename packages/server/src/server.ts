@@ -8,7 +8,6 @@
  */
 import { type Bytes, SealpostError, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
-import type { FastifyInstance } from 'fastify'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DatabaseError } from 'pg'
 import { openBus } from './bus/open-bus.ts'
@@ -33,6 +32,7 @@ import type { RateRule } from './limits/rules.ts'
 import { openSigningKeys } from './http/auth/signing-keys.ts'
 import { createRetentionJobs } from './jobs/retention.ts'
 import { startJobs } from './jobs/schedule.ts'
+import { adminPlaceOf, listen, placeOf } from './http/listening.ts'
 import type { Log } from './telemetry/log.ts'
 import { createNodeFigures } from './relay/node-figures.ts'
 import { openNodeLease } from './relay/sessions/node-lease.ts'
@@ -42,11 +42,11 @@ import { startRefused } from './store/postgres/refusals.ts'
 import { createStore } from './store/store.ts'
 
 const RELAY_NAME_CHARS = 16
-const OTHER_KEY =
-  'the database belongs to a relay with another key; put its secrets.json back (or name it with SEALPOST_SECRETS_FILE), or use another database'
+const OTHER_KEY = 'the database belongs to a relay with another key'
+const OTHER_KEY_HINT = 'put the secrets.json of that relay back, or name it with SEALPOST_SECRETS_FILE; or use another database'
 
 export type RunningServer = {
-  /** The address listened on, as a URL. */
+  /** The URL by which this machine reaches it. */
   url: string
   /** The same of the listener of admins; null when there is none. */
   admin_url: string | null
@@ -100,7 +100,8 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     const { clock_skew_ms, quota_bytes, quota_devices: devices_max, quota_streams: streams_max } = config
     const store = await createStore({ connection, pooler, log: logger, clock_skew_ms, quota_bytes, devices_max, streams_max })
     open.push(() => store.close())
-    if ((await store.claimServerKey(secrets.server_key)) === 'mismatch') throw new SealpostError('server_identity', OTHER_KEY)
+    if ((await store.claimServerKey(secrets.server_key)) === 'mismatch')
+      throw new SealpostError('server_identity', OTHER_KEY, { hint: OTHER_KEY_HINT })
     const redis = config.redis === null ? null : openRedis(config.redis, logger)
     open.push(() => redis?.close())
     // relays that share one Redis do not hear of each other
@@ -163,7 +164,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     open.push(() => gateway.close())
     gateway.attach(http.server)
     checkWanted(signal)
-    const port = await listen(http, config)
+    const { url, port } = await listen(http, placeOf(config))
     const doors = [http]
     let admin_url: string | null = null
     if (config.admin !== null) {
@@ -188,7 +189,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
       })
       open.push(() => app.close())
       doors.push(app)
-      admin_url = urlOf(config.admin.host, await listen(app, config.admin, 'SEALPOST_ADMIN_PORT'))
+      admin_url = (await listen(app, adminPlaceOf(config.admin, config))).url
     }
 
     const stopped = Promise.withResolvers<void>()
@@ -207,7 +208,7 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
     }
 
     return {
-      url: urlOf(config.host, port),
+      url,
       admin_url,
       port,
       server_key: secrets.server_key,
@@ -224,26 +225,4 @@ export async function startServer(config: Config, { logger, test, setLogLevel, s
 function explained(error: unknown): unknown {
   const cause = error instanceof SealpostError && (error.code === 'internal' || error.code === 'unavailable') ? error.cause : undefined
   return cause instanceof DatabaseError ? startRefused(cause, 'the database') : error
-}
-
-async function listen(http: FastifyInstance, { host, port }: { host: string; port: number }, variable = '--port'): Promise<number> {
-  try {
-    await http.listen({ host, port })
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException
-    if (code === 'EADDRINUSE') throw new SealpostError('port_in_use', `port ${port} of ${host} is taken (${variable})`, { cause })
-    if (code === 'EACCES')
-      throw new SealpostError('invalid_config', `port ${port} may not be used by this user; choose another with ${variable}`, { cause })
-    if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
-      throw new SealpostError('invalid_config', `${host} is not an address of this machine; choose another with --host`, { cause })
-    }
-    throw cause
-  }
-  const address = http.server.address()
-  if (address === null || typeof address === 'string') throw new TypeError('not listening on a port')
-  return address.port
-}
-
-function urlOf(host: string, port: number): string {
-  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`
 }

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { toBase64url } from '@sealpost/protocol'
+import { parseServerUrl, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { afterEach, describe, expect, it } from 'vitest'
 import { openAdminClient } from './admin-client.ts'
@@ -38,7 +38,7 @@ async function listen(answer: (request: IncomingMessage, token: string) => Told)
   await new Promise<void>((resolve) => listening?.listen(0, '127.0.0.1', resolve))
   return { url: `http://127.0.0.1:${(listening.address() as AddressInfo).port}`, asked }
 }
-const open = (url: string, signal = new AbortController().signal) => openAdminClient(url, key, signal)
+const open = (url: string, signal = new AbortController().signal) => openAdminClient(parseServerUrl(url), key, signal)
 const problem = (status: number, code: string, more: Partial<Told> = {}): Told => ({
   status,
   body: { code, detail: `it is ${code}` },
@@ -72,7 +72,9 @@ describe('a token', () => {
   it('is asked of the pinned relay alone: another gets nothing that is signed', async () => {
     const { url, asked } = await listen(() => ({ body: {} }))
     const other = { ...key, server_key_hash: nodeCrypto.random(32) }
-    await expect(openAdminClient(url, other, new AbortController().signal)).rejects.toMatchObject({ code: 'server_identity' })
+    await expect(openAdminClient(parseServerUrl(url), other, new AbortController().signal)).rejects.toMatchObject({
+      code: 'server_identity',
+    })
     expect(asked).toEqual(['/.well-known/sealpost.json'])
   })
 })

@@ -16,6 +16,7 @@ import {
   ERROR,
   type ErrorCode,
   fromBase64url,
+  type parseServerUrl,
   retryAfterMs,
   SealpostError,
 } from '@sealpost/protocol'
@@ -43,13 +44,18 @@ const RETRY_MS = 5_000
 /** Rates of admins are by the minute. */
 const RETRY_MS_MAX = 60_000
 
-export async function openAdminClient(url: string, key: AdminKey, signal: AbortSignal): Promise<AdminClient> {
-  const base = url.replace(/\/$/, '')
+export async function openAdminClient(
+  { url: base, pin }: ReturnType<typeof parseServerUrl>,
+  key: AdminKey,
+  signal: AbortSignal,
+): Promise<AdminClient> {
   const time = createServerClock(nodeClock)
   // oxlint-disable-next-line typescript/no-explicit-any -- as above
   const ask = (name: AdminRouteName, what: AdminAsk, token: string | null): Promise<any> => askOnce(base, name, what, token, time, signal)
   const server_key = readServerKey(base, await ask('read_server', {}, null))
   const hash = createHash('sha256').update(server_key).digest()
+  if (pin !== null && !equalBytes(pin, server_key))
+    throw new SealpostError('server_identity', `what answers at ${base} does not have the key in the address; nothing was signed`)
   if (key.server_key_hash === null) await pinServer(key, hash)
   else if (!equalBytes(key.server_key_hash, hash))
     throw new SealpostError('server_identity', `what answers at ${base} is not the relay that this key is for; nothing was signed`)

@@ -1,6 +1,6 @@
 /** `sealpost admin`: running a relay. Most of it is the list in `admin/admin-list.ts`; keys, the first owner and the audit log are here. */
 import type { Command } from 'commander'
-import { type AdminRouteName, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
+import { type AdminRouteName, DEFAULT_ADMIN_URL, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
 import { type AdminClient, openAdminClient } from '../admin/admin-client.ts'
 import { adminKeyPath, createAdminKey, pinServer, readAdminKey } from '../admin/admin-key.ts'
 import { ADMIN_COMMANDS, type AdminCommand, text, time } from '../admin/admin-list.ts'
@@ -10,18 +10,17 @@ import { parseCount } from '../duration.ts'
 import { EXIT, type Exit, UsageError } from '../exit-codes.ts'
 import { listenForInterrupt } from '../interrupt.ts'
 import { ask, formatTable, plain, print, say } from '../output.ts'
+import { readServerUrl } from '../server-url.ts'
 
 type Shared = { url?: string; key?: string; json?: boolean }
 type Options = Readonly<Record<string, string | boolean | undefined>>
-
-const DEFAULT_URL = 'http://127.0.0.1:8788'
 
 export function addAdmin(program: Command): void {
   const admin = program
     .command('admin')
     .summary('run a relay: accounts, limits, invites, jobs, audit')
     .description('Asks the admin listener of a relay, with the key of an admin on this machine.')
-    .option('--url <url>', `the admin listener (default SEALPOST_ADMIN_URL, else ${DEFAULT_URL})`)
+    .option('--url <url>', `the admin listener (default SEALPOST_ADMIN_URL, else ${DEFAULT_ADMIN_URL})`)
     .option('--key <file>', 'the key of this admin (default SEALPOST_ADMIN_KEY, else ~/.sealpost-admin.json)')
     .option('--json', 'the answer as JSON, a list one object a line')
     .showHelpAfterError(
@@ -229,7 +228,7 @@ function run(work: Run) {
     try {
       const client = async (): Promise<AdminClient> => {
         const key = await readAdminKey(adminKeyPath(options.key, process.env))
-        return openAdminClient(options.url ?? process.env.SEALPOST_ADMIN_URL ?? DEFAULT_URL, key, interrupt.signal)
+        return openAdminClient(adminUrl(options.url, process.env), key, interrupt.signal)
       }
       process.exitCode = EXIT[await work(client, args, options, interrupt.signal)].code
     } finally {
@@ -240,4 +239,10 @@ function run(work: Run) {
 
 function textOf<N extends string>(name: N, value: string | boolean | undefined): Partial<Record<N, string>> {
   return typeof value === 'string' ? ({ [name]: value } as Record<N, string>) : {}
+}
+
+function adminUrl(option: string | undefined, env: NodeJS.ProcessEnv): ReturnType<typeof readServerUrl> {
+  if (option !== undefined) return readServerUrl(option, '--url')
+  const { SEALPOST_ADMIN_URL: named } = env
+  return named === undefined || named === '' ? readServerUrl(DEFAULT_ADMIN_URL, '--url') : readServerUrl(named, 'SEALPOST_ADMIN_URL')
 }

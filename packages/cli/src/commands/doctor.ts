@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { examples } from '../command.ts'
 import { EXIT, type Exit, UsageError } from '../exit-codes.ts'
 import { formatTable, plain, print } from '../output.ts'
+import { readServerUrl } from '../server-url.ts'
 
 type Options = { data?: string; databaseUrl?: string; url?: string; json?: boolean }
 
@@ -35,12 +36,10 @@ export function addDoctor(program: Command): void {
 
 async function examine({ data, databaseUrl: database_url, url, json }: Options): Promise<Exit> {
   const { diagnose, VARIABLES } = await import('@sealpost/server')
-  if (!VARIABLES.SEALPOST_PUBLIC_URL.schema.safeParse(url).success)
-    throw new UsageError('--url is not valid', 'give it as https://relay.example, without a path')
-  if (!VARIABLES.DATABASE_URL.schema.safeParse(database_url).success)
-    throw new UsageError('--database-url is not valid', 'give it as postgresql://user:password@host:port/database')
+  const wrong = VARIABLES.DATABASE_URL.schema.safeParse(database_url).error?.issues[0]
+  if (wrong !== undefined) throw new UsageError('--database-url is not valid', wrong.message)
   const flags = { ...(data === undefined ? {} : { data }), ...(database_url === undefined ? {} : { database_url }) }
-  const findings = await diagnose({ flags, url })
+  const findings = await diagnose({ flags, url: url === undefined ? undefined : readServerUrl(url, '--url').url })
   await print(plain(json === true ? toLines(findings) : describe(findings)))
   return findings.some(({ is }) => is === 'fail') ? 'unhealthy' : 'ok'
 }

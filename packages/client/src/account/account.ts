@@ -39,13 +39,14 @@ import {
   verifyIntroduction,
   type WireEntry,
   commitNonce,
+  keyTail,
+  parseServerUrl,
 } from '@sealpost/protocol'
 import { awaitSlot, FIRST_TRIES_MS, isFinal, openContact, putSlot } from './contact.ts'
 import type { AppendedEntry, Member } from '../home/member.ts'
 import type { Clock, Home, Identity, LogRow } from '../ports.ts'
 import type { Rest } from '../connection/rest.ts'
 import { createServerClock, type ServerClock } from '../connection/server-clock.ts'
-import { keyTail, parseServerUrl } from '../connection/server-url.ts'
 import { throwIfAborted } from '../signal.ts'
 
 /** For the account to be made. */

@@ -23,12 +23,12 @@ import {
   toBase64url,
   type WireEntry,
   wordsToRecoverySeed,
+  parseServerUrl,
 } from '@sealpost/protocol'
 import { addRow, CREATE_MS, expectEmpty, otherKey, toIdentity } from './account.ts'
 import { FIRST_TRIES_MS, openContact } from './contact.ts'
 import type { Home, Identity, LogRow } from '../ports.ts'
 import { createServerClock } from '../connection/server-clock.ts'
-import { parseServerUrl } from '../connection/server-url.ts'
 import { throwIfAborted } from '../signal.ts'
 
 export type RecoverOptions = {

@@ -18,6 +18,7 @@ import {
   SealpostError,
   type ServerHeadOf,
   type ServerMessage,
+  socketUrl,
 } from '@sealpost/protocol'
 import { toUnit } from './backoff.ts'
 import { type Channel, openChannel } from './channel.ts'
@@ -34,7 +35,6 @@ import {
   type TimerName,
 } from './machine.ts'
 import type { Clock, Identity, Transport } from '../ports.ts'
-import { socketUrl } from './server-url.ts'
 
 /** Never again unchanged, whoever finds it: connecting anew would find the same. */
 const FATAL: ReadonlySet<ErrorCode> = new Set([

@@ -2,12 +2,11 @@
  * Whether the server at another address is the one that this account knows (protocol.md §4): a handshake up to server_hello, whose
  * signature nobody makes without the pinned key. What a server says of itself elsewhere counts for nothing. This device is not named.
  */
-import { type Bytes, equalBytes, LIMITS, SealpostError } from '@sealpost/protocol'
+import { type Bytes, equalBytes, keyTail, LIMITS, parseServerUrl, SealpostError, socketUrl } from '@sealpost/protocol'
 import { SUBPROTOCOL } from './channel.ts'
 import { createChannelKeys } from './channel-keys.ts'
 import { closeError, unreachableError } from '../failure.ts'
 import type { Home, Identity } from '../ports.ts'
-import { keyTail, parseServerUrl, socketUrl } from './server-url.ts'
 import { defer, orAborted, within } from '../signal.ts'
 
 /** The socket, then its answer. */

@@ -88,12 +88,20 @@ describe('the configuration', () => {
     expect(() => readConfig({ SEALPOST_HOME: '/home', SEALPOST_DEBUG: '1', SEALPOST_SIGNUP_FILE: '' })).not.toThrow()
   })
 
-  it.each(['127.0.0.1', '0.0.0.0', '::', '::1', 'fe80::1%eth0', 'localhost', 'relay.example', 'relay_1', 'xn--bcher-kva.example'])(
-    'listens on %s',
-    (host) => {
-      expect(readConfig({ SEALPOST_HOST: host }).host).toBe(host)
-    },
-  )
+  it.each([
+    '127.0.0.1',
+    '0.0.0.0',
+    '::',
+    '::1',
+    'fe80::1%eth0',
+    'localhost',
+    'relay.example',
+    'relay_1',
+    '_relay',
+    'xn--bcher-kva.example',
+  ])('listens on %s', (host) => {
+    expect(readConfig({ SEALPOST_HOST: host }).host).toBe(host)
+  })
 
   it.each(['[::1]', '127.0.0.1:8787', 'http://127.0.0.1', '300.1.1.1', '1.2.3', '-a', 'a..b', 'a b', 'a/b', `${'a'.repeat(64)}.example`])(
     '%s is no address to listen on',
@@ -104,6 +112,64 @@ describe('the configuration', () => {
       expect(() => readConfig({}, { host })).toThrow('--host: expected an address')
     },
   )
+
+  it('spells the name of a host as the DNS has it', () => {
+    expect(readConfig({ SEALPOST_HOST: 'Bücher.example', SEALPOST_ADMIN_HOST: 'Relay' })).toMatchObject({
+      host: 'xn--bcher-kva.example',
+      admin: { host: 'relay' },
+    })
+  })
+
+  it.each([
+    ['http://relay.example', /plain http is for this machine alone.*https:/],
+    ['https://relay.example/path', /has a path/],
+    ['relay.example', /no https:\/\/ in front/],
+    ['http://0.0.0.0:8787', /places to listen at/],
+    [`https://relay.example/#${'A'.repeat(43)}`, /key of the relay does not belong here.*begins with #/],
+  ])('SEALPOST_PUBLIC_URL is an address that devices take, and %s is none', (url, reason) => {
+    expect(() => readConfig({ SEALPOST_PUBLIC_URL: url })).toThrow(reason)
+    expect(readConfig({ SEALPOST_PUBLIC_URL: 'https://Relay.example.:443/' }).public_url).toBe('https://relay.example')
+  })
+
+  it('an origin of web pages may be any host over http and https', () => {
+    const { origins } = readConfig({ SEALPOST_ORIGINS: 'https://App.example, http://app.lan:5173' })
+    expect(origins).toEqual(['https://app.example', 'http://app.lan:5173'])
+  })
+
+  it('a mistake names what gave the value: the flag, the variable, or the variable of the file', () => {
+    const read = (): string => 'http'
+    expect(() => readConfig({ SEALPOST_PORT: '1' }, { port: 'http' })).toThrow('\n  --port: expected')
+    expect(() => readConfig({ SEALPOST_PORT: 'http' })).toThrow('\n  SEALPOST_PORT: expected')
+    expect(() => readConfig({ SEALPOST_PORT_FILE: '/port' }, {}, read)).toThrow('\n  SEALPOST_PORT_FILE: expected')
+    expect(() => readConfig({}, { redis_url: 'redis://a?tls=disable,redis://b?tls=disable' })).toThrow('\n  --redis-url: several servers')
+    expect(readConfig({ SEALPOST_ADMIN_HOST: '::1' }, { host: '::1' }).names).toMatchObject({
+      SEALPOST_HOST: '--host',
+      SEALPOST_PORT: '--port',
+      SEALPOST_ADMIN_HOST: 'SEALPOST_ADMIN_HOST',
+      SEALPOST_ADMIN_PORT: 'SEALPOST_ADMIN_PORT',
+    })
+  })
+
+  it('bytes that are no text, in a variable or in its file, are a mistake', () => {
+    expect(() => readConfig({ SEALPOST_DATA: '/data/\ufffd' })).toThrow('SEALPOST_DATA: it holds bytes that are not text')
+    expect(() => readConfig({ SEALPOST_DATA_FILE: '/data' }, {}, () => '/da\0ta')).toThrow('SEALPOST_DATA_FILE: it holds bytes')
+  })
+
+  it('a file that cannot be read says why: of a secret, and of a certificate of the database', async () => {
+    const read = (path: string): string => readFileSync(path, 'utf8')
+    const folder = import.meta.dirname
+    for (const [path, cause] of [
+      [`${folder}/nothing`, 'there is no such file or folder'],
+      [folder, 'it is a folder, not a file'],
+      [`${import.meta.filename}/x`, 'a part of the path is a file, not a folder'],
+    ]) {
+      expect(() => readConfig({ DATABASE_URL_FILE: path }, {}, read)).toThrow(`DATABASE_URL_FILE: the file cannot be read: ${cause}`)
+      const url = `postgresql://u:hunter2@db.example/d?sslmode=verify-full&sslrootcert=${path}`
+      const wrong = (): unknown => readConfig({ DATABASE_URL: url }, {}, read)
+      expect(wrong).toThrow(`DATABASE_URL: the file of sslrootcert cannot be read: ${cause}`)
+      expect(wrong).not.toThrow('hunter2')
+    }
+  })
 
   it('a stream that has two ages is a mistake', () => {
     expect(readConfig({ SEALPOST_RETENTION_STREAMS: 'a=1,b=1' }).retention.streams).toHaveLength(2)

@@ -4,7 +4,7 @@
  *
  * For each variable X, `X_FILE` names a file that holds the value (secrets mounted by an orchestrator).
  */
-import { SealpostError } from '@sealpost/protocol'
+import { fileCause, SealpostError } from '@sealpost/protocol'
 import type { z } from 'zod'
 import type { Rates } from '../limits/rate-limits.ts'
 import { RATES, type RateRule, rateVariable } from '../limits/rules.ts'
@@ -60,6 +60,8 @@ export type Config = {
   audit_ms: number | null
   /** The listener of admins; null = there is none. */
   admin: { host: string; port: number } | null
+  /** The flag, the variable or the variable of a file that gave each value; where none did, the one that a person would use. */
+  names: Readonly<Record<Name, string>>
   /** Every variable, as it may be shown. */
   shown: readonly ShownVariable[]
   /** Points of each rate. */
@@ -87,27 +89,34 @@ type Values = { [N in Name]: z.output<(typeof VARIABLES)[N]['schema']> }
 export function readConfig(env: NodeJS.ProcessEnv, flags: ConfigFlags = {}, readFile: (path: string) => string = noFiles): Config {
   const mistakes: string[] = []
   const values: Record<string, unknown> = {}
+  const names: Record<string, string> = {}
   const shown: ShownVariable[] = []
   for (const [name, row] of Object.entries<Variable>(VARIABLES)) {
-    const flag = row.flag === undefined ? undefined : flags[row.flag]
-    const given = flag ?? readVariable(env, name, readFile, mistakes)
+    const { given, label } = giveVariable(name, row, env, flags, readFile, mistakes)
+    names[name] = label
     const parsed = row.schema.safeParse(given === '' ? undefined : given)
-    const label = flag === undefined ? name : `--${String(row.flag).replace('_', '-')}`
     shown.push(showVariable(name, row, given))
-    if (parsed.success) values[name] = parsed.data
+    if (given !== undefined && UNUSABLE.test(given)) mistakes.push(`${label}: it holds bytes that are not text in UTF-8, or a zero`)
+    else if (parsed.success) values[name] = parsed.data
     else mistakes.push(`${label}: ${parsed.error.issues.map((issue) => issue.message).join('; ')}`)
   }
   for (const name of Object.keys(env)) if (isUnknown(name)) mistakes.push(`${name}: there is no such variable${nearest(name)}`)
   const { SEALPOST_DRAIN_NOTICE_S: notice = 0, SEALPOST_STOP_S: stop = Infinity } = values as Partial<Values>
-  if (notice >= stop) mistakes.push('SEALPOST_DRAIN_NOTICE_S: has to be below SEALPOST_STOP_S')
+  if (notice >= stop) mistakes.push(`${names['SEALPOST_DRAIN_NOTICE_S']}: has to be below ${names['SEALPOST_STOP_S']}`)
   const { REDIS_URL: redis = [], SEALPOST_REDIS_MODE: mode } = values as Partial<Values>
-  if (redis.length > 1 && mode === 'standalone') mistakes.push('REDIS_URL: several servers need SEALPOST_REDIS_MODE=sentinel or cluster')
+  if (redis.length > 1 && mode === 'standalone')
+    mistakes.push(`${names['REDIS_URL']}: several servers need SEALPOST_REDIS_MODE=sentinel or cluster`)
+  for (const [option, path] of certificatesOf(values)) {
+    const cause = readCause(path, readFile)
+    if (cause !== null) mistakes.push(`${names['DATABASE_URL']}: the file of ${option} cannot be read: ${cause}`)
+  }
   if (mistakes.length > 0) throw new SealpostError('invalid_config', `the configuration is not valid:\n  ${mistakes.join('\n  ')}`)
-  return toConfig(values as Values, shown)
+  return toConfig(values as Values, names as Config['names'], shown)
 }
 
-function toConfig(values: Values, shown: readonly ShownVariable[]): Config {
+function toConfig(values: Values, names: Config['names'], shown: readonly ShownVariable[]): Config {
   return {
+    names,
     host: values.SEALPOST_HOST,
     port: values.SEALPOST_PORT,
     data_dir: values.SEALPOST_DATA,
@@ -217,21 +226,60 @@ function editsBetween(a: string, b: string): number {
   return row.at(-1) ?? 0
 }
 
-function readVariable(env: NodeJS.ProcessEnv, name: string, readFile: (path: string) => string, mistakes: string[]): string | undefined {
+type Given = { given: string | undefined; label: string }
+
+/** The text of a variable, and the name of what gave it. */
+function giveVariable(
+  name: string,
+  row: Variable,
+  env: NodeJS.ProcessEnv,
+  flags: ConfigFlags,
+  readFile: (path: string) => string,
+  mistakes: string[],
+): Given {
+  const flag = row.flag === undefined ? null : `--${row.flag.replaceAll('_', '-')}`
+  const ofFlag = row.flag === undefined ? undefined : flags[row.flag]
+  if (flag !== null && ofFlag !== undefined) return { given: ofFlag, label: flag }
   const file = env[`${name}_FILE`]
-  if (file === undefined || file === '') return env[name]
-  if (env[name] !== undefined && env[name] !== '') {
-    mistakes.push(`${name} and ${name}_FILE are both set; keep one`)
-    return undefined
+  const isSet = env[name] !== undefined && env[name] !== ''
+  if (file === undefined || file === '') return { given: env[name], label: isSet ? name : (flag ?? name) }
+  const label = `${name}_FILE`
+  if (isSet) {
+    mistakes.push(`${name} and ${label} are both set; keep one`)
+    return { given: undefined, label: name }
   }
   try {
-    const text = readFile(file).trim()
+    const given = readFile(file).trim()
     // a secret that was not mounted must not become a default
-    if (text === '') mistakes.push(`${name}_FILE: the file is empty`)
-    return text
-  } catch {
-    mistakes.push(`${name}_FILE: the file cannot be read`)
-    return undefined
+    if (given === '') mistakes.push(`${label}: the file is empty`)
+    return { given, label }
+  } catch (error) {
+    mistakes.push(`${label}: the file cannot be read: ${fileCause(error)}`)
+    return { given: undefined, label }
+  }
+}
+
+/** What no path, address or number has in it. The system gives bytes that are not UTF-8 as U+FFFD. */
+const UNUSABLE = /[\0\ufffd]/
+
+/** Files that the driver reads by itself, where nothing tells what is wrong with them. */
+const CERTIFICATES = ['sslrootcert', 'sslcert', 'sslkey'] as const
+
+function certificatesOf({ DATABASE_URL: url }: Partial<Values>): [option: string, path: string][] {
+  if (url === null || url === undefined) return []
+  const { searchParams } = new URL(url)
+  return CERTIFICATES.flatMap((option) => {
+    const path = searchParams.get(option)
+    return path === null || path === '' ? [] : [[option, path] as [string, string]]
+  })
+}
+
+function readCause(path: string, readFile: (path: string) => string): string | null {
+  try {
+    readFile(path)
+    return null
+  } catch (error) {
+    return fileCause(error)
   }
 }
 

@@ -3,7 +3,7 @@
  * by it, and `docs/configuration.md` and `.env.example` are made of it.
  */
 import { isIP } from 'node:net'
-import { LABEL, LIMITS } from '@sealpost/protocol'
+import { isLoopback, LABEL, LIMITS, parseServerUrl, parseWebOrigin, SealpostError, toHostName } from '@sealpost/protocol'
 import { z } from 'zod'
 import { RATES, type RateRule, rateVariable } from '../limits/rules.ts'
 import { RELAY_LIMITS } from '../relay/limits.ts'
@@ -96,7 +96,7 @@ export const VARIABLES = {
     schema: publicUrl().nullable().default(null),
     type: 'URL',
     example: 'https://relay.example',
-    says: 'URL that devices connect to, when it is not the address listened on.',
+    says: 'URL that devices connect to, when it is not the address listened on: https, or http on this machine alone.',
   },
   SEALPOST_SECRETS_FILE: {
     schema: z.string().nullable().default(null),
@@ -129,7 +129,7 @@ export const VARIABLES = {
   SEALPOST_ADMIN_HOST: {
     schema: host().default('127.0.0.1'),
     type: 'address',
-    says: 'Address of the listener for admins. It has no TLS of its own: outside this machine it belongs behind a proxy or into a private network.',
+    says: 'Address of the listener for admins. It has no TLS of its own: outside this machine it belongs behind a TLS proxy in a private network.',
   },
   SEALPOST_ADMIN_PORT: {
     schema: whole(0, 65_535).nullable().default(null),
@@ -335,17 +335,16 @@ function streamAges() {
     .transform((parts): ReadonlyMap<string, number> => new Map(parts.map(([stream = '', age]) => [stream, Number(age)])))
 }
 
+/** An address as it is written, or a name in its one spelling. */
 function host() {
-  return z.string().refine((text) => isIP(text) !== 0 || isHostName(text), 'expected an address like 127.0.0.1 or ::1, or a host name')
+  const message = 'expected an address like 127.0.0.1 or ::1, or a host name, without a port'
+  return z.string().transform((text, context) => {
+    const taken = isIP(text) === 0 ? toHostName(text) : text
+    if (taken !== null) return taken
+    context.addIssue({ code: 'custom', message })
+    return z.NEVER
+  })
 }
-
-/** RFC 1123; a name whose last part is a number would be an address, and is none. */
-function isHostName(text: string): boolean {
-  const labels = text.split('.')
-  return text.length <= 253 && labels.every((label) => HOST_LABEL.test(label)) && !/^\d+$/.test(labels.at(-1) ?? '')
-}
-
-const HOST_LABEL = /^[a-z\d]([a-z\d_-]{0,61}[a-z\d])?$/i
 
 function databaseUrl() {
   const message = 'expected postgresql://user:password@host:port/database'
@@ -383,21 +382,33 @@ function isEncrypted({ protocol, searchParams }: URL): boolean {
 
 function isOnThisMachine({ hostname, searchParams }: URL): boolean {
   const host = searchParams.get('host') ?? decodeURIComponent(hostname)
-  return host === '' || host.startsWith('/') || /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/i.test(host)
+  return host === '' || host.startsWith('/') || isLoopback(host)
 }
 
+/** What `sealpost init` takes, without the key, which the relay adds itself. */
 function publicUrl() {
-  const message = 'expected https://host or http://host, without path, query or fragment'
-  return z.string().refine(isOrigin, message).transform(originOf)
+  return z.string().transform((text, context) =>
+    parsed(context, () => {
+      const { url, pin } = parseServerUrl(text)
+      if (pin === null) return url
+      throw new SealpostError('invalid_request', 'the key of the relay does not belong here', { hint: 'leave out what begins with #' })
+    }),
+  )
 }
 
 function origins() {
-  const message = 'expected origins like https://app.example, with commas between'
-  return z
-    .string()
-    .transform((text) => text.split(',').map((origin) => origin.trim()))
-    .refine((list) => list.every(isOrigin), message)
-    .transform((list) => list.map(originOf))
+  return z.string().transform((text, context) => parsed(context, () => text.split(',').map(parseWebOrigin)))
+}
+
+/** A refusal becomes a mistake of the configuration: its reason, and what to write instead. */
+function parsed<T>(context: z.RefinementCtx, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    if (!(error instanceof SealpostError)) throw error
+    context.addIssue({ code: 'custom', message: [error.message, error.hint].join('; ') })
+    return z.NEVER
+  }
 }
 
 function networks() {
@@ -413,14 +424,4 @@ function isNetwork(text: string): boolean {
   const family = isIP(address)
   if (family === 0 || rest.length > 0) return false
   return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128))
-}
-
-function isOrigin(text: string): boolean {
-  if (!URL.canParse(text)) return false
-  const url = new URL(text)
-  return /^https?:$/.test(url.protocol) && url.pathname === '/' && url.search === '' && url.hash === '' && url.username === ''
-}
-
-function originOf(text: string): string {
-  return new URL(text).origin
 }

@@ -43,8 +43,3 @@ export function secondsText(seconds: number): string {
 export function daysText(seconds: number): string {
   return `${Math.round(seconds / 86_400)} days`
 }
-
-/** Of a host or an address. */
-export function isLoopback(host: string): boolean {
-  return /^(localhost|::1|\[::1\]|(::ffff:)?127(\.\d{1,3}){3})$/i.test(host)
-}

@@ -152,8 +152,6 @@ export type AdminPort = { host: string; port: number; reached: readonly string[]
 
 export type PublicUrl = {
   url: string
-  scheme: 'http' | 'https'
-  host: string
   /** Null over plain HTTP. */
   tls: Tls | { failed: string } | null
   answer: { status: number; server_key: Bytes | null } | { failed: string }

@@ -5,12 +5,12 @@
 import { Socket } from 'node:net'
 import type { Bytes } from '@sealpost/protocol'
 import { Client, type ClientConfig, DatabaseError } from 'pg'
+import { isLoopback } from '@sealpost/protocol'
 import type { Config } from '../config/config.ts'
 import { findRunningPostgres } from '../store/postgres/embedded-postgres.ts'
 import { isPooled } from '../store/postgres/pool.ts'
 import { explainRefusal } from '../store/postgres/refusals.ts'
 import { SIGNUP } from '../config/variables.ts'
-import { isLoopback } from './check.ts'
 import {
   type Database,
   type OwnTables,

@@ -52,6 +52,6 @@ export async function lookAtSecrets(path: string): Promise<SecretsFile> {
   } catch (error) {
     const code = error instanceof SealpostError ? error.code : (error as NodeJS.ErrnoException).code
     if (code === 'ENOENT') return { path, is: 'missing' }
-    return { path, is: code === 'insecure_permissions' ? 'open' : code === 'internal' ? 'damaged' : 'unreadable' }
+    return { path, is: code === 'insecure_permissions' ? 'open' : code === 'state_damaged' ? 'damaged' : 'unreadable' }
   }
 }

@@ -1,15 +1,15 @@
 /** Looks at what others reach: asks as anybody could, sends nothing that is secret, and trusts no answer. Every question ends in time. */
-import { request as requestHttp } from 'node:http'
+import { type IncomingMessage, request as requestHttp } from 'node:http'
 import { request as requestHttps } from 'node:https'
 import { connect, isIP } from 'node:net'
-import { networkInterfaces } from 'node:os'
+import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
-import { fromBase64url, type Bytes } from '@sealpost/protocol'
+import { fromBase64url, type Bytes, isLoopback, isUnspecified } from '@sealpost/protocol'
 import { WebSocket } from 'ws'
 import { z } from 'zod'
 import type { Config } from '../config/config.ts'
 import { SOCKET_PATH, SUBPROTOCOL } from '../gateway/upgrade.ts'
-import { isLoopback } from './check.ts'
+import { reachedUrl } from '../http/listening.ts'
 import type { AdminPort, Port, PublicUrl, Tls } from './facts.ts'
 
 const ANSWER_MS = 4_000
@@ -23,15 +23,16 @@ export type Trust = {
 }
 
 export async function lookAtPort({ host, port }: Pick<Config, 'host' | 'port'>): Promise<Port> {
-  const local = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
-  const at = `${local.includes(':') ? `[${local}]` : local}:${port}`
+  const url = reachedUrl(host, port)
+  const at = url.replace('http://', '')
+  const to = { host: isUnspecified(host) ? new URL(url).hostname.replace(/^\[|\]$/g, '') : host, port }
   try {
-    if (isIP(local) !== 0 && !isLoopback(local) && !ownAddresses().includes(local)) return { at, is: 'no_address' }
-    const ready = get(`http://${at}/readyz`).then(
+    if (isIP(host) !== 0 && !isUnspecified(host) && !isLoopback(host) && !isOwnAddress(host)) return { at, is: 'no_address' }
+    const ready = get(to, '/readyz').then(
       ({ status }) => status === 200,
       () => false,
     )
-    const server = await get(`http://${at}/.well-known/sealpost.json`)
+    const server = await get(to, '/.well-known/sealpost.json')
     const server_key = serverKeyIn(server)
     if (server_key === null) return { at, is: 'other', reason: `it answers ${server.status}, and is no relay` }
     return { at, is: 'relay', ready: await ready, server_key }
@@ -54,27 +55,26 @@ export async function lookAtAdminPort({ host, port }: { host: string; port: numb
 /** `origin`: as SEALPOST_PUBLIC_URL has it. */
 export async function lookAtPublicUrl(origin: string, trust: Trust): Promise<PublicUrl> {
   const url = new URL(origin)
-  const scheme = url.protocol === 'https:' ? 'https' : 'http'
   const [tls, answer, socket_failed] = await Promise.all([
-    scheme === 'https' ? lookAtTls(url, trust).catch((error: unknown) => ({ failed: reasonOf(error) })) : null,
-    get(`${origin}/.well-known/sealpost.json`).then(
+    url.protocol === 'https:' ? lookAtTls(url, trust).catch((error: unknown) => ({ failed: reasonOf(error) })) : null,
+    get(url, '/.well-known/sealpost.json').then(
       (got) => ({ status: got.status, server_key: serverKeyIn(got) }),
       (error: unknown) => ({ failed: reasonOf(error) }),
     ),
     openSocket(origin),
   ])
-  return { url: origin, scheme, host: url.hostname, tls, answer, socket_failed }
+  return { url: origin, tls, answer, socket_failed }
 }
 
 // ---------------------------------------------------------------- HTTP
 
 type Got = { status: number; text: string }
 
-/** The certificate is another check's. */
-function get(url: string): Promise<Got> {
+/** A URL has no place for the zone of an address. The certificate is another check's. */
+function get(to: URL | { host: string; port: number }, path: string): Promise<Got> {
   return new Promise((resolve, reject) => {
     const options = { agent: false, rejectUnauthorized: false, signal: AbortSignal.timeout(ANSWER_MS) }
-    const request = (url.startsWith('https:') ? requestHttps : requestHttp)(url, options, (response) => {
+    const take = (response: IncomingMessage): void => {
       let text = ''
       response.setEncoding('utf8').on('data', (chunk: string) => {
         text += chunk
@@ -82,7 +82,11 @@ function get(url: string): Promise<Got> {
       })
       response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
       response.on('error', reject)
-    })
+    }
+    const request =
+      to instanceof URL
+        ? (to.protocol === 'https:' ? requestHttps : requestHttp)(new URL(path, to), options, take)
+        : requestHttp({ ...options, ...to, path }, take)
     request.on('error', reject)
     request.end()
   })
@@ -152,12 +156,18 @@ function greet<T>({ hostname, port }: URL, options: object, look: (socket: TLSSo
 
 // ---------------------------------------------------------------- addresses
 
+function ownInterfaces(): NetworkInterfaceInfo[] {
+  return Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? [])
+}
+
 /** Those of a link alone have no meaning without it. */
 function ownAddresses(): string[] {
-  return Object.values(networkInterfaces())
-    .flatMap((addresses) => addresses ?? [])
-    .filter(({ scopeid }) => !scopeid)
-    .map(({ address }) => address)
+  return ownInterfaces().flatMap(({ address, scopeid }) => (scopeid ? [] : [address]))
+}
+
+/** Of an address as it was configured, perhaps with a zone. */
+function isOwnAddress(host: string): boolean {
+  return ownInterfaces().some(({ address }) => address === host.split('%', 1)[0])
 }
 
 function isOpen(host: string, port: number): Promise<boolean> {

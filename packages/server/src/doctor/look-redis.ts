@@ -1,10 +1,10 @@
 /** Looks at Redis as a relay uses it: a message to itself over the channels of a relay of its own, which nobody else has. */
 import { randomBytes } from 'node:crypto'
 import { Redis } from 'ioredis'
+import { isLoopback } from '@sealpost/protocol'
 import { pino } from 'pino'
 import { openRedis, type RedisConfig, type RedisLink } from '../bus/redis-link.ts'
 import { openRedisWire } from '../bus/redis-wire.ts'
-import { isLoopback } from './check.ts'
 import type { RedisServers } from './facts.ts'
 
 const quiet = pino({ level: 'silent' })

@@ -1,8 +1,8 @@
 /** Checks of what others reach: the port, the URL that devices connect to, and who may come in. */
-import { equalBytes } from '@sealpost/protocol'
+import { equalBytes, isLoopback } from '@sealpost/protocol'
 import type { Config } from '../config/config.ts'
 import { createAddressRule } from '../limits/address.ts'
-import { type Check, daysText, fail, isLoopback, ok, seen, sizeText, skipped, type Verdict, warn } from './check.ts'
+import { type Check, daysText, fail, ok, seen, sizeText, skipped, type Verdict, warn } from './check.ts'
 import type { Facts, PublicUrl, Tls } from './facts.ts'
 
 const CERTIFICATE_DAYS_MIN = 14
@@ -120,9 +120,7 @@ function onTls(facts: Facts, judge: (tls: Tls) => Verdict): Verdict {
   })
 }
 
-function judgeUrl({ url, scheme, host, answer }: PublicUrl, facts: Facts): Verdict {
-  if (scheme === 'http' && !isLoopback(host))
-    return fail(`${url} is in clear: devices refuse it`, 'put a proxy with a certificate in front, and give its https URL')
+function judgeUrl({ url, answer }: PublicUrl, facts: Facts): Verdict {
   if ('failed' in answer) return fail(`${url} does not answer: ${answer.failed}`, 'check its name in the DNS, the firewall and the proxy')
   if (answer.server_key === null)
     return fail(`${url} leads to no relay (status ${answer.status})`, 'let the proxy pass every path to the relay, as it is')

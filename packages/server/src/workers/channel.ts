@@ -24,7 +24,7 @@ export type ToWorker =
 
 export type ToPrimary =
   | { is: 'listening'; listening: Listening }
-  | { is: 'failed'; code: ErrorCode; message: string }
+  | { is: 'failed'; code: ErrorCode; message: string; hint: string | undefined }
   | { is: 'log_level'; level: LogLevel }
   /** `nodes`: how many live, as far as the worker knows. */
   | ({ is: 'consume'; nodes: number } & Count)

@@ -23,6 +23,9 @@ import { createRestarts, SOON_MAX } from './restarts.ts'
 
 const WORKER = fileURLToPath(new URL(`./worker${extname(import.meta.filename)}`, import.meta.url))
 
+const LATE_HINT = 'nothing acknowledged is lost; raise SEALPOST_STOP_S where its stops need longer'
+const ENDED_HINT = 'the log above says why; where it says nothing, look whether the system ended it (memory, limits of the service)'
+
 /** The channel of the processes is the fourth, and the line of hints the one after. */
 const STDIO = ['ignore', 'inherit', 'inherit', 'ipc', 'pipe']
 
@@ -99,7 +102,7 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
           listened = true
           return listens(message.listening)
         case 'failed':
-          reason = new SealpostError(message.code, message.message)
+          reason = new SealpostError(message.code, message.message, { hint: message.hint })
           return
         case 'log_level':
           return options.setLogLevel?.(message.level)
@@ -215,7 +218,7 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
     clearTimeout(timer)
     process.off('exit', killAll)
     await foundation.close()
-    if (late) throw new SealpostError('internal', 'a worker did not stop in time, and was killed')
+    if (late) throw new SealpostError('internal', 'a worker did not stop in time, and was killed', { hint: LATE_HINT })
   }
 
   function killAll(): void {
@@ -226,7 +229,10 @@ export async function startWorkers(config: Config, options: ServerOptions): Prom
 function failureOf({ code, signal, reason }: End, how = 'while it started'): SealpostError {
   // one that is not yet deaf to them: the same signal is on its way to the primary
   const asked = signal === 'SIGINT' || signal === 'SIGTERM' || signal === 'SIGHUP'
-  return reason ?? new SealpostError(asked ? 'aborted' : 'internal', `a worker ended ${how} (${signal ?? code ?? 'not forked'})`)
+  if (reason !== null) return reason
+  return new SealpostError(asked ? 'aborted' : 'internal', `a worker ended ${how} (${signal ?? code ?? 'not forked'})`, {
+    hint: ENDED_HINT,
+  })
 }
 
 /** What a worker may take for its stop; the database has the rest of the time. */

@@ -41,8 +41,8 @@ async function run({ worker, config, foundation }: Setup): Promise<void> {
   } catch (error) {
     if (!(error instanceof SealpostError)) logger.error({ err: error }, 'a worker failed')
     logger.close()
-    const { code, message } = error instanceof SealpostError ? error : new SealpostError('internal', 'a worker failed')
-    channel.send({ is: 'failed', code, message }, () => process.exit(1))
+    const { code, message, hint } = error instanceof SealpostError ? error : new SealpostError('internal', 'a worker failed')
+    channel.send({ is: 'failed', code, message, hint }, () => process.exit(1))
   }
 }
 
