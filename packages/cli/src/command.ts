@@ -2,7 +2,7 @@
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
-import { EXIT, type Exit } from './exit-codes.ts'
+import { EXIT, type Exit, UsageError } from './exit-codes.ts'
 import { listenForInterrupt } from './interrupt.ts'
 
 export type Context = {
@@ -15,7 +15,19 @@ export type Context = {
 /** The home by option, then by `SEALPOST_HOME`, else `~/.sealpost`. */
 export function homePath(option: string | undefined, env: NodeJS.ProcessEnv): string {
   const named = option ?? env.SEALPOST_HOME
-  return named === undefined || named === '' ? join(homedir(), '.sealpost') : resolve(named)
+  return named === undefined || named === '' ? join(userFolder('--home or SEALPOST_HOME'), '.sealpost') : resolve(named)
+}
+
+/** The home folder of the user. A user may have none, as in a container that runs under a number. */
+export function userFolder(instead: string): string {
+  let folder = ''
+  try {
+    folder = homedir()
+  } catch {
+    // the user has no entry in the list of users
+  }
+  if (folder === '') throw new UsageError('this user has no home folder: HOME is not set', `set HOME, or name the place with ${instead}`)
+  return folder
 }
 
 /** An action of commander: `run` gets the context, then what commander gives (arguments, options), and says how it ended. */

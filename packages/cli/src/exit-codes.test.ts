@@ -60,6 +60,17 @@ describe('exit codes', () => {
     expect(failureOf(advised(new SealpostError('disk', 'x'), { exit: 'usage' })).exit).toBe('usage')
   })
 
+  test('a hint that the cause gave goes before every other, also through an error of the same code that was made of it', () => {
+    const cause = new SealpostError('disk', 'x', { hint: 'empty the bin', retry_after_ms: 1_000 })
+    expect(failureOf(advised(cause, { exit: 'usage', hint: 'elsewhere' }))).toMatchObject({ exit: 'usage', hint: 'empty the bin' })
+    expect(failureOf(new SealpostError('disk', 'y', { cause }))).toMatchObject({ hint: 'empty the bin' })
+    expect(
+      failureOf(new SealpostError('internal', 'y', { cause: new SealpostError('disk', 'x', { hint: 'empty the bin' }) })),
+    ).toMatchObject({
+      hint: OUTCOMES.internal.hint,
+    })
+  })
+
   test.each([
     [0, '1 second'],
     [1_001, '2 seconds'],

@@ -84,7 +84,7 @@ export const OUTCOMES = {
   unreachable: { exit: 'unreachable', hint: 'check the network and the address, and that the server runs' },
   timeout: { exit: 'unreachable', hint: AGAIN },
   aborted: { exit: 'refused', hint: 'run the command again when you are ready' },
-  disk: { exit: 'disk', hint: 'free some space and check that the folder can be written, then try again' },
+  disk: { exit: 'disk', hint: 'check the path, its owner and the room on the disk, then try again' },
   queued: { exit: 'queued', hint: REMAINS },
   check_phrase_mismatch: {
     exit: 'refused',
@@ -148,9 +148,11 @@ export type Failure = { exit: Exit; message: string; hint: string; code: string 
 export function failureOf(error: unknown): Failure {
   if (error instanceof UsageError) return { exit: 'usage', message: error.message, hint: error.hint, code: 'usage' }
   if (error instanceof SealpostError) {
-    const { code, message, retry_after_ms } = error
+    const { code, message, retry_after_ms, hint } = error
     const when = retry_after_ms === undefined ? {} : { hint: `try again in ${waitOf(retry_after_ms)}` }
-    return { ...OUTCOMES[code], ...when, ...advice.get(error), message, code }
+    // the cause knows most, then the command, then what the server said, then the table
+    const known = hint === undefined ? {} : { hint }
+    return { ...OUTCOMES[code], ...when, ...advice.get(error), ...known, message, code }
   }
   const disk = diskErrorCode(error)
   if (disk !== undefined) return { exit: 'disk', message: `the disk refused (${disk})`, hint: OUTCOMES.disk.hint, code: 'disk' }

@@ -24,6 +24,7 @@ export function createLineSplitter(bytesMax: number): LineSplitter {
       throw new SealpostError(
         'too_large',
         `line ${number} is longer than the limit of ${bytesMax} bytes for one event; the lines before it are kept`,
+        { hint: 'cut that line into shorter ones, then send from it on' },
       )
   }
   const take = (last: Bytes): Bytes => {

@@ -1,7 +1,7 @@
 /** A file for the recovery words: new, 0600, on disk (its name too) before `write` resolves. An existing file is never touched. */
 import { type FileHandle, open, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
-import { SealpostError } from '@sealpost/protocol'
+import { diskError, SealpostError } from '@sealpost/protocol'
 
 export type RecoveryFile = { path: string; write(words: string): Promise<void>; discard(): Promise<void> }
 
@@ -13,8 +13,11 @@ export async function createRecoveryFile(name: string): Promise<RecoveryFile> {
     file = await open(path, 'wx', 0o600)
   } catch (cause) {
     if (cause instanceof Error && 'code' in cause && cause.code === 'EEXIST')
-      throw new SealpostError('invalid_request', `${path} exists already and is not overwritten; name another recovery file`, { cause })
-    throw new SealpostError('disk', `the recovery file ${path} cannot be made`, { cause })
+      throw new SealpostError('invalid_request', `${path} exists already and is not overwritten`, {
+        cause,
+        hint: 'name another file with --recovery-file',
+      })
+    throw diskError(`the recovery file ${path} cannot be made`, cause)
   }
   return {
     path,
@@ -25,7 +28,7 @@ export async function createRecoveryFile(name: string): Promise<RecoveryFile> {
         await file.sync()
         await syncFolder(dirname(path))
       } catch (cause) {
-        throw new SealpostError('disk', `the recovery file ${path} cannot be written`, { cause })
+        throw diskError(`the recovery file ${path} cannot be written`, cause)
       } finally {
         await file.close()
       }

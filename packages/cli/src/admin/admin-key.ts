@@ -3,10 +3,10 @@
  * public part. The relay is pinned by its key at the first contact, or from the beginning where that is known.
  */
 import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
-import { homedir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
-import { adminIdOf, type Bytes, check, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
+import { adminIdOf, type Bytes, check, diskError, fromBase64url, quotePath, SealpostError, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
+import { userFolder } from '../command.ts'
 
 export type AdminKey = {
   path: string
@@ -24,7 +24,7 @@ const shape = { v: { oneOf: [1] }, sign_seed: 'key', server_key_hash: 'key|null'
 /** By option, then by `SEALPOST_ADMIN_KEY`, else `~/.sealpost-admin.json`. */
 export function adminKeyPath(option: string | undefined, env: NodeJS.ProcessEnv): string {
   const named = option ?? env.SEALPOST_ADMIN_KEY
-  return named === undefined || named === '' ? join(homedir(), '.sealpost-admin.json') : resolve(named)
+  return named === undefined || named === '' ? join(userFolder('--key or SEALPOST_ADMIN_KEY'), '.sealpost-admin.json') : resolve(named)
 }
 
 /** A new key, on disk; `discard` takes it away again. Throws `invalid_request` when the file exists, `disk`. */
@@ -37,8 +37,11 @@ export async function createAdminKey(path: string): Promise<AdminKey & { discard
     file = await open(path, 'wx', 0o600)
   } catch (cause) {
     if (isCode(cause, 'EEXIST'))
-      throw new SealpostError('invalid_request', `${path} exists already and is not overwritten; name another with --key`, { cause })
-    throw new SealpostError('disk', `the key file ${path} cannot be made`, { cause })
+      throw new SealpostError('invalid_request', `${path} exists already and is not overwritten`, {
+        cause,
+        hint: 'name another file with --key',
+      })
+    throw diskError(`the key file ${path} cannot be made`, cause)
   }
   await writeAll(file, path, key)
   return { ...key, discard: () => rm(path, { force: true }) }
@@ -51,13 +54,15 @@ export async function readAdminKey(path: string): Promise<AdminKey> {
     await using file = await open(path, 'r')
     const { mode, size } = await file.stat()
     if (process.platform !== 'win32' && (mode & 0o077) !== 0)
-      throw new SealpostError('insecure_permissions', `others can read the key in ${path}; make it yours alone with: chmod 600 ${path}`)
+      throw new SealpostError('insecure_permissions', `others can read the key in ${path}`, {
+        hint: `make it yours alone: chmod 600 ${quotePath(path)}; whoever read it is an admin until an owner removes it`,
+      })
     if (size > FILE_BYTES_MAX) throw damaged(path)
     text = await file.readFile('utf8')
   } catch (cause) {
     if (cause instanceof SealpostError) throw cause
     if (isCode(cause, 'ENOENT')) throw new SealpostError('not_admin', `there is no admin key in ${path}`, { cause })
-    throw new SealpostError('disk', `the key file ${path} cannot be read`, { cause })
+    throw diskError(`the key file ${path} cannot be read`, cause)
   }
   try {
     const stored = check(shape, JSON.parse(text), 'admin key')
@@ -95,14 +100,16 @@ async function writeAll(file: FileHandle, path: string, { sign_seed, server_key_
     await file.sync()
   } catch (cause) {
     await rm(path, { force: true })
-    throw new SealpostError('disk', `the key file ${path} cannot be written`, { cause })
+    throw diskError(`the key file ${path} cannot be written`, cause)
   } finally {
     await file.close()
   }
 }
 
 function damaged(path: string): SealpostError {
-  return new SealpostError('state_damaged', `the key file ${path} is damaged; put it back from a backup`)
+  return new SealpostError('state_damaged', `the key file ${path} is damaged`, {
+    hint: 'put it back from a backup, or make another with sealpost admin key --key FILE and have an owner add it',
+  })
 }
 
 function isCode(error: unknown, code: string): boolean {

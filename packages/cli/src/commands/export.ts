@@ -2,7 +2,7 @@
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { type Bytes, SealpostError, utf8Decode } from '@sealpost/protocol'
+import { type Bytes, SealpostError, utf8Decode, diskError } from '@sealpost/protocol'
 import type { ExportItem } from '@sealpost/client'
 import type { Command } from 'commander'
 import { type Context, endWith, examples } from '../command.ts'
@@ -76,7 +76,7 @@ async function save(
   check: ReturnType<typeof createExportCheck>,
 ): Promise<Record<string, number>> {
   const part = `${path}.${process.pid}.part`
-  const failed = (cause: unknown): SealpostError => new SealpostError('disk', `${path} cannot be written`, { cause })
+  const failed = (cause: unknown): SealpostError => diskError(`${path} cannot be written`, cause)
   let file: FileHandle
   try {
     file = await open(part, 'wx', 0o600)

@@ -367,7 +367,9 @@ async function answerFollower(leader: Leader, known: MemberStatus, request: Home
       await leader.moveServer(String(head['server']), signal)
       return { head: {}, body: EMPTY }
     default:
-      throw new SealpostError('invalid_request', 'the leader of this home is of another version')
+      throw new SealpostError('invalid_request', 'the leading process of this home is of another version', {
+        hint: 'end it, then try again: all processes of a home run one version of sealpost',
+      })
   }
 }
 
@@ -392,17 +394,18 @@ function statusOf(leader: Leader, trouble: SealpostError | null, time: ServerClo
   return { ...leader.status(), trouble, clock_offset: time.sure ? time.offset : null, presence: leader.presence() }
 }
 
-type WireError = { code: string; message: string } | null
+type WireError = { code: string; message: string; hint: string | undefined } | null
 
 function toWire(error: SealpostError | null): WireError {
-  return error === null ? null : { code: error.code, message: error.message }
+  return error === null ? null : { code: error.code, message: error.message, hint: error.hint }
 }
 
 function fromWire(value: unknown): SealpostError | null {
   if (typeof value !== 'object' || value === null || !('code' in value) || !('message' in value)) return null
   const { code, message } = value
+  const hint = 'hint' in value && typeof value.hint === 'string' ? value.hint : undefined
   const known = typeof code === 'string' && Object.hasOwn(ERROR, code) ? (code as ErrorCode) : 'internal'
-  return new SealpostError(known, String(message))
+  return new SealpostError(known, String(message), { hint })
 }
 
 function readStatus(head: Record<string, unknown>): MemberStatus {

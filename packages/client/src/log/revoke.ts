@@ -14,7 +14,10 @@ export function decideRevocation(crypto: Crypto, requests: Requests, device_id: 
     const device = log.devices.get(device_id)
     if (device === undefined) throw new SealpostError('not_found', 'there is no such device')
     if (device.revoked !== null) return null
-    if (device_id === self) throw new SealpostError('invalid_request', 'a device does not revoke itself; use another device of the account')
+    if (device_id === self)
+      throw new SealpostError('invalid_request', 'a device does not revoke itself', {
+        hint: 'revoke it from another device of the account: sealpost revoke NAME',
+      })
     const pins = heads_stale >= 2 ? null : await readPins(crypto, requests, log, device_id, signal).catch(withoutPins)
     return { type: 'revoke_device', device_id, pins }
   }

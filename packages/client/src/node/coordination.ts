@@ -9,7 +9,7 @@ import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { SealpostError } from '@sealpost/protocol'
+import { SealpostError, diskError } from '@sealpost/protocol'
 import type { Coordination, LeaderLink, LeaderSeat } from '../ports.ts'
 import { FILES } from './home-folder.ts'
 import { connectToLeader } from './leader-link.ts'
@@ -71,7 +71,7 @@ async function takeSeat(folder: string, lock: LeaderLock): Promise<LeaderSeat> {
     place?.release()
     lock.release()
     if (cause instanceof SealpostError) throw cause
-    throw new SealpostError('disk', `no socket can be made in ${folder}`, { cause })
+    throw diskError(`no socket can be made in ${folder}`, cause)
   }
 }
 

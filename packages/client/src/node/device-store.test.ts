@@ -217,7 +217,7 @@ describe('the file of a device', () => {
       await bad.readIdentity()
       await bad.readReceived('main', 0, 1_000, 1e9)
     }
-    await expect(read()).rejects.toMatchObject({ code: 'state_damaged', message: expect.stringMatching(/backup|pair/) })
+    await expect(read()).rejects.toMatchObject({ code: 'state_damaged', hint: expect.stringMatching(/backup|pair/) })
   })
 
   test.skipIf(process.getuid?.() === 0)('that cannot be written is a fault of the disk', async () => {

@@ -20,7 +20,7 @@ describe('openHomeFolder', () => {
   test.each([0o755, 0o750, 0o701, 0o777])('refuses a folder of mode %o and says chmod', async (mode) => {
     await chmod(folder, mode)
     expect(() => openHomeFolder(folder)).toThrow(
-      expect.objectContaining({ code: 'insecure_permissions', message: expect.stringContaining(`chmod 700 ${folder}`) }),
+      expect.objectContaining({ code: 'insecure_permissions', hint: expect.stringContaining(`chmod 700 ${folder}`) }),
     )
   })
 

@@ -116,9 +116,11 @@ function createLeaderLink(socket: Socket, greeted: () => void): LeaderLink {
 
 function toError(head: Record<string, unknown>): SealpostError {
   const code = typeof head.code === 'string' && Object.hasOwn(ERROR, head.code) ? (head.code as ErrorCode) : 'internal'
-  return new SealpostError(code, typeof head.message === 'string' ? head.message : 'the leading process of this home failed')
+  return new SealpostError(code, typeof head.message === 'string' ? head.message : 'the leading process of this home failed', {
+    hint: typeof head.hint === 'string' ? head.hint : undefined,
+  })
 }
 
 function gone(): SealpostError {
-  return new SealpostError('unreachable', 'the leading process of this home has ended')
+  return new SealpostError('unreachable', 'the leading process of this home has ended', { hint: 'run the command again' })
 }

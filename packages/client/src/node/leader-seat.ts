@@ -96,8 +96,8 @@ function send(socket: Socket, head: Record<string, unknown>): void {
   if (socket.writable) socket.write(encodeFrame(head))
 }
 
-function describe(error: unknown): { code: string; message: string } {
+function describe(error: unknown): { code: string; message: string; hint?: string } {
   return error instanceof SealpostError
-    ? { code: error.code, message: error.message }
+    ? { code: error.code, message: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }) }
     : { code: 'internal', message: 'the leading process of this home failed' }
 }

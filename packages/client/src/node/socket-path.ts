@@ -6,7 +6,7 @@
 import { closeSync, lstatSync, mkdirSync, openSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { SealpostError, toHex, utf8 } from '@sealpost/protocol'
+import { quotePath, SealpostError, toHex, utf8 } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 
 const PATH_BYTES_MAX = 100
@@ -32,7 +32,9 @@ export function openSocketPath(folder: string, name: string): SocketPath {
   mkdirSync(temporary, { recursive: true, mode: 0o700 })
   const stats = lstatSync(temporary)
   if (!stats.isDirectory() || (stats.mode & 0o077) !== 0 || stats.uid !== process.getuid?.())
-    throw new SealpostError('insecure_permissions', `${temporary} must be a folder that is yours alone: chmod 700 ${temporary}`)
+    throw new SealpostError('insecure_permissions', `${temporary} is not a folder of this user alone`, {
+      hint: `move it away, or: chmod 700 ${quotePath(temporary)}`,
+    })
   return { path: join(temporary, hashOf(path)), release() {} }
 }
 

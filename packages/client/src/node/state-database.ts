@@ -3,11 +3,12 @@
  * `relaxed` commits survive the death of the process and ride on the next durable one (synchronous NORMAL).
  * Invariant: every failure leaves as a `SealpostError` with `disk`, `state_damaged` or `state_newer`.
  */
-import { closeSync, openSync } from 'node:fs'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
-import { SealpostError } from '@sealpost/protocol'
+import { diskError, SealpostError } from '@sealpost/protocol'
+import { createPrivateFile } from './home-folder.ts'
 import { APPLICATION_ID, STATE_SCHEMA, STATE_STEPS, STATE_VERSION } from './state-schema.ts'
 
+const RIGHTS = 'check the owner and the mode of the folder and its files (ls -l), and that the disk is mounted for writing'
 /** How long a write waits for another process of the home. Transactions last milliseconds. */
 const BUSY_MS = 10_000
 
@@ -34,7 +35,7 @@ export type StateDatabase = {
 export function openStateDatabase(path: string): StateDatabase {
   return translate(path, () => {
     // SQLite gives -wal and -shm the mode of the main file.
-    closeSync(openSync(path, 'a', 0o600))
+    createPrivateFile(path)
     const durable = connect(path, 'full')
     let relaxed: DatabaseSync | undefined
     try {
@@ -72,7 +73,7 @@ function prepareSchema(database: DatabaseSync, path: string): void {
   if (fact('application_id') !== APPLICATION_ID) throw damaged(path, 'it is not a state of Sealpost')
   const version = fact('user_version')
   if (typeof version !== 'number' || version > STATE_VERSION)
-    throw new SealpostError('state_newer', `${path} was written by a newer version of Sealpost; update this one`)
+    throw new SealpostError('state_newer', `${path} was written by a newer version of Sealpost`)
   if (version < 1) throw damaged(path, 'it does not say its version')
   if (version < STATE_VERSION)
     alone(database, () => {
@@ -147,11 +148,10 @@ function remember(statements: Map<string, StatementSync>, database: DatabaseSync
 }
 
 export function damaged(path: string, why: string, cause?: unknown): SealpostError {
-  return new SealpostError(
-    'state_damaged',
-    `the state in ${path} is damaged (${why}); nothing was changed: restore the folder from a backup, or pair this device again in a new home`,
-    { cause },
-  )
+  return new SealpostError('state_damaged', `the state in ${path} is damaged (${why}); nothing was changed`, {
+    cause,
+    hint: 'restore the folder from a backup, or pair this device again with a new --home',
+  })
 }
 
 /** SQLite's primary result codes (sqlite.org/rescode.html). */
@@ -187,16 +187,27 @@ function translated(path: string, error: unknown): unknown {
       // All statements are fixed text: a missing table or column is the file's fault.
       return damaged(path, 'a part of it is missing', error)
     case SQLITE.FULL:
-      return new SealpostError('disk', `the disk is full; ${path} was not changed`, { cause: error })
-    case SQLITE.IOERR:
+      return new SealpostError('disk', `the disk is full; ${path} was not changed`, {
+        cause: error,
+        hint: 'free some space, then try again',
+      })
     case SQLITE.READONLY:
+      return new SealpostError('disk', `${path} may not be written by this user, or is on a read-only disk`, { cause: error, hint: RIGHTS })
     case SQLITE.CANTOPEN:
-      return new SealpostError('disk', `${path} cannot be read or written`, { cause: error })
+      return new SealpostError('disk', `${path}, or a file beside it, cannot be opened`, { cause: error, hint: RIGHTS })
+    case SQLITE.IOERR:
+      return new SealpostError('disk', `the disk reports an error at ${path}`, {
+        cause: error,
+        hint: 'check the disk and the room on it, then try again',
+      })
     case SQLITE.BUSY:
     case SQLITE.LOCKED:
-      return new SealpostError('disk', `another process has held ${path} for ${BUSY_MS / 1000} s`, { cause: error })
+      return new SealpostError('disk', `another process has held ${path} for ${BUSY_MS / 1000} s`, {
+        cause: error,
+        hint: 'end that process, or wait until it is done, then try again',
+      })
     default:
-      if (error instanceof Error && 'syscall' in error) return new SealpostError('disk', `${path} cannot be opened`, { cause: error })
+      if (error instanceof Error && 'syscall' in error) return diskError(`${path} cannot be opened`, error)
       return error
   }
 }

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -42,14 +42,25 @@ describe('the data folder', () => {
     await writeFile(join(folder, 'version'), '2\n')
     await expect(openDataFolder(folder)).rejects.toMatchObject({ code: 'data_newer', message: expect.stringContaining('newer version') })
     await writeFile(join(folder, 'version'), 'x')
-    await expect(openDataFolder(folder)).rejects.toMatchObject({ code: 'internal' })
+    await expect(openDataFolder(folder)).rejects.toMatchObject({ code: 'state_damaged', hint: expect.stringContaining('backup') })
   })
 
-  it('that cannot be made is a clear error', async () => {
-    await writeFile(join(folder, '..', 'file'), '')
-    await expect(openDataFolder(join(folder, '..', 'file', 'data'))).rejects.toMatchObject({
+  const places: [what: string, cause: RegExp, make: (base: string) => Promise<string>][] = [
+    ['a file', /there is a file in its place/, async (base) => (await writeFile(join(base, 'file'), ''), join(base, 'file'))],
+    ['below a file', /a part of the path is a file/, async (base) => (await writeFile(join(base, 'file'), ''), join(base, 'file', 'data'))],
+    [
+      'a link to itself',
+      /links lead back to themselves/,
+      async (base) => (await symlink('loop', join(base, 'loop')), join(base, 'loop', 'data')),
+    ],
+    ['a path that is too long', /the path is too long/, async (base) => join(base, 'x'.repeat(300))],
+  ]
+  it.each(places)('that is %s is refused with the cause, and with what to do', async (_, cause, make) => {
+    const path = await make(join(folder, '..'))
+    await expect(openDataFolder(path)).rejects.toMatchObject({
       code: 'disk',
-      message: expect.stringContaining('--data'),
+      message: expect.stringMatching(cause),
+      hint: expect.stringContaining('--data'),
     })
   })
 })

@@ -4,11 +4,11 @@
  * Owns the folder's lock and its version. At most one relay holds the lock; the kernel gives it back when the process
  * ends, however it ends. It is an SQLite lock, because Node has no other lock with that property.
  */
-import { chmod, mkdir, readFile } from 'node:fs/promises'
+import { access, chmod, constants, mkdir, readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { SealpostError } from '@sealpost/protocol'
+import { diskError, SealpostError, systemCode } from '@sealpost/protocol'
 import { removeUnfinished, writeDurably } from './durable-file.ts'
 
 /** Raised when an older version could no longer use the folder. */
@@ -23,13 +23,7 @@ export type DataFolder = { path: string; close(): void }
 
 /** Makes the folder (0700) when it is missing. Throws `data_in_use`, `data_newer` or `disk`. */
 export async function openDataFolder(dir: string): Promise<DataFolder> {
-  const path = resolve(dir)
-  try {
-    const made = await mkdir(path, { recursive: true, mode: 0o700 })
-    if (made !== undefined) await chmod(path, 0o700)
-  } catch (cause) {
-    throw new SealpostError('disk', `the data folder ${path} cannot be made (${codeOf(cause)}); choose another with --data`, { cause })
-  }
+  const path = await makeFolder(dir)
   const lock = await takeLock(path)
   try {
     await checkVersion(path)
@@ -39,6 +33,18 @@ export async function openDataFolder(dir: string): Promise<DataFolder> {
     throw error
   }
   return { path, close: () => lock.close() }
+}
+
+async function makeFolder(dir: string): Promise<string> {
+  try {
+    const path = resolve(dir)
+    const made = await mkdir(path, { recursive: true, mode: 0o700 })
+    if (made !== undefined) await chmod(path, 0o700)
+    await access(path, constants.R_OK | constants.W_OK | constants.X_OK)
+    return path
+  } catch (cause) {
+    throw diskError(`the data folder ${dir} cannot be used`, cause, 'or name another folder with --data or SEALPOST_DATA')
+  }
 }
 
 /** One that is ending still holds it for a moment. */
@@ -75,20 +81,19 @@ function lockFolder(path: string): DatabaseSync {
 async function checkVersion(path: string): Promise<void> {
   const file = join(path, 'version')
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
-    if (codeOf(error) === 'ENOENT') return null
-    throw new SealpostError('disk', `${file} cannot be read (${codeOf(error)})`, { cause: error })
+    if (systemCode(error) === 'ENOENT') return null
+    throw diskError(`${file} cannot be read`, error)
   })
   if (text === null) {
     await writeDurably(file, `${DATA_VERSION}\n`, 0o600)
     return
   }
   const version = Number(text.trim())
-  if (!/^\d{1,6}\s*$/.test(text)) throw new SealpostError('internal', `${file} is damaged: it should hold one number`)
+  if (!/^\d{1,6}\s*$/.test(text))
+    throw new SealpostError('state_damaged', `${file} is damaged: it should hold one number; nothing was changed`, {
+      hint: `put it back from a backup; the number of this version of sealpost is ${DATA_VERSION}`,
+    })
   if (version <= DATA_VERSION) return
   const sentence = `the data folder ${path} was written by a newer version (format ${version}, this one knows ${DATA_VERSION})`
   throw new SealpostError('data_newer', sentence)
-}
-
-function codeOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? 'unknown'
 }

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { link, open, readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { SealpostError } from '@sealpost/protocol'
+import { diskError } from '@sealpost/protocol'
 
 /**
  * Temporary file beside it, fsync, then its name, fsync of the folder. Throws `disk`. With `keep` an existing file wins:
@@ -34,7 +34,7 @@ export async function writeDurably(path: string, text: string, mode: number, opt
     }
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => {})
-    throw new SealpostError('disk', `${path} cannot be written (${(cause as NodeJS.ErrnoException).code ?? 'unknown'})`, { cause })
+    throw diskError(`${path} cannot be written`, cause)
   }
 }
 

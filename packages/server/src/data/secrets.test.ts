@@ -31,7 +31,7 @@ describe('the secrets', () => {
   it.each([0o640, 0o604])('are refused when others can read them (%o)', async (mode) => {
     await openSecrets(path)
     await chmod(path, mode)
-    await expect(openSecrets(path)).rejects.toMatchObject({ code: 'insecure_permissions', message: expect.stringContaining('chmod 600') })
+    await expect(openSecrets(path)).rejects.toMatchObject({ code: 'insecure_permissions', hint: expect.stringContaining('chmod 600') })
   })
 
   it('damaged ones are never replaced, nor shown', async () => {
@@ -40,9 +40,21 @@ describe('the secrets', () => {
     for (const damaged of ['', text.slice(0, -20), text.replace(/"token_key": "./, '"token_key": "'), '{"v": 2}']) {
       await writeFile(path, damaged)
       const error = await openSecrets(path).catch((error: unknown) => error)
-      expect(error).toMatchObject({ code: 'internal', message: expect.stringContaining('damaged') })
+      expect(error).toMatchObject({
+        code: 'state_damaged',
+        message: expect.stringContaining('damaged'),
+        hint: expect.stringContaining('backup'),
+      })
       expect((error as Error).cause).toBeUndefined()
       expect(await readFile(path, 'utf8')).toBe(damaged)
     }
+  })
+
+  it('a folder in their place, and a folder that is not there, are no question of modes', async () => {
+    await expect(openSecrets(folder)).rejects.toMatchObject({ code: 'disk', message: expect.stringContaining('it is a folder') })
+    await expect(openSecrets(join(folder, 'none', 'secrets.json'))).rejects.toMatchObject({
+      code: 'disk',
+      hint: expect.stringContaining('make the folder'),
+    })
   })
 })

@@ -5,7 +5,7 @@
  */
 import { hkdfSync } from 'node:crypto'
 import { open } from 'node:fs/promises'
-import { type Bytes, fromBase64url, SealpostError, toBase64url } from '@sealpost/protocol'
+import { type Bytes, diskError, fromBase64url, quotePath, SealpostError, systemCode, toBase64url } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { z } from 'zod'
 import { writeDurably } from './durable-file.ts'
@@ -27,7 +27,7 @@ const KEY_BYTES = 32
 const key = z.string().transform((text) => fromBase64url(text, KEY_BYTES))
 const SHAPE = z.strictObject({ v: z.literal(1), server_sign_seed: key, token_key: key, jwt_sign_seed: key })
 
-/** Throws `insecure_permissions`, `internal` (damaged) or `disk`. */
+/** Throws `insecure_permissions`, `state_damaged` or `disk`. */
 export async function openSecrets(path: string): Promise<Secrets> {
   const stored = (await readSecrets(path)) ?? (await createSecrets(path))
   const bus_key = new Uint8Array(hkdfSync('sha256', stored.token_key, '', 'sealpost/1 bus gmac', KEY_BYTES))
@@ -39,7 +39,8 @@ async function createSecrets(path: string): Promise<Omit<Secrets, 'server_key' |
   const fresh = { v: 1, server_sign_seed: random(), token_key: random(), jwt_sign_seed: random() }
   await writeDurably(path, `${JSON.stringify(fresh, null, 2)}\n`, 0o600, { keep: true })
   const stored = await readSecrets(path)
-  if (stored === null) throw new SealpostError('disk', `${path} vanished while it was made`)
+  if (stored === null)
+    throw new SealpostError('disk', `${path} vanished while it was made`, { hint: 'look what else writes to that folder, then try again' })
   return stored
 }
 
@@ -48,9 +49,12 @@ async function readSecrets(path: string): Promise<Omit<Secrets, 'server_key' | '
   try {
     const file = await open(path, 'r')
     try {
-      const { mode } = await file.stat()
-      if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
-        throw new SealpostError('insecure_permissions', `others can read the secrets in ${path}; make them private with: chmod 600 ${path}`)
+      const stats = await file.stat()
+      // the modes of a folder are another question; reading it says what it is
+      if (process.platform !== 'win32' && (stats.mode & 0o077) !== 0 && !stats.isDirectory()) {
+        throw new SealpostError('insecure_permissions', `others can read the secrets in ${path}`, {
+          hint: `make the file private: chmod 600 ${quotePath(path)}; where an orchestrator mounts it, mount it with mode 0400`,
+        })
       }
       text = await file.readFile('utf8')
     } finally {
@@ -58,15 +62,16 @@ async function readSecrets(path: string): Promise<Omit<Secrets, 'server_key' | '
     }
   } catch (cause) {
     if (cause instanceof SealpostError) throw cause
-    const { code } = cause as NodeJS.ErrnoException
-    if (code === 'ENOENT') return null
-    throw new SealpostError('disk', `the secrets in ${path} cannot be read (${code ?? 'unknown'})`, { cause })
+    if (systemCode(cause) === 'ENOENT') return null
+    throw diskError(`the secrets in ${path} cannot be read`, cause)
   }
   try {
     const { v: _, ...secrets } = SHAPE.parse(JSON.parse(text))
     return secrets
   } catch {
     // No cause: it could carry what the file holds.
-    throw new SealpostError('internal', `the secrets in ${path} are damaged; put the file back from a backup`)
+    throw new SealpostError('state_damaged', `the secrets in ${path} are damaged; nothing was changed`, {
+      hint: 'put the file back from a backup: devices refuse a server with another key',
+    })
   }
 }

@@ -2,7 +2,7 @@
  * The first owner of a relay (G24): written by whoever has its data folder or its database, for nobody else can. With a relay at work on
  * the folder its PostgreSQL is used, otherwise one is started for this. That it was done stands in the audit log.
  */
-import { adminIdOf, type Bytes, SealpostError } from '@sealpost/protocol'
+import { adminIdOf, type Bytes, diskError, SealpostError, systemCode } from '@sealpost/protocol'
 import { nodeCrypto } from '@sealpost/protocol/node'
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -34,7 +34,9 @@ export async function writeFirstOwner(
   logger: Log,
 ): Promise<{ admin_id: string; server_key_hash: Bytes | null }> {
   if (!givenName.safeParse(owner.name).success)
-    throw new SealpostError('invalid_config', 'the name is not one for an admin: letters, digits, blanks and ._@-, 64 at most')
+    throw new SealpostError('invalid_config', 'the name is not one for an admin', {
+      hint: 'give 1 to 64 letters, digits, blanks and ._@- with --name',
+    })
   return withDatabase(config, logger, async (connection, pooler) => {
     await migrate(connection)
     const store = await createStore({ connection, pooler, log: logger })
@@ -46,7 +48,11 @@ export async function writeFirstOwner(
       const added = await store.addAdmin({ admin_id, role: 'owner', name, public_key }, !another)
       await store.appendAudit([{ ...trace, outcome: added.is === 'ok' ? 'done' : 'refused' }])
       if (added.is === 'exists')
-        throw new SealpostError('admin_exists', another ? 'there is an admin of that name already' : 'this relay has an owner already')
+        throw another
+          ? new SealpostError('admin_exists', 'there is an admin of that name or key already', { hint: 'give another name with --name' })
+          : new SealpostError('admin_exists', 'this relay has an owner already', {
+              hint: 'ask that owner for sealpost admin add; where the keys of all owners are lost: sealpost admin init --another',
+            })
       return { admin_id, server_key_hash: await store.readServerKeyHash() }
     } finally {
       await store.close()
@@ -65,11 +71,10 @@ async function withDatabase<T>(
     return use(connection, pooler)
   }
   // a folder that is not there would be made, and belong to no relay
-  if ((await stat(join(data_dir, 'version')).catch(() => null)) === null)
-    throw new SealpostError(
-      'invalid_config',
-      `there is no relay in ${data_dir}; start it once (sealpost serve), or name its folder with --data`,
-    )
+  if (!(await isThere(join(data_dir, 'version'))))
+    throw new SealpostError('invalid_config', `there is no relay in ${data_dir}`, {
+      hint: 'start it once (sealpost serve), or name its folder with --data, or its database with DATABASE_URL',
+    })
   const running = await findRunningPostgres(data_dir)
   if (running !== null) return use(running)
   const folder = await openDataFolder(data_dir)
@@ -82,5 +87,15 @@ async function withDatabase<T>(
     }
   } finally {
     folder.close()
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await stat(path)
+    return true
+  } catch (cause) {
+    if (['ENOENT', 'ENOTDIR'].includes(systemCode(cause) ?? '')) return false
+    throw diskError(`${path} cannot be read`, cause)
   }
 }

@@ -5,7 +5,7 @@
  */
 import { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { SealpostError } from '@sealpost/protocol'
+import { diskError, SealpostError, systemCode } from '@sealpost/protocol'
 import { Client, type ClientConfig } from 'pg'
 import type { Log } from '../../telemetry/log.ts'
 import type { Pooler } from './pooler.ts'
@@ -37,7 +37,9 @@ export type EmbeddedOptions = {
 /** The caller holds the lock of the data folder. */
 export async function openEmbeddedDatabase({ data_dir, logger, test, processes = 1 }: EmbeddedOptions): Promise<Database> {
   const settings = { max_connections: String(Math.max(CONNECTIONS_MIN, processes * POOLED_CONNECTIONS + CONNECTIONS_SPARE)) }
-  let postgres = await startEmbeddedPostgres({ data_dir, logger, test, settings })
+  let postgres = await startEmbeddedPostgres({ data_dir, logger, test, settings }).catch((error: unknown) => {
+    throw systemCode(error) === null ? error : diskError(`the embedded database in ${data_dir} cannot be prepared`, error)
+  })
   const { connection } = postgres
   const stopping = new AbortController()
   const supervised = supervise()

@@ -8,15 +8,16 @@
  * replaces the file. Bound: a start gives up after `STARTING_MS_MAX`.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { chmod, mkdir, mkdtemp, open, readdir, readFile, realpath, rename, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, open, readdir, realpath, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { SealpostError } from '@sealpost/protocol'
+import { diskError, SealpostError } from '@sealpost/protocol'
 import { Client } from 'pg'
 import type { Log } from '../../telemetry/log.ts'
 import { choosePostgresAccount, giveFolder, type PostgresAccount } from './postgres-account.ts'
+import { hasCluster } from './cluster-version.ts'
 import { findPostgres, type PostgresBinaries } from './postgres-binaries.ts'
 import { findPostgresOn, judgeRemains, pidFileOf, readPostmaster, type Remains, SOCKET_FILE } from './postmaster.ts'
 
@@ -31,6 +32,7 @@ const STARTING_MS_MAX = 60_000
 /** One that lost its relay needs a checkpoint. */
 const LOCK_MS_MAX = 10_000
 const FAST_STOP_MS_MAX = 15_000
+const GONE_HINT = 'put a backup in its place, then start the relay again'
 
 const BUSY = /lock file .* already exists|shared memory block .* is still in use/s
 
@@ -86,8 +88,9 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const cluster = join(await realpath(data_dir), 'postgres')
   // That user has to pass through; what is secret in the folder has a mode of its own.
   if (account.way === 'setuid') await chmod(data_dir, 0o711)
-  if (options.again === undefined) await createCluster(binaries, account, cluster, options.test === true)
-  await checkVersion(binaries, cluster)
+  const there = await hasCluster(cluster, binaries.major)
+  if (!there && options.again !== undefined) throw new SealpostError('disk', `the database in ${cluster} is gone`, { hint: GONE_HINT })
+  if (options.again === undefined) await createCluster(binaries, account, cluster, there, options.test === true)
   await giveFolder(account, cluster)
 
   const lost = await readPostmaster(cluster)
@@ -135,11 +138,17 @@ export async function findRunningPostgres(data_dir: string): Promise<EmbeddedPos
 // ---------------------------------------------------------------- the cluster on disk
 
 /** `initdb` into a folder beside, then one rename: a start that was cut short leaves no half-made cluster. */
-async function createCluster(binaries: PostgresBinaries, account: PostgresAccount, cluster: string, test: boolean): Promise<void> {
+async function createCluster(
+  binaries: PostgresBinaries,
+  account: PostgresAccount,
+  cluster: string,
+  there: boolean,
+  test: boolean,
+): Promise<void> {
   const parent = dirname(cluster)
   const unfinished = (await readdir(parent)).filter((name) => name.startsWith('postgres.new-'))
   for (const name of unfinished) await removeFolder(join(parent, name))
-  if ((await readFile(join(cluster, 'PG_VERSION'), 'utf8').catch(() => null)) !== null) return
+  if (there) return
 
   const fresh = await mkdtemp(join(parent, 'postgres.new-'))
   await giveFolder(account, fresh)
@@ -156,28 +165,22 @@ async function createCluster(binaries: PostgresBinaries, account: PostgresAccoun
   if (!test) await syncFolder(parent)
 }
 
-async function checkVersion(binaries: PostgresBinaries, cluster: string): Promise<void> {
-  const text = await readFile(join(cluster, 'PG_VERSION'), 'utf8').catch((cause: unknown) => {
-    throw new SealpostError('disk', `the database in ${cluster} cannot be read`, { cause })
-  })
-  const major = Number(text.trim())
-  if (major === binaries.major) return
-  throw new SealpostError(
-    major > binaries.major ? 'data_newer' : 'internal',
-    `the database in ${cluster} is of PostgreSQL ${major}, this version brings PostgreSQL ${binaries.major}`,
-  )
-}
-
 type SocketFolder = { path: string; temporary: boolean }
 
 async function prepareSocketFolder(account: PostgresAccount, data_dir: string, kept: string | undefined): Promise<SocketFolder> {
   const inside = join(data_dir, 'run')
   const temporary = Buffer.byteLength(join(inside, SOCKET_FILE)) > SOCKET_PATH_BYTES_MAX
   const base = Buffer.byteLength(tmpdir()) > 60 ? '/tmp' : tmpdir()
-  const path = kept ?? (temporary ? await mkdtemp(join(base, 'sealpost-')) : inside)
+  const path = kept ?? (temporary ? await makeTemporary(base) : inside)
   await mkdir(path, { recursive: true, mode: 0o700 })
   await giveFolder(account, path)
   return { path, temporary }
+}
+
+function makeTemporary(base: string): Promise<string> {
+  return mkdtemp(join(base, 'sealpost-')).catch((cause: unknown) => {
+    throw diskError(`no folder for the socket of the database can be made in ${base}`, cause, 'or set TMPDIR to one that can be written')
+  })
 }
 
 function isTemporarySocketFolder(path: string): boolean {
@@ -320,11 +323,24 @@ function startFailure(data_dir: string, account: PostgresAccount, output: string
   const cause = new Error(output)
   const reason = lastLine(output)
   if (/No space left|Check free disk space|Read-only file system|Disk quota/i.test(output)) {
-    return new SealpostError('disk', `no room for the database in ${data_dir}`, { cause })
+    const hint = 'free some space on that disk, or mount it for writing, then start again'
+    return new SealpostError('disk', `no room for the database in ${data_dir}`, { cause, hint })
+  }
+  if (/insufficient file descriptors|Too many open files/.test(output)) {
+    const hint = 'raise the limit of open files (LimitNOFILE, ulimit -n), then start again'
+    return new SealpostError('disk', 'PostgreSQL may open too few files', { cause, hint })
   }
   if (account.way === 'setuid' && /ermission denied|EACCES/.test(output)) {
-    const sentence = `PostgreSQL does not run as root, and another user cannot reach ${data_dir} or the program: choose a folder that all can enter with --data, start as a normal user, or set DATABASE_URL`
-    return new SealpostError('disk', sentence, { cause })
+    const hint = 'name a folder that all can enter with --data, start as a normal user, or set DATABASE_URL'
+    const sentence = `PostgreSQL does not run as root, and another user cannot reach ${data_dir} or the program`
+    return new SealpostError('disk', sentence, { cause, hint })
+  }
+  if (/could not look up effective user ID/.test(output)) {
+    const hint = 'add the user to /etc/passwd, let it make user namespaces (unshare), or set DATABASE_URL'
+    return new SealpostError('invalid_config', `PostgreSQL needs a name for user ${process.getuid?.() ?? ''}, which has none`, {
+      cause,
+      hint,
+    })
   }
   return new SealpostError('internal', `PostgreSQL did not start on ${data_dir}: ${reason}`, { cause })
 }

