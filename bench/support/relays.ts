@@ -115,7 +115,7 @@ async function startNode(
     program.kill('SIGTERM')
     await program.ended
   })
-  const [, url = '', server_key = ''] = await program.printed(/--server (http:\/\/[^/]+)\/#(\S+)/)
+  const [, url = '', server_key = ''] = await program.printed(/--server "(http:\/\/[^/]+)\/#([\w-]+)"/)
   fromBase64url(server_key, 32)
   return { url, server_key, pid: program.pid, kill: program.kill, ended: program.ended }
 }

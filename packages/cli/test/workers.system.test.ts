@@ -64,7 +64,7 @@ async function startRelay(workers: number, env: NodeJS.ProcessEnv = {}): Promise
   const args = ['serve', '--workers', String(workers), '--port', '0', '--data', data]
   const program = startSealpost(args, { env: { ...CACHE, ...standard, ...env }, ms_max: 240_000 })
   started.add(program)
-  const [, url = '', key = ''] = await program.printed(/--server (http:\S+)\/#([\w-]{43})/, START_MS)
+  const [, url = '', key = ''] = await program.printed(/--server "(http:\S+)\/#([\w-]{43})"/, START_MS)
   return { ...program, data, door: createDoor({ url, server_key: fromBase64url(key, 32) }) }
 }
 
