@@ -4,12 +4,12 @@
  */
 import { DEFAULT_ADMIN_URL, isLoopback, isUnspecified, parseServerUrl, quotePath, toBase64url } from '@sealpost/protocol'
 import type { Config } from './config.ts'
-import type { RunningServer } from '../server.ts'
 import { defaultText } from './shown-variable.ts'
 import { VARIABLES } from './variables.ts'
 
 type Announced = Pick<Config, 'host' | 'public_url' | 'admin' | 'data_dir' | 'database_url'>
-type Started = Pick<RunningServer, 'url' | 'admin_url' | 'server_key'>
+/** Of a relay that listens: its URLs on this machine, and its Ed25519 public key. */
+type Started = { url: string; admin_url: string | null; server_key: Uint8Array }
 
 export function announce(config: Announced, server: Started, fingerprint: string): string {
   const lines = [

@@ -13,8 +13,7 @@ import { type Names, namesOf, startRefused } from './refusals.ts'
 export const POSTGRES_VERSIONS = { min: 14, max: 18 } as const
 
 /** To whoever has a database in another encoding. */
-export const MAKE_UTF8 =
-  "make one with: create database sealpost encoding 'UTF8' template template0; and name it with DATABASE_URL"
+export const MAKE_UTF8 = "make one with: create database sealpost encoding 'UTF8' template template0; and name it with DATABASE_URL"
 
 /** Any number that no other application uses: "sealpost" in ASCII would not fit, its first seven bytes do. */
 const LOCK = 0x7365616c706f73n
