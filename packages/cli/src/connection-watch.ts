@@ -22,6 +22,8 @@ export type ConnectionWatch = {
   isConnected(): boolean
   /** The terminal error of the engine, once there is one. */
   readonly failure: SealpostError | null
+  /** Why the server is away: `unreachable`, with the first cause that is known. */
+  awayBecause(): SealpostError
   /** The last thing told of that did not verify, or null. */
   readonly alarm: { reason: string; message: string } | null
   /** Aborted with the terminal error. */
@@ -72,6 +74,11 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
   look()
   const stop = sealpost.on(take)
 
+  const awayBecause = (): SealpostError => {
+    const cause = sealpost.offlineCause
+    return cause?.code === 'unreachable' ? cause : new SealpostError('unreachable', 'the server cannot be reached', { cause })
+  }
+
   const isGone = (): boolean => {
     look()
     return away !== null && attemptFailed && performance.now() - away > (metBefore ? GRACE_MS.later : GRACE_MS.first)
@@ -89,8 +96,7 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
       const interrupt = (): void => end(new SealpostError('aborted', 'interrupted'))
       const began = performance.now()
       const check = (): void => {
-        if (isGone())
-          end(sealpost.trouble?.code === 'suspended' ? sealpost.trouble : new SealpostError('unreachable', 'the server cannot be reached'))
+        if (isGone()) end(sealpost.trouble?.code === 'suspended' ? sealpost.trouble : awayBecause())
         else if (
           waitsFor === 'acks' &&
           trouble !== null &&
@@ -122,6 +128,7 @@ export function watchConnection(sealpost: Sealpost): ConnectionWatch {
       }
       return away === null
     },
+    awayBecause,
     isConnected: () => sealpost.state === 'live' || sealpost.state === 'replaying',
     get failure() {
       return failure

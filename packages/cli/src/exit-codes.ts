@@ -2,7 +2,7 @@
  * THE list of exit codes, and of what each error code means at the command line: how the process ends and what the person
  * can do. The compiler refuses an `ErrorCode` without a row.
  */
-import { type ErrorCode, SealpostError } from '@sealpost/protocol'
+import { diskError, type ErrorCode, SealpostError, systemCode } from '@sealpost/protocol'
 
 export const EXIT = {
   ok: { code: 0, says: 'done' },
@@ -154,8 +154,7 @@ export function failureOf(error: unknown): Failure {
     const known = hint === undefined ? {} : { hint }
     return { ...OUTCOMES[code], ...when, ...advice.get(error), ...known, message, code }
   }
-  const disk = diskErrorCode(error)
-  if (disk !== undefined) return { exit: 'disk', message: `the disk refused (${disk})`, hint: OUTCOMES.disk.hint, code: 'disk' }
+  if (systemCode(error) !== null) return failureOf(ofSystem(error as NodeJS.ErrnoException))
   const name = error instanceof Error ? error.name : typeof error
   return {
     exit: 'internal',
@@ -173,11 +172,11 @@ function waitOf(ms: number): string {
   return `${count} ${unit}${count === 1 ? '' : 's'}`
 }
 
-const DISK_CODES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EIO', 'EROFS', 'EMFILE', 'ENFILE', 'EFBIG'])
-
-function diskErrorCode(error: unknown): string | undefined {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return typeof code === 'string' && DISK_CODES.has(code) ? code : undefined
+/** A call of the system that no command foresaw: what it was about, if that is known, and its cause. */
+function ofSystem(error: NodeJS.ErrnoException): SealpostError {
+  const { syscall = '', path } = error
+  const what = path ?? (syscall === 'write' ? 'the output' : `the call ${syscall} of the system`)
+  return diskError(`${what} failed`, error)
 }
 
 /** The table for `--help` and the documents. */

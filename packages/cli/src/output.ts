@@ -2,6 +2,8 @@
  * What leaves the process. stdout carries what the command is for, and nothing else; everything said to a person goes to
  * stderr with control characters taken out, so that no name or sentence from elsewhere can steer a terminal.
  */
+import { createWriteStream, fstatSync } from 'node:fs'
+import type { Writable } from 'node:stream'
 import type { Bytes } from '@sealpost/protocol'
 import { type Failure, UsageError } from './exit-codes.ts'
 
@@ -10,10 +12,34 @@ export class OutputClosed extends Error {
   override readonly name = 'OutputClosed'
 }
 
-/** Writes to stdout; resolves when the system has taken the bytes, so a slow reader holds the writer up. */
+let stdout: Writable | undefined
+
+/**
+ * Where `print` writes. A disk that gets full takes a part of a write without an error; `process.stdout` of a file drops the rest
+ * and reports success, while a file stream goes on with the rest until that fails.
+ */
+function openStdout(): Writable {
+  if (!isFile(process.stdout.fd)) return process.stdout
+  const file = createWriteStream('', { fd: process.stdout.fd, autoClose: false })
+  // the callback of `write` reports the failure
+  file.on('error', () => {})
+  return file
+}
+
+function isFile(fd: number): boolean {
+  try {
+    return fstatSync(fd).isFile()
+  } catch {
+    return false
+  }
+}
+
+/** Writes to stdout; resolves when the system has taken all of the bytes, so a slow reader holds the writer up. Throws what failed. */
 export function print(data: Bytes | string): Promise<void> {
+  stdout ??= openStdout()
+  const out = stdout
   return new Promise((resolve, reject) => {
-    process.stdout.write(data, (error) => {
+    out.write(data, (error) => {
       if (error === undefined || error === null) resolve()
       else reject('code' in error && error.code === 'EPIPE' ? new OutputClosed('stdout is closed', { cause: error }) : error)
     })

@@ -85,7 +85,7 @@ export async function catchUp(session: Session, ms: number): Promise<SealpostErr
   const { watch, signal } = session
   const connected = await watch.settle(ms, signal)
   if (watch.failure !== null) throw watch.failure
-  if (!connected) return new SealpostError('unreachable', 'offline')
+  if (!connected) return watch.awayBecause()
   await sendLeftovers(session)
   try {
     await readDevices(session)

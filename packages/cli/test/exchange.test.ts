@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { writeFile } from 'node:fs/promises'
+import { open, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openHome } from '@sealpost/client/node'
 import { describe, expect, test } from 'vitest'
 import { copyHome, run, sealpost, startSealpost, useWorld } from '@sealpost/testing/clients/cli-world'
+import { startProgram } from '@sealpost/testing/components/programs'
 
 const world = useWorld()
 
@@ -17,6 +18,13 @@ async function received(stream: string, ...args: string[]): Promise<Buffer> {
   return (await sealpost(['tail', '--home', world.phone, '--stream', stream, ...args])).stdout
 }
 
+async function readFrom(path: string, position: number): Promise<string> {
+  await using file = await open(path)
+  const { size } = await file.stat()
+  const { buffer } = await file.read(Buffer.alloc(size - position), { position })
+  return buffer.toString()
+}
+
 describe('send and tail', () => {
   test('an event arrives byte for byte, and nothing else is on stdout (B04)', async () => {
     const data = Buffer.concat([randomBytes(5_000), Buffer.from('\r\n\0\n')])
@@ -24,6 +32,23 @@ describe('send and tail', () => {
     expect(sent.stderr).toBe('sent 1\n')
     expect(sent.stdout.length).toBe(0)
     expect(await received('bytes', '--count', '1')).toEqual(data)
+  })
+
+  test('an event of which a full disk took a part is not passed: it comes again whole (74)', async () => {
+    const lines = Array.from({ length: 150 }, (_, i) => `${String(i).padStart(3, '0')} ${'x'.repeat(61)}\n`)
+    await sealpost(['send', '--home', world.laptop, '--stream', 'full', '--lines'], { input: lines.join('') })
+    // room for 62 events and a half in a file that may not grow beyond its limit
+    const [limit, room] = [2 ** 30, 62 * 66 + 33]
+    const file = join(world.folder, 'nearly full')
+    await writeFile(file, '')
+    await truncate(file, limit - room)
+    const tail = [process.execPath, ...CLI, 'tail', '--home', world.phone, '--stream', 'full', '--count', '150']
+    const shell = `ulimit -f ${limit / 512}; exec "$@" >> '${file}'`
+    const ended = await startProgram('sh', ['-c', shell, 'sh', ...tail]).ended
+    expect([ended.code, ended.stderr]).toEqual([74, expect.stringMatching(/larger than this process may write[^]*ulimit -f/)])
+    const written = await readFrom(file, limit - room)
+    expect(written).toBe(lines.join('').slice(0, room))
+    expect((await received('full', '--count', String(150 - 62))).toString()).toBe(lines.slice(62).join(''))
   })
 
   test('an empty input is an event of no bytes', async () => {

@@ -52,6 +52,21 @@ export function closeError(code: number, cause: unknown, server_url: string): Se
     : new SealpostError('unreachable', `the server closed the connection (${code})`, { cause })
 }
 
+/** A cause that says why, as that of the platform's transport, ends the sentence; its hint stays. */
 export function unreachableError(server_url: string, cause?: unknown): SealpostError {
-  return new SealpostError('unreachable', `the server at ${server_url} cannot be reached`, { cause })
+  const why = cause instanceof SealpostError && cause.code === 'unreachable' ? `: ${cause.message}` : ''
+  return new SealpostError('unreachable', `the server at ${server_url} cannot be reached${why}`, { cause })
+}
+
+/** An answer that no relay gives: a sign-in page of a network, a proxy, another product. `found` says what came: "a page (text/html)". */
+export function foreignAnswer(found: string): SealpostError {
+  return new SealpostError('unreachable', `something else answered in place of the relay, with ${found}`, {
+    hint: 'open any page in a browser: a network that asks you to sign in answers so; then check the address, and the proxies before it',
+  })
+}
+
+/** For `foreignAnswer`: the status, and the media type without its parameters. */
+export function describeAnswer(status: number, content_type: string): string {
+  const media = content_type.split(';')[0]?.trim() ?? ''
+  return /^[\w.+-]+\/[\w.+-]+$/.test(media) ? `${status}, ${media}` : `${status}`
 }

@@ -2,3 +2,4 @@
 export { nodeClock } from './node/clock.ts'
 export { openHome } from './node/home.ts'
 export { createServerClock, type ServerClock } from './connection/server-clock.ts'
+export { networkError } from './node/network-errors.ts'

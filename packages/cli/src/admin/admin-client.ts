@@ -5,7 +5,7 @@
  */
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createServerClock, nodeClock, type ServerClock } from '@sealpost/client/node'
+import { createServerClock, networkError, nodeClock, type ServerClock } from '@sealpost/client/node'
 import {
   ADMIN_ROUTES,
   type AdminRouteName,
@@ -138,7 +138,10 @@ async function askOnce(
     text = await readText(response)
   } catch (cause) {
     if (signal.aborted) throw new SealpostError('aborted', 'ended', { cause })
-    throw new SealpostError('unreachable', `no relay of admins answers at ${base}`, { cause })
+    const why = networkError(cause)
+    throw new SealpostError('unreachable', `no listener for admins answers at ${base}${why === undefined ? '' : `: ${why.message}`}`, {
+      cause: why ?? cause,
+    })
   }
   let value: unknown
   try {

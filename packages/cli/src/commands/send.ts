@@ -199,8 +199,9 @@ function report(sending: Sending, session: Session, failure: SealpostError | nul
     return 'queued'
   }
   if (left > 0 || signal.aborted) {
-    const why = signal.aborted ? 'interrupted' : 'the server cannot be reached'
-    say(`sealpost: ${why}; ${left} in the outbox\n  ${OUTCOMES.queued.hint}`)
+    const why = signal.aborted ? null : watch.awayBecause()
+    const hint = why?.hint === undefined ? OUTCOMES.queued.hint : `${why.hint}; ${OUTCOMES.queued.hint}`
+    say(`sealpost: ${why?.message ?? 'interrupted'}; ${left} in the outbox\n  ${hint}`)
     return 'queued'
   }
   if (watch.alarm !== null) {

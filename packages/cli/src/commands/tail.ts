@@ -65,8 +65,7 @@ async function tail(context: Context, options: Options): Promise<Exit> {
       say(`sealpost: ALARM: ${watch.alarm.message} (${watch.alarm.reason})`)
     }
     if (alarms.size > 0) return 'integrity'
-    if (left > 0 && idle_ms !== null && !signal.aborted && !watch.isConnected())
-      throw new SealpostError('unreachable', 'the server could not be reached; there may be more')
+    if (left > 0 && idle_ms !== null && !signal.aborted && !watch.isConnected()) throw watch.awayBecause()
     return 'ok'
   })
 }

@@ -20,7 +20,12 @@ function restWith(status: number, body: unknown, headers: Record<string, string>
     stream: () => Promise.reject(new Error('not asked for')),
     request(request: HttpRequest) {
       requests.push(request)
-      return Promise.resolve({ status, headers, body: typeof body === 'string' ? utf8(body) : utf8(JSON.stringify(body)) })
+      const media = status < 400 ? 'application/json' : 'application/problem+json'
+      return Promise.resolve({
+        status,
+        headers: { 'content-type': media, ...headers },
+        body: typeof body === 'string' ? utf8(body) : utf8(JSON.stringify(body)),
+      })
     },
   }
   return { rest: createRest(http, 'https://x'), requests }
@@ -61,10 +66,43 @@ describe('an answer of the server', () => {
       code: 'name_taken',
       message: 'That name is taken.',
     })
-    await expect(restWith(503, 'upstream').rest.createToken(assertion)).rejects.toMatchObject({ code: 'unreachable' })
-    await expect(restWith(404, '<html>').rest.readServer()).rejects.toMatchObject({ code: 'unreachable' })
     await expect(restWith(400, { code: 'made_up' }).rest.createToken(assertion)).rejects.toMatchObject({ code: 'invalid_request' })
     await expect(restWith(200, { access_token: 7 }).rest.createToken(assertion)).rejects.toMatchObject({ code: 'invalid_message' })
+  })
+
+  it.each([
+    [200, '<html>', 'text/html; charset=utf-8'],
+    [200, '{"hotspot":true}', 'text/plain'],
+    [200, '{"server_key":', 'application/json'],
+    [204, '', ''],
+    [302, '', 'text/html'],
+    [403, '<html>', 'text/html'],
+    [407, '', 'text/html'],
+    [429, 'slow down', 'text/plain'],
+    [511, '<html>', 'text/html'],
+  ])('that no relay gives is told as that, whatever was asked: %i %s', async (status, body, media) => {
+    const { rest } = restWith(status, body, { 'content-type': media })
+    const signed = { body: 'AA', sig: 'AA' }
+    const calls = [
+      rest.readServer(),
+      rest.createToken(signed),
+      rest.readLog(signed),
+      rest.deleteUser(signed),
+      rest.appendLog({ body: 'AA', sig: 'AA', boxes: {}, proof: signed }),
+      ...(status === 204 ? [] : [rest.readSlot('m', 'join', 1), rest.putSlot('m', 'join', utf8('box'), null)]),
+    ]
+    for (const call of calls)
+      await expect(call).rejects.toMatchObject({ code: 'unreachable', message: expect.stringContaining('in place of the relay') })
+  })
+
+  it('of a proxy without a server, or of another product, is unreachable too', async () => {
+    const html = { 'content-type': 'text/html' }
+    await expect(restWith(503, 'upstream', html).rest.createToken({ body: 'AA', sig: 'AA' })).rejects.toMatchObject({ code: 'unreachable' })
+    await expect(restWith(404, '<html>', html).rest.readServer()).rejects.toMatchObject({ code: 'unreachable' })
+    await expect(restWith(200, { product: 'of others' }).rest.readServer()).rejects.toMatchObject({
+      code: 'unreachable',
+      message: 'there is no Sealpost server at this address',
+    })
   })
 
   it('a refusal says how long to wait where the server said it, also as the cause of another error', async () => {
@@ -80,10 +118,13 @@ describe('an answer of the server', () => {
   })
 
   it('an empty slot is null, a filled one its bytes; the token goes into the header alone', async () => {
-    expect(await restWith(404, '').rest.readSlot('m', 'join', 25)).toBeNull()
-    const { rest, requests } = restWith(200, 'bytes')
-    expect(await rest.readSlot('m', 'join', 25)).toEqual(utf8('bytes'))
-    await rest.putSlot('m', 'offer', utf8('box'), 'secret-token')
+    expect(await restWith(404, { code: 'not_found' }).rest.readSlot('m', 'join', 25)).toBeNull()
+    expect(await restWith(204, '').rest.readSlot('m', 'join', 25)).toBeNull()
+    const read = restWith(200, 'bytes', { 'content-type': 'application/octet-stream' })
+    expect(await read.rest.readSlot('m', 'join', 25)).toEqual(utf8('bytes'))
+    const put = restWith(204, '')
+    await put.rest.putSlot('m', 'offer', utf8('box'), 'secret-token')
+    const requests = [...read.requests, ...put.requests]
     expect(requests.map((request) => [request.method, request.url])).toEqual([
       ['GET', 'https://x/api/pairing/m/join?wait=25'],
       ['PUT', 'https://x/api/pairing/m/offer'],

@@ -24,6 +24,7 @@ import {
   utf8,
   type WireEntry,
 } from '@sealpost/protocol'
+import { describeAnswer, foreignAnswer } from '../failure.ts'
 import type { Http, HttpRequest, HttpResponse } from '../ports.ts'
 
 const TIMEOUT_MS = 20_000
@@ -100,7 +101,7 @@ export function createRest(http: Http, server_url: string, ending?: AbortSignal)
 
   return {
     async readServer(signal) {
-      const answer = check(shapes.server, json(await call('read_server', { signal })), 'sealpost.json')
+      const answer = readIdentity(json(await call('read_server', { signal })))
       return {
         server_key: fromBase64url(answer.server_key, 32),
         chain: answer.chain.map((link) => ({
@@ -131,10 +132,13 @@ export function createRest(http: Http, server_url: string, ending?: AbortSignal)
         for await (const part of response.body) if ((length += part.length) <= PROBLEM_BYTES_MAX) parts.push(part)
         throw problemOf({ ...response, body: concat(...parts) })
       }
+      expectMedia(response, 'application/x-ndjson')
       return response.body
     },
     async putSlot(mailbox_id, slot, box, token, signal) {
-      expectOk(await call(`put_${slot}`, { params: { mailbox_id }, bytes: box, token, signal }))
+      const response = await call(`put_${slot}`, { params: { mailbox_id }, bytes: box, token, signal })
+      expectOk(response)
+      if (response.status !== 204) throw foreign(response)
     },
     async readSlot(mailbox_id, slot, wait_s, signal) {
       const response = await call('read_slot', {
@@ -143,8 +147,9 @@ export function createRest(http: Http, server_url: string, ending?: AbortSignal)
         wait_ms: wait_s * 1000 + SPARE_MS,
         signal,
       })
-      if (response.status === 404 || response.status === 204) return null
+      if (response.status === 204 || (response.status === 404 && readProblem(response).code !== null)) return null
       expectOk(response)
+      expectMedia(response, 'application/octet-stream')
       return response.body
     },
   }
@@ -173,9 +178,35 @@ function readCounts(value: unknown): Record<string, number> {
   return Object.fromEntries(rows)
 }
 
+/** A JSON of another product is no answer of a relay either: nothing was expected of this server yet. */
+function readIdentity(value: unknown) {
+  try {
+    return check(shapes.server, value, 'sealpost.json')
+  } catch (cause) {
+    throw new SealpostError('unreachable', NO_RELAY, { cause })
+  }
+}
+
 function json(response: HttpResponse): unknown {
   expectOk(response)
-  return parseJson(response.body)
+  expectMedia(response, 'application/json')
+  try {
+    return parseJson(response.body)
+  } catch {
+    throw foreignAnswer('JSON that is not whole')
+  }
+}
+
+function mediaOf({ headers }: Pick<HttpResponse, 'headers'>): string {
+  return headers['content-type']?.split(';')[0]?.trim() ?? ''
+}
+
+function expectMedia(response: Pick<HttpResponse, 'status' | 'headers'>, media: string): void {
+  if (mediaOf(response) !== media) throw foreign(response)
+}
+
+function foreign({ status, headers }: Pick<HttpResponse, 'status' | 'headers'>): SealpostError {
+  return foreignAnswer(describeAnswer(status, headers['content-type'] ?? ''))
 }
 
 function expectOk(response: HttpResponse): void {
@@ -183,24 +214,36 @@ function expectOk(response: HttpResponse): void {
   throw problemOf(response)
 }
 
+/** What no problem of a relay (RFC 9457) is told by, was said by something before it: a proxy, or the sign-in page of a network. */
 function problemOf(response: HttpResponse): SealpostError {
-  const { code, detail } = readProblem(response.body)
+  const { code, detail } = readProblem(response)
   const later = { retry_after_ms: retryAfterMs(response.headers['retry-after']) }
   if (code === 'disk') return new SealpostError('unavailable', detail ?? ERROR.unavailable, later)
   if (code !== null) return new SealpostError(code, detail ?? ERROR[code], later)
-  if (response.status >= 500) return new SealpostError('unreachable', `the server cannot answer now (${response.status}); try again later`)
-  if (response.status === 404) return new SealpostError('unreachable', 'there is no Sealpost server at this address')
-  return new SealpostError('invalid_request', `the server refused the request (${response.status})`)
+  const { status } = response
+  // of a newer relay
+  if (mediaOf(response) === PROBLEM) return new SealpostError('invalid_request', `the server refused the request (${status})`)
+  if (status === 404) return new SealpostError('unreachable', NO_RELAY)
+  if (status >= 500 && status !== SIGN_IN_STATUS)
+    return new SealpostError('unreachable', `the server cannot answer now (${status}); try again later`, later)
+  return foreign(response)
 }
 
-function readProblem(body: Bytes): { code: ErrorCode | null; detail: string | null } {
+const PROBLEM = 'application/problem+json'
+const NO_RELAY = 'there is no Sealpost server at this address'
+/** RFC 6585 §6. */
+const SIGN_IN_STATUS = 511
+
+function readProblem(response: HttpResponse): { code: ErrorCode | null; detail: string | null } {
+  const NONE = { code: null, detail: null }
+  if (mediaOf(response) !== PROBLEM) return NONE
   try {
-    const value = parseJson(body)
-    if (typeof value !== 'object' || value === null) return { code: null, detail: null }
+    const value = parseJson(response.body)
+    if (typeof value !== 'object' || value === null) return NONE
     const code = 'code' in value && typeof value.code === 'string' && Object.hasOwn(ERROR, value.code) ? (value.code as ErrorCode) : null
     const detail = 'detail' in value && typeof value.detail === 'string' && value.detail.length <= 300 ? value.detail : null
     return { code, detail }
   } catch {
-    return { code: null, detail: null }
+    return NONE
   }
 }

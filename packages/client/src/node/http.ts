@@ -1,6 +1,7 @@
 /** `Http` on the global fetch: a bounded answer, no redirects, failures with a code. */
 import { type Bytes, concat, SealpostError } from '@sealpost/protocol'
 import type { Http, HttpRequest } from '../ports.ts'
+import { networkError } from './network-errors.ts'
 
 const ANSWER_BYTES_MAX = 8 * 1_048_576
 
@@ -71,5 +72,8 @@ function translated(request: HttpRequest, timeout: AbortSignal, cause: unknown):
   if (request.signal?.aborted === true) return new SealpostError('aborted', 'ended by the caller')
   const host = URL.canParse(request.url) ? new URL(request.url).host : 'the server'
   if (timeout.aborted) return new SealpostError('timeout', `${host} did not answer in time`, { cause })
-  return new SealpostError('unreachable', `${host} cannot be reached`, { cause })
+  const why = networkError(cause)
+  return new SealpostError('unreachable', `${host} cannot be reached${why === undefined ? '' : `: ${why.message}`}`, {
+    cause: why ?? cause,
+  })
 }

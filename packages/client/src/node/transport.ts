@@ -1,7 +1,11 @@
 /** `Transport` on ws: no compression, bounded frames, handlers one at a time, `closed` exactly once. */
+import { globalAgent as plainAgent, type IncomingMessage } from 'node:http'
+import { globalAgent as tlsAgent } from 'node:https'
 import { LIMITS } from '@sealpost/protocol'
 import { WebSocket } from 'ws'
+import { describeAnswer, foreignAnswer } from '../failure.ts'
 import type { Connection, Transport, TransportHandlers } from '../ports.ts'
+import { networkError } from './network-errors.ts'
 
 /** The opening handshake of the socket, TCP and TLS included. */
 const CONNECT_MS = 15_000
@@ -17,6 +21,8 @@ export const nodeTransport: Transport = {
         maxPayload: LIMITS.frameBytesMax,
         handshakeTimeout: CONNECT_MS,
         followRedirects: false,
+        // the way of REST: with NODE_USE_ENV_PROXY, Node gives its agents the proxies of the environment
+        agent: url.startsWith('wss:') ? tlsAgent : plainAgent,
       })
     } catch (cause) {
       setImmediate(() => handlers.closed(ABNORMAL, '', cause))
@@ -36,9 +42,13 @@ function wire(socket: WebSocket, handlers: TransportHandlers): Connection {
   })
   // `close` follows every error.
   socket.on('error', (error) => {
-    cause = error
+    cause ??= error
   })
-  socket.on('close', (code, reason) => handlers.closed(code, reason.toString('utf8'), cause))
+  socket.on('unexpected-response', (_request, response) => {
+    cause = refusalOf(response)
+    socket.terminate()
+  })
+  socket.on('close', (code, reason) => handlers.closed(code, reason.toString('utf8'), networkError(cause) ?? cause))
 
   const isOpen = (): boolean => socket.readyState === WebSocket.OPEN
   return {
@@ -75,4 +85,11 @@ const CLOSED: Connection = {
   pause() {},
   resume() {},
   close() {},
+}
+
+/** A relay refuses an upgrade with a problem (RFC 9457); every other answer is of something between. */
+function refusalOf({ statusCode = 0, headers }: IncomingMessage): Error {
+  const type = headers['content-type'] ?? ''
+  if (type.startsWith('application/problem+json')) return new Error(`the upgrade was refused (${statusCode})`)
+  return foreignAnswer(describeAnswer(statusCode, type))
 }

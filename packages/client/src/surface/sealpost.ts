@@ -129,6 +129,12 @@ export class Sealpost {
     return last_error?.code === 'suspended' ? last_error : trouble
   }
 
+  /** Why there is no connection now (`unreachable`, with the first cause that is known); null while there is one, or none was tried yet. */
+  get offlineCause(): SealpostError | null {
+    const { state, last_error } = this.#member.status
+    return state === 'live' || state === 'replaying' ? null : last_error
+  }
+
   stream(stream_id: string): Stream {
     const known = this.#streams.get(stream_id)
     if (known !== undefined) return known

@@ -1,13 +1,13 @@
-/** Certificates for tests: X.509 in DER, signed by their own key, for 127.0.0.1 and localhost. */
+/** Certificates for tests: X.509 in DER, signed by their own key, for 127.0.0.1 and a name. */
 import { generateKeyPairSync, randomBytes, sign } from 'node:crypto'
 
 export type Certificate = { key: string; cert: string }
 
-export function makeCertificate(not_before: Date, not_after: Date): Certificate {
+export function makeCertificate(not_before: Date, not_after: Date, host = 'localhost'): Certificate {
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const ecdsaWithSha256 = der(0x30, Buffer.from('06082a8648ce3d040302', 'hex'))
-  const name = der(0x30, der(0x31, der(0x30, Buffer.from('0603550403', 'hex'), der(0x0c, Buffer.from('localhost')))))
-  const names = der(0x30, der(0x87, Buffer.from([127, 0, 0, 1])), der(0x82, Buffer.from('localhost')))
+  const name = der(0x30, der(0x31, der(0x30, Buffer.from('0603550403', 'hex'), der(0x0c, Buffer.from(host)))))
+  const names = der(0x30, der(0x87, Buffer.from([127, 0, 0, 1])), der(0x82, Buffer.from(host)))
   const altName = der(0x30, Buffer.from('0603551d11', 'hex'), der(0x04, names))
   const version = der(0xa0, Buffer.from([0x02, 0x01, 0x02]))
   const serial = der(0x02, Buffer.from([1]), randomBytes(8))
