@@ -132,7 +132,7 @@ describe('keys and the first owner', () => {
       ['a second owner', ['init', '--name', 'eve'], 3, /owner already/, { key: second, database: true }],
       ['a name that is none', ['init', '--name', 'eve\nada', '--another'], 2, /name/, { key: bad, database: true }],
       ['a file that is there', ['init', '--name', 'eve', '--another'], 3, /exists already/, { database: true }],
-      ['no relay in the folder', ['init', '--name', 'eve', '--data', join(folder, 'nothing')], 2, /no relay/, { key: bad }],
+      ['no relay in the folder', ['init', '--name', 'eve', '--data', join(folder, 'nothing')], 2, /no listener for admins/, { key: bad }],
     ])
     for (const path of [second, bad]) await expect(stat(path)).rejects.toMatchObject({ code: 'ENOENT' })
     const another = JSON.parse(await ok(['init', '--name', 'mary', '--another', '--json'], { key: second, database: true }))
@@ -281,7 +281,7 @@ describe('refusals', () => {
         ['a key of nobody', ['self'], 4, /does not know this key/, { key: stranger }],
         ['a damaged key', ['self'], 74, /damaged/, { key: damaged }],
         ['another relay', ['self'], 5, /not the relay/, { key: elsewhere }],
-        ['nothing there', ['self'], 69, /no relay/, { url: 'http://127.0.0.1:1' }],
+        ['nothing there', ['self'], 69, /no listener for admins/, { url: 'http://127.0.0.1:1' }],
         ['a page', ['self'], 69, /no admin listener/, { url: urlOf(page) }],
         ['another service', ['self'], 69, /no admin listener/, { url: urlOf(other) }],
         ['what devices reach', ['self'], 3, /./, { url: server.url }],

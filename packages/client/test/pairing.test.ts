@@ -72,7 +72,11 @@ describe('a new account', () => {
 
   it('the words are of no use only when the server surely refused it', async () => {
     const home = relay.keep(await relay.home('refused'))
-    const problem = (code: string, status: number) => ({ status, headers: {}, body: new TextEncoder().encode(JSON.stringify({ code })) })
+    const problem = (code: string, status: number) => ({
+      status,
+      headers: { 'content-type': 'application/problem+json' },
+      body: new TextEncoder().encode(JSON.stringify({ code })),
+    })
     const outcome = async (answer: () => ReturnType<typeof problem>): Promise<[string, boolean]> => {
       let refused = false
       const http: Home['http'] = {

@@ -7,7 +7,7 @@
  */
 
 /** `vitest.config.ts` sets this variable for the tests of the system tier. */
-export const TIER = 'SEALPOST_TEST_TIER'
+export const TIER = 'TEST_TIER'
 
 /** How many rounds a long test runs in this tier. */
 export function roundsOf(tiers: { quick: number; system: number }): number {
