@@ -83,7 +83,9 @@ describe('a database that was just migrated', () => {
       "select table_name as name from information_schema.tables where table_schema = 'public'",
     )
     expect(tables.length).toBeGreaterThan(10)
-    for (const { name } of tables.filter((table) => !['sealpost_migration', 'server_meta', 'audit_head'].includes(table.name)))
+    for (const { name } of tables.filter(
+      (table) => !['sealpost_migration', 'sealpost_function', 'server_meta', 'audit_head'].includes(table.name),
+    ))
       expect([name, await rowsOf(database.url, `select count(*)::int4 as rows from ${name}`)]).toEqual([name, [{ rows: 0 }]])
     // and the one row that there is says which server this is
     expect(await rowsOf(database.url, 'select count(*)::int4 as rows from server_meta where server_key_hash is null')).toEqual([

@@ -132,7 +132,7 @@ describe('keys and the first owner', () => {
       ['a second owner', ['init', '--name', 'eve'], 3, /owner already/, { key: second, database: true }],
       ['a name that is none', ['init', '--name', 'eve\nada', '--another'], 2, /name/, { key: bad, database: true }],
       ['a file that is there', ['init', '--name', 'eve', '--another'], 3, /exists already/, { database: true }],
-      ['no relay in the folder', ['init', '--name', 'eve', '--data', join(folder, 'nothing')], 2, /no listener for admins/, { key: bad }],
+      ['no relay in the folder', ['init', '--name', 'eve', '--data', join(folder, 'nothing')], 2, /no relay/, { key: bad }],
     ])
     for (const path of [second, bad]) await expect(stat(path)).rejects.toMatchObject({ code: 'ENOENT' })
     const another = JSON.parse(await ok(['init', '--name', 'mary', '--another', '--json'], { key: second, database: true }))

@@ -1,6 +1,6 @@
 /**
  * The chain of the audit log, and who finds what was done to it: a changed row, a gap, a row put in, a cut at either end. Pure, so that the
- * command verifies what a server says of itself with the same code. The database makes the same hashes (migrations/0007).
+ * command verifies what a server says of itself with the same code. The database makes the same hashes (sql/functions/append_audit.sql).
  *
  *   hash = SHA-256(tuple("audit", hash before, seq, at, actor, action, outcome, target, request_id, address, detail, user_hash))
  *

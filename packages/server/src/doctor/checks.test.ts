@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { type Config, readConfig } from '../config/config.ts'
-import { MIGRATIONS } from '../store/migrations/index.ts'
+import { readSchema } from '../store/postgres/schema-files.ts'
 import type { Verdict } from './check.ts'
 import { CHECKS } from './doctor.ts'
 import type {
@@ -54,8 +54,10 @@ const settings: Record<SettingName, string> = {
   data_checksums: 'on',
   default_transaction_read_only: 'off',
 }
+const SCHEMA = readSchema()
 const ownTables: OwnTables = {
-  migrations: MIGRATIONS.map(({ version }) => version),
+  migrations: SCHEMA.tables.map(({ version }) => version),
+  functions: SCHEMA.functions.map(({ name, sha256 }) => ({ name, sha256, version: SCHEMA.version })),
   server_key_hash: createHash('sha256').update(KEY).digest(),
   owners: 1,
   audit: 'whole',
@@ -202,8 +204,14 @@ const CASES: Case[] = [
   ['database-primary', 'fail', /replica/, on({ replica: true })],
   ['database-primary', 'fail', /read only/, set({ default_transaction_read_only: ['on', 'user'] })],
   ['migrations', 'skipped', /may not read/, on({ own: { unseen: 'this user may not read the tables' } })],
-  ['migrations', 'fail', /^migrated up to 9999/, own({ migrations: [...ownTables.migrations, 9999] })],
-  ['migrations', 'warn', /applies: 1 tables, 2 ingest/, own({ migrations: [] })],
+  ['migrations', 'fail', /^its schema is 9999/, own({ migrations: [...ownTables.migrations, 9999] })],
+  [
+    'migrations',
+    'warn',
+    /applies: ingest$/,
+    own({ functions: ownTables.functions.map((row) => (row.name === 'ingest' ? { ...row, sha256: 'other' } : row)) }),
+  ],
+  ['migrations', 'warn', /applies: 0001-baseline, append_audit/, own({ migrations: [], functions: [] })],
   ['fsync', 'fail', /^off: a power cut/, set({ fsync: 'off' })],
   ['full-page-writes', 'fail', /^off: a power cut/, set({ full_page_writes: 'off' })],
   ['synchronous-commit', 'fail', /^off \(by database\)/, set({ synchronous_commit: ['off', 'database'] })],

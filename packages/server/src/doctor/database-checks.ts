@@ -1,7 +1,7 @@
 /** Checks of the database: that it is the right one, keeps what it has taken, and goes on working. */
 import { createHash } from 'node:crypto'
 import { equalBytes } from '@sealpost/protocol'
-import { type Migration, MIGRATIONS } from '../store/migrations/index.ts'
+import { readSchema } from '../store/postgres/schema-files.ts'
 import { MAKE_UTF8, POSTGRES_VERSIONS } from '../store/postgres/migrate.ts'
 import { POOLED_CONNECTIONS } from '../store/postgres/pool.ts'
 import { MAY_NOT_CREATE } from '../store/postgres/refusals.ts'
@@ -46,18 +46,20 @@ export const DATABASE_CHECKS: readonly Check[] = [
       return fail('read only', resetAdvice('default_transaction_read_only', 'off', settings))
     return ok('the primary')
   }),
-  own('migrations', 'the migrations in the database against those of this version', ({ migrations }) => {
-    const newest = MIGRATIONS.at(-1)?.version ?? 0
-    const above = Math.max(0, ...migrations)
-    if (above > newest)
+  own('migrations', 'the schema of the database against that of this version', (tables) => {
+    const { version, functions } = readSchema()
+    const above = Math.max(0, ...tables.migrations, ...tables.functions.map((row) => row.version))
+    if (above > version)
       return fail(
-        `migrated up to ${above} by a newer version, this one knows ${newest}: it does not start`,
+        `its schema is ${above}, of a newer version; this one knows ${version} and does not start`,
         'run the newer version; there is no way back but a backup',
       )
-    const pending = pendingOf(migrations)
-    if (pending.length === 0) return ok(`all ${MIGRATIONS.length}`)
-    const names = pending.map(({ version, name }) => `${version} ${name}`).join(', ')
-    return warn(`the next start of this version applies: ${names}`, 'make a backup first; older versions do not start afterwards')
+    const pending = pendingOf(tables)
+    if (pending.length === 0) return ok(`schema ${version}, ${functions.length} functions`)
+    return warn(
+      `the next start of this version applies: ${pending.join(', ')}`,
+      'make a backup first; older versions do not start afterwards',
+    )
   }),
   onlyOn(
     'fsync',
@@ -106,7 +108,7 @@ export const DATABASE_CHECKS: readonly Check[] = [
   }),
   check('database-user', 'that the database user has enough rights, and not too many', ({ role, external, own }) => {
     if (role.may_write === false) return fail('may not write to the tables of the relay', 'let the user of DATABASE_URL own them')
-    if (!role.may_create && 'seen' in own && pendingOf(own.seen.migrations).length > 0)
+    if (!role.may_create && 'seen' in own && pendingOf(own.seen).length > 0)
       return fail('may not make tables, and a start has to', MAY_NOT_CREATE.advice)
     if (external && role.superuser)
       return warn(
@@ -175,8 +177,14 @@ function own(name: string, says: string, judge: (tables: OwnTables, facts: Facts
   return check(name, says, (database, facts) => seen(database.own, (tables) => judge(tables, facts)))
 }
 
-function pendingOf(migrations: readonly number[]): readonly Migration[] {
-  return MIGRATIONS.filter(({ version }) => !migrations.includes(version))
+/** Tables and functions that are missing, or not those of this version. */
+function pendingOf({ migrations, functions: applied }: Pick<OwnTables, 'migrations' | 'functions'>): string[] {
+  const { tables, functions } = readSchema()
+  const known = new Map(applied.map(({ name, sha256 }) => [name, sha256]))
+  return [
+    ...tables.filter(({ version }) => !migrations.includes(version)),
+    ...functions.filter(({ name, sha256 }) => known.get(name) !== sha256),
+  ].map(({ name }) => name)
 }
 
 /** A setting without which nothing that was acknowledged is safe. */

@@ -95,6 +95,7 @@ export type RedisServers = { mode: RedisConfig['mode']; over: 'loopback' | 'netw
 
 export type OwnTables = {
   migrations: readonly number[]
+  functions: readonly { name: string; sha256: string | null; version: number }[]
   /** SHA-256 of the key that claimed the database; null before the first start. */
   server_key_hash: Bytes | null
   /** Null where the database does not know admins yet. */

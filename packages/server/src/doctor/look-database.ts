@@ -29,7 +29,7 @@ const CLOCK = 'select (extract(epoch from clock_timestamp()) * 1000)::float8 as 
 const SERVER = `select current_setting('server_version_num')::int4 / 10000 as version, current_setting('server_encoding') as encoding,
   pg_is_in_recovery() as replica, pg_backend_pid() as pid, (select s.version from pg_stat_ssl s where s.pid = pg_backend_pid() and s.ssl) as server_tls`
 
-const TABLES = `select to_regclass('sealpost_migration') is not null as migrations, to_regclass('server_meta') is not null as meta,
+const TABLES = `select to_regclass('sealpost_migration') is not null as migrations, to_regclass('sealpost_function') is not null as functions, to_regclass('server_meta') is not null as meta,
   to_regclass('admin') is not null as admins, to_regclass('audit_head') is not null as audit, to_regclass('setting') is not null as settings`
 
 // reset_val: what a session begins with
@@ -121,13 +121,16 @@ async function readAll(client: Client, now: () => number): Promise<Omit<ReachedD
 }
 
 async function readOwn(ask: Ask): Promise<Seen<OwnTables>> {
-  const has = await one<Record<'migrations' | 'meta' | 'admins' | 'audit' | 'settings', boolean>>(ask, TABLES)
+  const has = await one<Record<'migrations' | 'functions' | 'meta' | 'admins' | 'audit' | 'settings', boolean>>(ask, TABLES)
   try {
     const migrations = has.migrations ? await ask<{ version: number }>('select m.version from sealpost_migration m') : []
     const meta = has.meta ? await ask<{ server_key_hash: Bytes | null }>('select m.server_key_hash from server_meta m') : []
     const set = has.settings ? await ask<{ value: string }>(`select s.value from setting s where s.name = 'signup'`) : []
     const seen: OwnTables = {
       migrations: migrations.map(({ version }) => version),
+      functions: has.functions
+        ? await ask<OwnTables['functions'][number]>('select f.name, f.sha256, f.version from sealpost_function f')
+        : [],
       server_key_hash: meta[0]?.server_key_hash ?? null,
       owners: has.admins ? (await one<{ owners: number }>(ask, OWNERS)).owners : null,
       audit: has.audit ? ((await one<{ whole: boolean }>(ask, AUDIT)).whole ? 'whole' : 'broken') : null,

@@ -1,4 +1,4 @@
-import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { PAIRING_SLOTS } from '@sealpost/protocol'
 import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -8,7 +8,6 @@ import { silent } from '@sealpost/testing/relays/silent-log'
 import { createClock } from './postgres/clock.ts'
 import { historyId } from './postgres/history.ts'
 import { migrate } from './postgres/migrate.ts'
-import { MIGRATIONS } from './migrations/index.ts'
 import { withTransaction } from './postgres/pool.ts'
 import { createStore, type PostgresStore } from './store.ts'
 import { createStreamDirectory } from './events/stream-numbers.ts'
@@ -24,35 +23,6 @@ afterAll(() => store.close())
 const query = (text: string, values: unknown[] = []) => store.pools.main.query(text, values)
 
 describe('migrate', () => {
-  it('applies each migration once, also when several nodes start together', async () => {
-    const empty = await createTestDatabase()
-    const client = new Client(empty.connection)
-    await client.connect()
-    await client.query('drop schema public cascade; create schema public')
-    const applied = await Promise.all([migrate(empty.connection), migrate(empty.connection), migrate(empty.connection)])
-    expect(applied.flat().toSorted((a, b) => a - b)).toEqual(MIGRATIONS.map((migration) => migration.version))
-    expect(await migrate(empty.connection)).toEqual([])
-    await client.query(`insert into sealpost_migration (version, name) values (9999, 'later')`)
-    await expect(migrate(empty.connection)).rejects.toMatchObject({ code: 'data_newer' })
-    await client.end()
-    await empty.drop()
-  })
-
-  it('what databases have had is not changed: their text stays as it was', () => {
-    const hashes = MIGRATIONS.map(({ sql }) => createHash('sha256').update(sql).digest('base64url').slice(0, 22))
-    // a change is a migration more; a line here for each
-    expect(hashes).toEqual([
-      'LCcxy-9Sw0MudmBZWq5lsk',
-      '9M1t9mTy2wZtngsxTfTDQv',
-      '48W5ge5QJwWgcNQkrQaigD',
-      'S-w_UbHwHSLCP1F6QqhqBl',
-      'II6mjJmcsZs7FVIu8FtG32',
-      'ut5NHj76EE4fgzLh3zYFuN',
-      'L63sV2si8eVUBBhY6YMNox',
-      'O4-8ck89gvtioY7WRkp8oi',
-    ])
-  })
-
   it('tells that the database does not answer', async () => {
     await expect(migrate({ host: '/nonexistent', database: 'x' })).rejects.toMatchObject({ code: 'unavailable' })
     await expect(createStore({ connection: { host: '/nonexistent', database: 'x' }, log: silent })).rejects.toMatchObject({

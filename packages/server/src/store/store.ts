@@ -1,6 +1,6 @@
 /**
  * The store on PostgreSQL 14 to 18: composes its parts over two pools. The database is migrated before (`migrate`).
- * Every write path is read committed and takes the account row first (migrations/0001).
+ * Every write path is read committed and takes the account row first (sql/tables/0001-baseline.sql).
  */
 import { type Bytes, LIMITS } from '@sealpost/protocol'
 import type { ClientConfig, Pool } from 'pg'

@@ -116,6 +116,7 @@ const OTHERS: Readonly<Record<string, string>> = {
   assertion: 'hashes over account and id, for ten minutes; they lead back to nobody',
   server_meta: 'of the server',
   sealpost_migration: 'of the schema',
+  sealpost_function: 'of the schema',
   signing_key: 'of the server',
   admin: 'of those who run the relay',
   setting: 'of the relay',

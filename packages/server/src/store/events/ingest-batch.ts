@@ -1,5 +1,5 @@
 /**
- * The arrays of one `ingest` call, and what its answer means for each run (protocol.md §6; the call: migrations/0005).
+ * The arrays of one `ingest` call, and what its answer means for each run (protocol.md §6; the call: sql/functions/ingest.sql).
  * Pure. Runs are sorted by (user, device), heads by (user, stream): the one lock order of all batches. Indexes inside the
  * arrays begin at 1; a head of stream 0 is the user's position.
  *

@@ -12,10 +12,8 @@ import {
   type TestAccount,
   type TestEvent,
 } from '@sealpost/testing/clients/store-accounts'
-import { createTestDatabase, useDatabase } from '@sealpost/testing/components/test-database'
+import { useDatabase } from '@sealpost/testing/components/test-database'
 import { silent } from '@sealpost/testing/relays/silent-log'
-import { migrate } from '../postgres/migrate.ts'
-import { MIGRATIONS } from '../migrations/index.ts'
 import { createStore, type PostgresStore } from '../store.ts'
 
 const database = useDatabase()
@@ -426,33 +424,5 @@ describe('stored bytes', () => {
     await store.removePrefix(full.user_no, { age_ms: null, tombstone_ms: null, bytes: 1_500 })
     expect(await tight.ingest(runs.slice(0, 1), true)).toMatchObject([{ is: 'stored' }])
     await tight.close()
-  })
-})
-
-describe('a database of an earlier version', () => {
-  it('with events in it is migrated: the stored bytes are counted', async () => {
-    const old = await createTestDatabase()
-    const client = new Client(old.connection)
-    await client.connect()
-    await client.query('drop schema public cascade; create schema public')
-    await client.query(
-      'create table sealpost_migration (version int4 primary key, name text not null, applied_at timestamptz not null default now())',
-    )
-    for (const { version, name, sql: text } of MIGRATIONS.filter((migration) => migration.version <= 3)) {
-      await client.query(text)
-      await client.query('insert into sealpost_migration (version, name) values ($1, $2)', [version, name])
-    }
-    await client.query(`insert into account (log_seq, created_at, user_id, log_head) values (0, 0, sha256('u'), sha256('h'));
-      insert into head values (1, 0, 3), (1, 1, 2), (1, 2, 1);
-      insert into event select 1, i, i, i, 0, 1 + i / 3, 1, null, 0, convert_to(repeat('x', 100 * i), 'utf8') from generate_series(1, 3) i`)
-    expect(await migrate(old.connection)).toEqual(MIGRATIONS.map(({ version }) => version).filter((version) => version > 3))
-    const { rows: counted } = await client.query('select stream_no, bytes::int4 from head order by 1')
-    expect(counted).toEqual([
-      { stream_no: 0, bytes: 600 },
-      { stream_no: 1, bytes: 300 },
-      { stream_no: 2, bytes: 300 },
-    ])
-    await client.end()
-    await old.drop()
   })
 })

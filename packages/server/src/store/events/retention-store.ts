@@ -1,5 +1,5 @@
 /**
- * The batches of retention (protocol.md §3; the calls: migrations/0005-retention-functions). Each is one call and one
+ * The batches of retention (protocol.md §3; the calls: sql/functions). Each is one call and one
  * transaction of at most `ROWS_MAX` rows and `BYTES_MAX` stored bytes, under the row lock of its accounts, which it never
  * waits for: an account that is held is left for later. Of all nodes one at a time has a batch under way, by a lock
  * of the database that ends with the transaction. Times are those of the database's clock.

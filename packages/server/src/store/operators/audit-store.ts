@@ -1,5 +1,5 @@
 /**
- * The audit log in the database: rows are appended by one SQL function and by nothing else (migrations/0007). What belongs to a change is
+ * The audit log in the database: rows are appended by one SQL function and by nothing else (sql/functions/append_audit.sql). What belongs to a change is
  * appended in the transaction of the change, as its last statement; the row of `audit_head` is the one lock, taken last by everybody.
  *
  * Isolation: read committed. Bounds: pages of `PAGE_MAX`.

@@ -96,7 +96,7 @@ const DATABASE = {
        current_setting('fsync') as fsync, current_setting('synchronous_commit') as synchronous_commit,
        current_setting('full_page_writes') as full_page_writes, current_setting('max_connections')::int4 as connections_max,
        (select count(*)::int4 from pg_stat_activity s where s.datname = current_database()) as connections,
-       (select max(m.version) from sealpost_migration m) as schema_version`,
+       (select max(f.version) from sealpost_function f) as schema_version`,
 }
 
 export function createOperatedStore(pool: Pool): OperatedStore {

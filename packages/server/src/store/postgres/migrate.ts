@@ -1,13 +1,13 @@
 /**
- * Brings a database to the schema of this version: each migration once, in order, in a transaction of its own with its
- * row in `sealpost_migration`, under an advisory lock of that transaction, so that nodes that start together do it one after another.
- * Nothing is asked of the connection between two of them: behind a pooler each may be on another one.
+ * Brings a database to the schema of this version (`schema-files.ts`): tables that are missing, then functions whose text is another
+ * than the one that was applied. All of it is one transaction under an advisory lock, so nodes that start together do it once, and a
+ * start that finds nothing to do writes nothing. A pooler may lend the connection for this one transaction.
  */
 import { SealpostError } from '@sealpost/protocol'
 import { Client, type ClientConfig, DatabaseError } from 'pg'
-import { MIGRATIONS } from '../migrations/index.ts'
 import { toSealpostError } from './pool.ts'
 import { type Names, namesOf, startRefused } from './refusals.ts'
+import { type FunctionFile, readSchema, type Schema } from './schema-files.ts'
 
 /** Of PostgreSQL, the major versions. */
 export const POSTGRES_VERSIONS = { min: 14, max: 18 } as const
@@ -20,19 +20,17 @@ const LOCK = 0x7365616c706f73n
 const CONNECT_MS = 5_000
 
 /**
- * Returns the versions that were applied now. Throws `data_newer` when a newer version of Sealpost has migrated the
- * database, `invalid_config` for a PostgreSQL outside 14 to 18, and what `refusals.ts` has for what it refuses.
+ * Returns the names of the tables and functions that were applied now. Throws `data_newer` when a newer version of Sealpost has migrated
+ * the database, `invalid_config` for a PostgreSQL outside 14 to 18, and what `refusals.ts` has for what it refuses.
  */
-export async function migrate(config: ClientConfig): Promise<number[]> {
+export async function migrate(config: ClientConfig, schema: Schema = readSchema()): Promise<string[]> {
   const client = new Client({ connectionTimeoutMillis: CONNECT_MS, ...config })
   // what breaks is reported by the statement that waits for it
   client.on('error', () => {})
   try {
     await client.connect()
     await checkServer(client)
-    const applied: number[] = []
-    for (let next = await applyNext(client); next !== null; next = await applyNext(client)) applied.push(next)
-    return applied
+    return await apply(client, schema)
   } catch (error) {
     throw error instanceof SealpostError ? error : await refusal(client, config, error)
   } finally {
@@ -79,26 +77,86 @@ async function checkServer(client: Client): Promise<void> {
     })
 }
 
-/** The version that was applied; null when none is missing. */
-async function applyNext(client: Client): Promise<number | null> {
+/** What the database has of a schema: versions of tables, and hashes of functions (`null`: it was dropped). */
+type Applied = { tables: readonly number[]; functions: ReadonlyMap<string, string | null> }
+
+async function apply(client: Client, schema: Schema): Promise<string[]> {
   await client.query(`begin isolation level read committed; set local synchronous_commit = on; select pg_advisory_xact_lock(${LOCK})`)
   // statements of their own, after the lock: whoever had it before has committed
-  const { rows: tables } = await client.query(`select where to_regclass('sealpost_migration') is not null`)
-  // who may make no table may still use those that are there
-  if (tables.length === 0)
-    await client.query(`create table sealpost_migration (
-      version int4 primary key, name text not null, applied_at timestamptz not null default now())`)
-  const { rows } = await client.query<{ version: number }>('select version from sealpost_migration')
-  const known = new Set(rows.map((row) => row.version))
-  if (Math.max(0, ...known) > (MIGRATIONS.at(-1)?.version ?? 0))
+  const applied = await readApplied(client, schema)
+  const tables = schema.tables.filter(({ version }) => !applied.tables.includes(version))
+  const functions = schema.functions.filter(({ name, sha256 }) => applied.functions.get(name) !== sha256)
+  const gone = [...applied.functions].filter(([name, hash]) => hash !== null && !schema.functions.some((file) => file.name === name))
+  for (const { version, name, sql } of tables) {
+    await client.query(sql)
+    await client.query('insert into sealpost_migration (version, name) values ($1, $2)', [version, name])
+  }
+  // functions may call each other, whatever their order
+  if (functions.length > 0) await client.query('set local check_function_bodies = off')
+  for (const file of functions) await replaceFunction(client, file)
+  for (const [name] of gone) await dropFunctions(client, await findFunctions(client, name))
+  const rows = [...functions.map(({ name, sha256 }) => [name, sha256] as const), ...gone.map(([name]) => [name, null] as const)]
+  for (const [name, sha256] of rows)
+    await client.query(
+      `insert into sealpost_function (name, sha256, version) values ($1, $2, $3)
+       on conflict (name) do update set sha256 = excluded.sha256, version = excluded.version, applied_at = now()`,
+      [name, sha256, schema.version],
+    )
+  await client.query('commit')
+  return [...tables, ...functions].map(({ name }) => name)
+}
+
+async function readApplied(client: Client, schema: Schema): Promise<Applied> {
+  const { rows: known } = await client.query(`select where to_regclass('sealpost_migration') is not null`)
+  // a user who may make no table may still use those that are there
+  if (known.length === 0) await client.query(RECORDS)
+  const { rows: tables } = await client.query<{ version: number }>('select version from sealpost_migration')
+  const { rows: functions } = await client.query<{ name: string; sha256: string | null; version: number }>(
+    'select name, sha256, version from sealpost_function',
+  )
+  if (Math.max(0, ...[...tables, ...functions].map(({ version }) => version)) > schema.version)
     throw new SealpostError('data_newer', 'the database was migrated by a newer version of Sealpost; nothing was changed', {
       hint: 'start that version, or name another database',
     })
-  const next = MIGRATIONS.find(({ version }) => !known.has(version))
-  if (next !== undefined) {
-    await client.query(next.sql)
-    await client.query('insert into sealpost_migration (version, name) values ($1, $2)', [next.version, next.name])
+  return { tables: tables.map(({ version }) => version), functions: new Map(functions.map(({ name, sha256 }) => [name, sha256])) }
+}
+
+const RECORDS = `
+create table sealpost_migration (
+  version int4 primary key, name text not null, applied_at timestamptz not null default now());
+create table sealpost_function (
+  name text primary key, sha256 text, version int4 not null, applied_at timestamptz not null default now())`
+
+/** PostgreSQL refuses to replace a function by one with another result. */
+const OTHER_RESULT = '42P13'
+
+/** A function of the same parameters is replaced in place, so that running nodes go on with it. Every other one of its name goes. */
+async function replaceFunction(client: Client, { name, sql }: FunctionFile): Promise<void> {
+  const before = await findFunctions(client, name)
+  await client.query('savepoint replaced')
+  try {
+    await client.query(sql)
+  } catch (error) {
+    if (!(error instanceof DatabaseError && error.code === OTHER_RESULT)) throw error
+    await client.query('rollback to savepoint replaced')
+    await dropFunctions(client, before)
+    await client.query(sql)
   }
-  await client.query('commit')
-  return next?.version ?? null
+  await client.query('release savepoint replaced')
+  const after = await findFunctions(client, name)
+  if (after.length > 1) await dropFunctions(client, before)
+}
+
+/** Signatures, as PostgreSQL writes them: `lp(bytea)`. */
+async function findFunctions(client: Client, name: string): Promise<string[]> {
+  const { rows } = await client.query<{ signature: string }>(
+    `select p.oid::regprocedure::text as signature from pg_proc p where p.proname = $1 and p.pronamespace = current_schema()::regnamespace`,
+    [name],
+  )
+  return rows.map(({ signature }) => signature)
+}
+
+/** A signature comes from the catalogue of PostgreSQL, which quotes it. */
+async function dropFunctions(client: Client, signatures: readonly string[]): Promise<void> {
+  for (const signature of signatures) await client.query(`drop function ${signature}`)
 }

@@ -1,72 +1,27 @@
-/** Storing a batch of events: one call, one transaction (protocol.md §6). Who calls it: `ingest-store.ts`. */
-export const ingest = `
--- numbers of streams, made where missing: for a session that holds and nobody else, judged under the account's lock.
--- pairs may be repeated. outcome: 0 known, 1 account busy, 2 no active account or device, 3 limit reached, 4 fenced.
-create function number_streams(pair_user int8[], pair_device int4[], pair_session uuid[], pair_stream text[], streams_max int4, patient bool)
-returns table (stream_no int4, outcome int4) language plpgsql volatile as $f$
-declare
-  wanted int8[];
-  held int8[];
-begin
-  -- without a lock: a session that does not hold now never will again
-  select array_agg(distinct p.u) into wanted from unnest(pair_user, pair_device, pair_session, pair_stream) p (u, d, e, s)
-   where not exists (select from stream t where t.user_no = p.u and t.stream_id = p.s)
-     and exists (select from device d where d.user_no = p.u and d.device_no = p.d and d.active and d.session_id = p.e);
-  if wanted is not null then
-    if patient then
-      select array_agg(x.user_no) into held from (
-        select a.user_no from account a where a.user_no = any(wanted) and a.active order by a.user_no for no key update) x;
-    else
-      select array_agg(x.user_no) into held from (
-        select a.user_no from account a where a.user_no = any(wanted) and a.active order by a.user_no for no key update skip locked) x;
-    end if;
-    insert into stream as t (user_no, stream_no, stream_id)
-      select n.u, n.last + n.rank, n.s
-        from (select m.u, m.s, row_number() over (partition by m.u order by m.o) as rank,
-                     (select coalesce(max(t.stream_no), 0) from stream t where t.user_no = m.u) as last
-                from (select p.u, p.s, min(p.o) as o
-                        from unnest(pair_user, pair_device, pair_session, pair_stream) with ordinality p (u, d, e, s, o)
-                       where p.u = any(held) and not exists (select from stream t where t.user_no = p.u and t.stream_id = p.s)
-                         and exists (select from device d where d.user_no = p.u and d.device_no = p.d and d.active and d.session_id = p.e)
-                       group by p.u, p.s) m) n
-       where n.last + n.rank <= streams_max;
-  end if;
-  return query
-    select coalesce(t.stream_no, 0),
-           case when t.stream_no is not null then 0
-                when d.device_no is null or not d.active or not exists (select from account a where a.user_no = p.u and a.active) then 2
-                when d.session_id is distinct from p.e then 4
-                when p.u = any(coalesce(held, '{}')) then 3
-                else 1 end
-      from unnest(pair_user, pair_device, pair_session, pair_stream) with ordinality p (u, d, e, s, o)
-      left join stream t on t.user_no = p.u and t.stream_id = p.s
-      left join device d on d.user_no = p.u and d.device_no = p.d
-     order by p.o;
-end $f$;
-
 -- a batch: runs (one per device at most, contiguous device_seq, one session, one epoch), sorted by (user_no, device_no);
 -- segs (run x stream); heads (user x stream, stream 0 included), sorted by (user_no, stream_no); events in order of (run, device_seq).
 -- all indexes are 1-based. the counts sent by the caller hold when every run is good (the common case); otherwise they are made anew here.
--- verdict: 0 ok, 1 busy, 2 not_active, 3 fenced, 4 duplicate_or_conflict, 5 gap, 6 stale_epoch, 7 a ttl is broken, 8 barred; null = all ok.
-create function ingest(
+-- verdict: 0 ok, 1 busy, 2 not_active, 3 fenced, 4 duplicate_or_conflict, 5 gap, 6 stale_epoch, 7 a ttl is broken, 8 barred, 9 over the quota; null = all ok.
+create or replace function ingest(
   run_user int8[], run_device int4[], run_session uuid[], run_first int8[], run_n int4[], run_epoch int8[],
   run_expires int8[], run_made int8[],                -- least expires_at and greatest time of an event with a ttl, 0 = none; null = no run has any
   run_barred int4[],                                  -- 1: not to be stored even when all else is good; null = none
   run_head int4[], run_off int4[],                    -- index of the user's head; events of that user in earlier runs of the batch
-  seg_run int4[], seg_head int4[], seg_n int4[], seg_off int4[],   -- same per stream
-  head_user int8[], head_stream int4[], head_n int4[],
+  seg_run int4[], seg_head int4[], seg_n int4[], seg_off int4[], seg_bytes int8[],   -- same per stream; bytes of records
+  head_user int8[], head_stream int4[], head_n int4[], head_bytes int8[],
   ev_run int4[], ev_seg int4[], ev_run_ix int4[], ev_seg_ix int4[], ev_expires int8[], ev_flags int2[], ev_record bytea[],   -- *_ix from 1; expires 0 = none
   skew_ms int8,                                       -- tolerance of the ttl rule
+  quota int8,                                         -- stored bytes of a user from which nothing more is taken, unless the account has its own; null = none
   patient bool,                                       -- wait for the account rows (bounded by lock_timeout)
   out received_at int8, out verdict int4[], out expected int8[], out log_seq int8[],
   out run_base int8[], out seg_base int8[]            -- position = run_base + run_ix, stream_seq = seg_base + seg_ix; -1 = run not stored
 ) language plpgsql volatile as $f$
 declare
   runs int4 := cardinality(run_user);
-  good int4; seen int4[];
-  hu int8[] := head_user; hs int4[] := head_stream; hn int4[] := head_n;
+  good int4; seen int4[]; own_quota bool;
+  hu int8[] := head_user; hs int4[] := head_stream; hn int4[] := head_n; hb int8[] := head_bytes;
   rh int4[] := run_head; ro int4[] := run_off; sh int4[] := seg_head; so int4[] := seg_off;
-  total int4[]; map int4[]; stored int4; i int4; k int4; h int4;
+  total int4[]; size int8[]; map int4[]; spent int4[]; stored int4; i int4; k int4; h int4;
 begin
   if patient then   -- its own statement: the next one takes a new snapshot
     perform 1 from account a where a.user_no = any(run_user) order by a.user_no for no key update;
@@ -75,9 +30,9 @@ begin
   -- 1. account, then device, user by user in the order sent (sorted). skip locked only for the account: one long lock stalls nobody else.
   --    lockrows hands back the newest version of both rows, also of those changed since the snapshot.
   --    one join with two index look-ups; no join between two unnests (a generic plan thinks they have 10 rows and loops n * n).
-  select count(*) filter (where x.v = 0), array_agg(x.i), array_agg(x.v), array_agg(x.last_seq + 1), array_agg(x.log_seq)
-    into good, seen, verdict, expected, log_seq
-    from (select r.i::int4, d.last_seq, a.log_seq,
+  select count(*) filter (where x.v = 0), array_agg(x.i), array_agg(x.v), array_agg(x.last_seq + 1), array_agg(x.log_seq), bool_or(x.quota_bytes is not null)
+    into good, seen, verdict, expected, log_seq, own_quota
+    from (select r.i::int4, d.last_seq, a.log_seq, a.quota_bytes,
                  case when not (a.active and d.active) then 2
                       when d.session_id is distinct from r.session_id then 3
                       when r.first_seq <= d.last_seq then 4          -- before the epoch: duplicates are acked whatever their epoch
@@ -119,30 +74,46 @@ begin
     end loop;
   end if;
 
+  -- judged by what was stored before the batch: who is below may go over by one batch. its own statement, so that it sees what
+  -- was committed before the locks were there
+  if good > 0 and (own_quota or quota is not null) then
+    select array_agg(r.i::int4) into spent
+      from unnest(run_user) with ordinality r (user_no, i)
+      join head t on t.user_no = r.user_no and t.stream_no = 0
+      join account a on a.user_no = r.user_no
+     where t.bytes >= coalesce(a.quota_bytes, quota);
+    for k in 1 .. coalesce(cardinality(spent), 0) loop
+      if verdict[spent[k]] = 0 then verdict[spent[k]] := 9; good := good - 1; end if;
+    end loop;
+  end if;
+
   if good = 0 then return; end if;
   if good = runs then
     verdict := null; expected := null; log_seq := null;
   else
     -- counts of the good runs only; heads without a good event must not be touched (they may be locked, or not exist)
-    total := array_fill(0, array[cardinality(head_n)]);
+    total := array_fill(0, array[cardinality(head_n)]); size := array_fill(0::int8, array[cardinality(head_n)]);
     for i in 1 .. runs loop
       if verdict[i] = 0 then h := run_head[i]; ro[i] := total[h]; total[h] := total[h] + run_n[i]; end if;
     end loop;
     for k in 1 .. cardinality(seg_run) loop
-      if verdict[seg_run[k]] = 0 then h := seg_head[k]; so[k] := total[h]; total[h] := total[h] + seg_n[k]; end if;
+      if verdict[seg_run[k]] = 0 then
+        h := seg_head[k]; so[k] := total[h]; total[h] := total[h] + seg_n[k]; size[h] := size[h] + seg_bytes[k];
+        h := run_head[seg_run[k]]; size[h] := size[h] + seg_bytes[k];
+      end if;
     end loop;
-    hu := '{}'; hs := '{}'; hn := '{}'; map := array_fill(0, array[cardinality(head_n)]); h := 0;
+    hu := '{}'; hs := '{}'; hn := '{}'; hb := '{}'; map := array_fill(0, array[cardinality(head_n)]); h := 0;
     for k in 1 .. cardinality(head_n) loop
-      if total[k] > 0 then h := h + 1; map[k] := h; hu[h] := head_user[k]; hs[h] := head_stream[k]; hn[h] := total[k]; end if;
+      if total[k] > 0 then h := h + 1; map[k] := h; hu[h] := head_user[k]; hs[h] := head_stream[k]; hn[h] := total[k]; hb[h] := size[k]; end if;
     end loop;
     for i in 1 .. runs loop rh[i] := case when verdict[i] = 0 then map[run_head[i]] else 0 end; end loop;
     for k in 1 .. cardinality(seg_run) loop sh[k] := case when verdict[seg_run[k]] = 0 then map[seg_head[k]] else 0 end; end loop;
   end if;
 
   -- 3. numbers. the upsert always works on the newest row. heads are sent sorted, so "order by" makes hl line up with them
-  with u as (insert into head as t (user_no, stream_no, last)
-             select x.user_no, x.stream_no, x.n from unnest(hu, hs, hn) with ordinality x (user_no, stream_no, n, o) order by x.o
-             on conflict (user_no, stream_no) do update set last = t.last + excluded.last
+  with u as (insert into head as t (user_no, stream_no, last, bytes)
+             select x.user_no, x.stream_no, x.n, x.b from unnest(hu, hs, hn, hb) with ordinality x (user_no, stream_no, n, b, o) order by x.o
+             on conflict (user_no, stream_no) do update set last = t.last + excluded.last, bytes = t.bytes + excluded.bytes
              returning t.user_no, t.stream_no, t.last),
        l as materialized (select array_agg(u.last order by u.user_no, u.stream_no) as hl from u)
   select (select array_agg(case when x.h > 0 then l.hl[x.h] - hn[x.h] + x.off else -1 end order by x.o) from unnest(rh, ro) with ordinality x (h, off, o)),
@@ -162,4 +133,3 @@ begin
   get diagnostics stored = row_count;
   if stored <> good then raise exception 'ingest: % of % runs advanced their device', stored, good using errcode = 'XX001'; end if;
 end $f$;
-`

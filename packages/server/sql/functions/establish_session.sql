@@ -1,9 +1,7 @@
-/** Opening and ending a session: one call each (protocol.md §4). Who calls them: `session-store.ts`. */
-export const sessions = `
 -- outcome: 0 established, 1 no account, 2 account not active, 3 no device, 4 device revoked.
 -- cursor: 0 holds, 1 the row at its position is gone by retention, 2 unknown. entry = event_id, the first 16 bytes of a client part.
-create function establish_session(
-  for_user int8, for_device int4, new_session uuid, cursor_position int8, cursor_event bytea, cursor_received_at int8, claimed_seq int8,
+create or replace function establish_session(
+  for_user int8, for_device int4, new_session uuid, on_node int4, cursor_position int8, cursor_event bytea, cursor_received_at int8, claimed_seq int8,
   out outcome int4, out log_seq int8, out log_head bytea, out head_position int8, out floor int8, out stored_seq int8, out cursor_state int4
 ) language plpgsql volatile as $f$
 declare
@@ -18,7 +16,7 @@ begin
   if not found then outcome := 3; return; end if;
   if not device_active then outcome := 4; return; end if;
 
-  update device d set session_id = new_session, last_seq = greatest(d.last_seq, claimed_seq)
+  update device d set session_id = new_session, session_node = on_node, last_seq = greatest(d.last_seq, claimed_seq)
    where d.user_no = for_user and d.device_no = for_device;
   select h.last into head_position from head h where h.user_no = for_user and h.stream_no = 0;
   head_position := coalesce(head_position, 0);
@@ -34,14 +32,3 @@ begin
     end if;
   end if;
 end $f$;
-
-create function end_session(for_user int8, for_device int4, old_session uuid, at_position int8) returns bool language plpgsql volatile as $f$
-begin
-  perform from account a where a.user_no = for_user for no key update;
-  update device d set session_id = null where d.user_no = for_user and d.device_no = for_device and d.session_id = old_session;
-  if not found then return false; end if;
-  update device_profile p set last_seen = clock_ms(), seen_position = greatest(p.seen_position, at_position)
-   where p.user_no = for_user and p.device_no = for_device;
-  return true;
-end $f$;
-`
