@@ -85,7 +85,12 @@ describe('exit codes', () => {
   })
 
   test('a full disk ends with 74, also when the system says so', () => {
-    expect(failureOf(Object.assign(new Error('ENOSPC: /secret/place'), { code: 'ENOSPC' })).exit).toBe('disk')
+    const error = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC', syscall: 'write' })
+    expect(failureOf(error)).toMatchObject({
+      exit: 'disk',
+      message: 'the output failed: the disk is full',
+      hint: expect.stringContaining('free some space'),
+    })
   })
 
   test('the text of an unexpected error stays inside', () => {

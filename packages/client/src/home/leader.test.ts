@@ -157,7 +157,10 @@ describe('the leader', () => {
       const foreign = { server_key: toBase64url(nodeCrypto.ed25519Public(other)), chain: [] }
       const body = new TextEncoder().encode(JSON.stringify(foreign))
       server.seed = other
-      await start({ request: () => Promise.resolve({ status: 200, headers: {}, body }), stream: nobody })
+      await start({
+        request: () => Promise.resolve({ status: 200, headers: { 'content-type': 'application/json' }, body }),
+        stream: nobody,
+      })
       await settled(() => leader.status().terminal?.code).toBe('server_identity')
       server.seed = SERVER_SEED
       await leader.moveServer(NEW_URL)

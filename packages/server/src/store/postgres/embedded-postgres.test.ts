@@ -1,12 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises'
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Client } from 'pg'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type EmbeddedPostgres, type EmbeddedPostgresOptions, startEmbeddedPostgres } from './embedded-postgres.ts'
 import { findPostgresOn } from './postmaster.ts'
 
@@ -14,8 +14,20 @@ let folder: string
 let running: EmbeddedPostgres[] = []
 let holders: ChildProcess[] = []
 
+/** A cluster that was made once; each test begins with a copy of it. */
+let made: string
+
+beforeAll(async () => {
+  made = await mkdtemp(join(tmpdir(), 's-'))
+  const postgres = await startEmbeddedPostgres({ data_dir: made, test: true })
+  await postgres.stop()
+})
+afterAll(() => rm(made, { recursive: true, force: true }))
+
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 's-'))
+  await cp(join(made, 'postgres'), join(folder, 'postgres'), { recursive: true })
+  await chmod(join(folder, 'postgres'), 0o700)
 })
 
 afterEach(async () => {
@@ -201,7 +213,6 @@ describe('the embedded PostgreSQL', { timeout: 60_000 }, () => {
   })
 
   it('leaves a folder of another PostgreSQL alone', async () => {
-    await mkdir(join(folder, 'postgres'))
     await writeFile(join(folder, 'postgres', 'PG_VERSION'), '99\n')
     await expect(start()).rejects.toMatchObject({ code: 'data_newer' })
   })
