@@ -59,8 +59,9 @@ export function unreachableError(server_url: string, cause?: unknown): SealpostE
 }
 
 /** An answer that no relay gives: a sign-in page of a network, a proxy, another product. `found` says what came: "a page (text/html)". */
-export function foreignAnswer(found: string): SealpostError {
+export function foreignAnswer(found: string, cause?: unknown): SealpostError {
   return new SealpostError('unreachable', `something else answered in place of the relay, with ${found}`, {
+    cause,
     hint: 'open any page in a browser: a network that asks you to sign in answers so; then check the address, and the proxies before it',
   })
 }

@@ -18,6 +18,8 @@ import {
   type RouteName,
   routePath,
   retryAfterMs,
+  type Of,
+  type Shape,
   SealpostError,
   type SignedObject,
   tuple,
@@ -101,7 +103,7 @@ export function createRest(http: Http, server_url: string, ending?: AbortSignal)
 
   return {
     async readServer(signal) {
-      const answer = readIdentity(json(await call('read_server', { signal })))
+      const answer = read(shapes.server, await call('read_server', { signal }), 'sealpost.json')
       return {
         server_key: fromBase64url(answer.server_key, 32),
         chain: answer.chain.map((link) => ({
@@ -112,14 +114,14 @@ export function createRest(http: Http, server_url: string, ending?: AbortSignal)
       }
     },
     async appendLog(post, signal) {
-      const answer = check(shapes.appended, json(await call('append_log', { json: post, signal })), 'log')
+      const answer = read(shapes.appended, await call('append_log', { json: post, signal }), 'log')
       return { log_seq: answer.log_seq, log_head: fromBase64url(answer.log_head, 32) }
     },
     async readLog(assertion, signal) {
-      return check(shapes.entries, json(await call('read_log', { json: assertion, signal })), 'log entries')
+      return read(shapes.entries, await call('read_log', { json: assertion, signal }), 'log entries')
     },
     async createToken(assertion, signal) {
-      return check(shapes.token, json(await call('create_token', { json: assertion, signal })), 'token')
+      return read(shapes.token, await call('create_token', { json: assertion, signal }), 'token')
     },
     async deleteUser(assertion, signal) {
       return readCounts(json(await call('delete_user', { json: assertion, wait_ms: DELETION_MS + SPARE_MS, signal })))
@@ -174,18 +176,24 @@ function readCounts(value: unknown): Record<string, number> {
     rows.length > 100 ||
     !rows.every(([table, count]) => /^[a-z_]{1,64}$/.test(table) && Number.isSafeInteger(count))
   )
-    throw new SealpostError('invalid_message', 'the answer to the deletion is not readable')
+    throw foreignAnswer(OTHER_JSON)
   return Object.fromEntries(rows)
 }
 
-/** A JSON of another product is no answer of a relay either: nothing was expected of this server yet. */
-function readIdentity(value: unknown) {
+/**
+ * JSON without the members of the answer is that of another product, or of a page that speaks JSON. It is no alarm: it does not claim to be
+ * a relay's. What has the shape is verified by whoever asked for it.
+ */
+function read<const S extends Shape>(shape: S, response: HttpResponse, what: string): Of<S> {
+  const value = json(response)
   try {
-    return check(shapes.server, value, 'sealpost.json')
+    return check(shape, value, what)
   } catch (cause) {
-    throw new SealpostError('unreachable', NO_RELAY, { cause })
+    throw foreignAnswer(OTHER_JSON, cause)
   }
 }
+
+const OTHER_JSON = 'JSON of something else'
 
 function json(response: HttpResponse): unknown {
   expectOk(response)
@@ -193,7 +201,7 @@ function json(response: HttpResponse): unknown {
   try {
     return parseJson(response.body)
   } catch {
-    throw foreignAnswer('JSON that is not whole')
+    throw foreignAnswer('what is no JSON')
   }
 }
 
@@ -216,13 +224,13 @@ function expectOk(response: HttpResponse): void {
 
 /** What no problem of a relay (RFC 9457) is told by, was said by something before it: a proxy, or the sign-in page of a network. */
 function problemOf(response: HttpResponse): SealpostError {
-  const { code, detail } = readProblem(response)
+  const { code, detail, unknown } = readProblem(response)
   const later = { retry_after_ms: retryAfterMs(response.headers['retry-after']) }
   if (code === 'disk') return new SealpostError('unavailable', detail ?? ERROR.unavailable, later)
   if (code !== null) return new SealpostError(code, detail ?? ERROR[code], later)
   const { status } = response
   // of a newer relay
-  if (mediaOf(response) === PROBLEM) return new SealpostError('invalid_request', `the server refused the request (${status})`)
+  if (unknown) return new SealpostError('invalid_request', `the server refused the request (${status})`)
   if (status === 404) return new SealpostError('unreachable', NO_RELAY)
   if (status >= 500 && status !== SIGN_IN_STATUS)
     return new SealpostError('unreachable', `the server cannot answer now (${status}); try again later`, later)
@@ -234,15 +242,16 @@ const NO_RELAY = 'there is no Sealpost server at this address'
 /** RFC 6585 §6. */
 const SIGN_IN_STATUS = 511
 
-function readProblem(response: HttpResponse): { code: ErrorCode | null; detail: string | null } {
-  const NONE = { code: null, detail: null }
+/** `unknown`: it has a code, and not one of ours. */
+function readProblem(response: HttpResponse): { code: ErrorCode | null; detail: string | null; unknown: boolean } {
+  const NONE = { code: null, detail: null, unknown: false }
   if (mediaOf(response) !== PROBLEM) return NONE
   try {
     const value = parseJson(response.body)
     if (typeof value !== 'object' || value === null) return NONE
     const code = 'code' in value && typeof value.code === 'string' && Object.hasOwn(ERROR, value.code) ? (value.code as ErrorCode) : null
     const detail = 'detail' in value && typeof value.detail === 'string' && value.detail.length <= 300 ? value.detail : null
-    return { code, detail }
+    return { code, detail, unknown: code === null && 'code' in value && typeof value.code === 'string' }
   } catch {
     return NONE
   }

@@ -19,6 +19,10 @@ const NO_ROUTE: Row = { says: 'there is no way to it in the network', hint: NETW
 const LATE: Row = { says: 'it does not answer', hint: NETWORK }
 const BROKEN: Row = { says: 'the connection was broken off', hint: 'try again; if it comes back, check the server and proxies before it' }
 const NO_TLS: Row = { says: 'what answers there does not speak TLS', hint: 'check the port of the address, and that https is right there' }
+const OLD_TLS: Row = {
+  says: 'it speaks no version of TLS that this machine accepts',
+  hint: 'whoever runs the server has to allow TLS 1.2 or 1.3',
+}
 const NO_HTTP: Row = { says: 'what answers there does not speak HTTP', hint: 'check the port of the address' }
 const PROXY: Row = { says: 'the proxy refused the connection', hint: 'check HTTPS_PROXY, HTTP_PROXY and NO_PROXY' }
 
@@ -53,12 +57,14 @@ const ROWS: Readonly<Record<string, Row>> = {
   ERR_SSL_WRONG_VERSION_NUMBER: NO_TLS,
   ERR_SSL_PACKET_LENGTH_TOO_LONG: NO_TLS,
   ERR_SSL_HTTP_REQUEST: NO_TLS,
-  ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: {
-    says: 'it speaks no version of TLS that this machine accepts',
-    hint: 'whoever runs the server has to allow TLS 1.2 or 1.3',
-  },
+  ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: OLD_TLS,
   HPE: NO_HTTP,
+  Z: { says: 'the answer is damaged', hint: BROKEN.hint },
+  ERR_SSL_UNSUPPORTED_PROTOCOL: OLD_TLS,
+  ERR_TLS_PROTOCOL_VERSION_CONFLICT: OLD_TLS,
   ERR_PROXY_TUNNEL: PROXY,
+  // what undici says of a tunnel that was refused; an end by the caller is told apart before
+  UND_ERR_ABORTED: PROXY,
   ERR_PROXY_INVALID_CONFIG: PROXY,
 }
 
@@ -92,8 +98,11 @@ function findRow(error: unknown, depth: number): Row | undefined {
 }
 
 function codeOf(error: Error): string | undefined {
+  // ws gives it no code
+  if (error.message === 'Opening handshake has timed out') return 'ETIMEDOUT'
   // an answer that is no HTTP: llhttp has many codes for it, undici a name
   if (error.name === 'HTTPParserError') return 'HPE'
   if (!('code' in error) || typeof error.code !== 'string') return undefined
-  return error.code.startsWith('HPE_') ? 'HPE' : error.code
+  // a body that does not unpack: zlib has many codes for it
+  return /^(HPE|Z)_/.exec(error.code)?.[1] ?? error.code
 }

@@ -1,7 +1,7 @@
 /** `Transport` on ws: no compression, bounded frames, handlers one at a time, `closed` exactly once. */
-import { globalAgent as plainAgent, type IncomingMessage } from 'node:http'
-import { globalAgent as tlsAgent } from 'node:https'
-import { LIMITS } from '@sealpost/protocol'
+import type { IncomingMessage } from 'node:http'
+import { globalAgent } from 'node:https'
+import { LIMITS, type SealpostError } from '@sealpost/protocol'
 import { WebSocket } from 'ws'
 import { describeAnswer, foreignAnswer } from '../failure.ts'
 import type { Connection, Transport, TransportHandlers } from '../ports.ts'
@@ -21,8 +21,9 @@ export const nodeTransport: Transport = {
         maxPayload: LIMITS.frameBytesMax,
         handshakeTimeout: CONNECT_MS,
         followRedirects: false,
-        // the way of REST: with NODE_USE_ENV_PROXY, Node gives its agents the proxies of the environment
-        agent: url.startsWith('wss:') ? tlsAgent : plainAgent,
+        // The way of REST: with NODE_USE_ENV_PROXY, Node gives this agent the proxies of the environment. A relay without TLS is on this
+        // machine, so it needs no proxy; and Node's agent for plain HTTP asks for no tunnel, without which proxies drop the upgrade.
+        ...(url.startsWith('wss:') ? { agent: globalAgent } : {}),
       })
     } catch (cause) {
       setImmediate(() => handlers.closed(ABNORMAL, '', cause))
@@ -34,21 +35,29 @@ export const nodeTransport: Transport = {
 
 function wire(socket: WebSocket, handlers: TransportHandlers): Connection {
   let cause: unknown
+  /** What the answer to the upgrade is, as long as ws has not taken it as the one of a socket. */
+  let untaken: SealpostError | undefined
   socket.binaryType = 'nodebuffer'
-  socket.on('open', () => handlers.opened())
+  socket.on('upgrade', ({ statusCode = 0, headers }) => {
+    untaken = foreignAnswer(describeAnswer(statusCode, headers['content-type'] ?? ''))
+  })
+  socket.on('open', () => {
+    untaken = undefined
+    handlers.opened()
+  })
   socket.on('message', (data: Buffer, isBinary) => {
     if (isBinary) handlers.binary(new Uint8Array(data.buffer, data.byteOffset, data.length))
     else handlers.text(data.toString('utf8'))
   })
   // `close` follows every error.
   socket.on('error', (error) => {
-    cause ??= error
+    cause ??= networkError(error) ?? untaken ?? error
   })
   socket.on('unexpected-response', (_request, response) => {
     cause = refusalOf(response)
     socket.terminate()
   })
-  socket.on('close', (code, reason) => handlers.closed(code, reason.toString('utf8'), networkError(cause) ?? cause))
+  socket.on('close', (code, reason) => handlers.closed(code, reason.toString('utf8'), cause))
 
   const isOpen = (): boolean => socket.readyState === WebSocket.OPEN
   return {
